@@ -1,0 +1,123 @@
+// Locks that clang's thread-safety analysis sees and whose order is checked in debug builds.
+//
+// Thin covers of the standard ones: they sleep (no spinning), so TSan and perf understand them.
+#pragma once
+
+#include <chrono>
+#include <condition_variable>
+#include <cstdint>
+#include <mutex>
+#include <shared_mutex>
+
+#include "keel/base/lock_rank.h"
+#include "keel/base/thread_annotations.h"
+
+#if defined(KEEL_DEBUG)
+#define KEEL_RANK_ACQUIRE(rank) ::keel::lock_rank_acquire(rank)
+#define KEEL_RANK_RELEASE(rank) ::keel::lock_rank_release(rank)
+#else
+#define KEEL_RANK_ACQUIRE(rank) (void)(rank)
+#define KEEL_RANK_RELEASE(rank) (void)(rank)
+#endif
+
+namespace keel {
+
+class KEEL_CAPABILITY("mutex") Mutex {
+ public:
+  explicit Mutex(LockRank rank) : rank_(rank) {}
+  Mutex(const Mutex&) = delete;
+  Mutex& operator=(const Mutex&) = delete;
+
+  void lock() KEEL_ACQUIRE() {
+    KEEL_RANK_ACQUIRE(rank_);
+    mutex_.lock();
+  }
+  void unlock() KEEL_RELEASE() {
+    mutex_.unlock();
+    KEEL_RANK_RELEASE(rank_);
+  }
+
+ private:
+  friend class CondVar;
+  std::mutex mutex_;
+  LockRank rank_;
+};
+
+class KEEL_SCOPED_CAPABILITY MutexLock {
+ public:
+  explicit MutexLock(Mutex& mutex) KEEL_ACQUIRE(mutex) : mutex_(mutex) { mutex_.lock(); }
+  ~MutexLock() KEEL_RELEASE() { mutex_.unlock(); }
+  MutexLock(const MutexLock&) = delete;
+  MutexLock& operator=(const MutexLock&) = delete;
+
+ private:
+  Mutex& mutex_;
+};
+
+// Waits keep the mutex's rank: the waiter holds nothing else while it sleeps.
+class CondVar {
+ public:
+  // Blocks until notified; spurious wake-ups happen, so call it in a loop.
+  void wait(Mutex& mutex) KEEL_REQUIRES(mutex) {
+    std::unique_lock<std::mutex> lock(mutex.mutex_, std::adopt_lock);
+    condition_.wait(lock);
+    lock.release();
+  }
+  // Returns false if `timeout_ns` passed.
+  bool wait_for(Mutex& mutex, std::uint64_t timeout_ns) KEEL_REQUIRES(mutex) {
+    std::unique_lock<std::mutex> lock(mutex.mutex_, std::adopt_lock);
+    const auto status = condition_.wait_for(lock, std::chrono::nanoseconds(timeout_ns));
+    lock.release();
+    return status == std::cv_status::no_timeout;
+  }
+  void notify_one() { condition_.notify_one(); }
+  void notify_all() { condition_.notify_all(); }
+
+ private:
+  std::condition_variable condition_;
+};
+
+// Reader-writer lock that prefers writers: a waiting writer stops new readers, so that a stream of
+// commits cannot starve the context switch. (glibc's default would.)
+class KEEL_CAPABILITY("shared mutex") SharedMutex {
+ public:
+  explicit SharedMutex(LockRank rank);
+  ~SharedMutex();
+  SharedMutex(const SharedMutex&) = delete;
+  SharedMutex& operator=(const SharedMutex&) = delete;
+
+  void lock() KEEL_ACQUIRE();
+  void unlock() KEEL_RELEASE();
+  void lock_shared() KEEL_ACQUIRE_SHARED();
+  void unlock_shared() KEEL_RELEASE_SHARED();
+
+ private:
+  pthread_rwlock_t lock_;
+  LockRank rank_;
+};
+
+class KEEL_SCOPED_CAPABILITY SharedLock {
+ public:
+  explicit SharedLock(SharedMutex& mutex) KEEL_ACQUIRE_SHARED(mutex) : mutex_(mutex) {
+    mutex_.lock_shared();
+  }
+  ~SharedLock() KEEL_RELEASE_GENERIC() { mutex_.unlock_shared(); }
+  SharedLock(const SharedLock&) = delete;
+  SharedLock& operator=(const SharedLock&) = delete;
+
+ private:
+  SharedMutex& mutex_;
+};
+
+class KEEL_SCOPED_CAPABILITY ExclusiveLock {
+ public:
+  explicit ExclusiveLock(SharedMutex& mutex) KEEL_ACQUIRE(mutex) : mutex_(mutex) { mutex_.lock(); }
+  ~ExclusiveLock() KEEL_RELEASE() { mutex_.unlock(); }
+  ExclusiveLock(const ExclusiveLock&) = delete;
+  ExclusiveLock& operator=(const ExclusiveLock&) = delete;
+
+ private:
+  SharedMutex& mutex_;
+};
+
+}  // namespace keel

@@ -1,0 +1,46 @@
+#include "keel/base/mutex.h"
+
+#include <pthread.h>
+
+#include "keel/base/check.h"
+
+namespace keel {
+namespace {
+void check_pthread(int error, const char* call) {
+  KEEL_CHECK(error == 0, call, static_cast<std::uint64_t>(error));
+}
+}  // namespace
+
+SharedMutex::SharedMutex(LockRank rank) : rank_(rank) {
+  pthread_rwlockattr_t attributes;
+  check_pthread(pthread_rwlockattr_init(&attributes), "pthread_rwlockattr_init");
+  check_pthread(pthread_rwlockattr_setkind_np(&attributes,
+                                              PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP),
+                "pthread_rwlockattr_setkind_np");
+  check_pthread(pthread_rwlock_init(&lock_, &attributes), "pthread_rwlock_init");
+  check_pthread(pthread_rwlockattr_destroy(&attributes), "pthread_rwlockattr_destroy");
+}
+
+SharedMutex::~SharedMutex() { check_pthread(pthread_rwlock_destroy(&lock_), "rwlock_destroy"); }
+
+void SharedMutex::lock() KEEL_NO_THREAD_SAFETY_ANALYSIS {
+  KEEL_RANK_ACQUIRE(rank_);
+  check_pthread(pthread_rwlock_wrlock(&lock_), "pthread_rwlock_wrlock");
+}
+
+void SharedMutex::unlock() KEEL_NO_THREAD_SAFETY_ANALYSIS {
+  check_pthread(pthread_rwlock_unlock(&lock_), "pthread_rwlock_unlock");
+  KEEL_RANK_RELEASE(rank_);
+}
+
+void SharedMutex::lock_shared() KEEL_NO_THREAD_SAFETY_ANALYSIS {
+  KEEL_RANK_ACQUIRE(rank_);
+  check_pthread(pthread_rwlock_rdlock(&lock_), "pthread_rwlock_rdlock");
+}
+
+void SharedMutex::unlock_shared() KEEL_NO_THREAD_SAFETY_ANALYSIS {
+  check_pthread(pthread_rwlock_unlock(&lock_), "pthread_rwlock_unlock");
+  KEEL_RANK_RELEASE(rank_);
+}
+
+}  // namespace keel

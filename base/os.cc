@@ -1,0 +1,144 @@
+#include "keel/base/os.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cerrno>
+#include <cstdio>
+#include <cstdlib>
+
+#include "keel/base/check.h"
+#include "keel/base/scopes.h"
+
+namespace keel {
+namespace {
+
+Os g_real;
+// Acquire pairs with the release in ScopedOs: a thread that sees the pointer sees the object.
+std::atomic<Os*> g_os{&g_real};
+
+int result_of(int value) { return value < 0 ? -errno : value; }
+ssize_t result_of(ssize_t value) { return value < 0 ? -errno : value; }
+
+std::uint64_t read_clock(clockid_t clock) {
+  struct timespec now {};
+  KEEL_CHECK(::clock_gettime(clock, &now) == 0, "clock_gettime");
+  return static_cast<std::uint64_t>(now.tv_sec) * 1'000'000'000U +
+         static_cast<std::uint64_t>(now.tv_nsec);
+}
+
+}  // namespace
+
+Os& os() { return *g_os.load(std::memory_order_acquire); }
+
+ScopedOs::ScopedOs(Os& replacement)
+    : before_(g_os.exchange(&replacement, std::memory_order_acq_rel)) {}
+ScopedOs::~ScopedOs() { g_os.store(before_, std::memory_order_release); }
+
+int Os::mmap(void* address, std::size_t bytes, int protection, int flags, int fd,
+             std::uint64_t offset, void** out) {
+  void* mapped = ::mmap(address, bytes, protection, flags, fd, static_cast<off_t>(offset));
+  if (mapped == MAP_FAILED) {
+    return -errno;
+  }
+  *out = mapped;
+  return 0;
+}
+
+int Os::munmap(void* address, std::size_t bytes) { return result_of(::munmap(address, bytes)); }
+
+int Os::mprotect(void* address, std::size_t bytes, int protection) {
+  return result_of(::mprotect(address, bytes, protection));
+}
+
+int Os::madvise(void* address, std::size_t bytes, int advice) {
+  return result_of(::madvise(address, bytes, advice));
+}
+
+int Os::mlock(const void* address, std::size_t bytes) { return result_of(::mlock(address, bytes)); }
+
+int Os::memfd_create(const char* name, unsigned flags) {
+  return result_of(::memfd_create(name, flags));
+}
+
+int Os::open(const char* path, int flags, mode_t mode) {
+  return result_of(::open(path, flags, mode));
+}
+
+int Os::close(int fd) { return result_of(::close(fd)); }
+
+int Os::fstat(int fd, struct stat* out) { return result_of(::fstat(fd, out)); }
+
+int Os::statx(int fd, unsigned mask, struct statx* out) {
+  return result_of(::statx(fd, "", AT_EMPTY_PATH, mask, out));
+}
+
+int Os::ftruncate(int fd, std::uint64_t bytes) {
+  return result_of(::ftruncate(fd, static_cast<off_t>(bytes)));
+}
+
+int Os::fallocate(int fd, int mode, std::uint64_t offset, std::uint64_t bytes) {
+  return result_of(::fallocate(fd, mode, static_cast<off_t>(offset), static_cast<off_t>(bytes)));
+}
+
+int Os::lock_exclusive(int fd) {
+  struct flock whole {};
+  whole.l_type = F_WRLCK;
+  whole.l_whence = SEEK_SET;
+  return result_of(::fcntl(fd, F_OFD_SETLK, &whole));
+}
+
+int Os::link_unnamed(int fd, const char* path) {
+  char self[64];
+  std::snprintf(self, sizeof self, "/proc/self/fd/%d", fd);
+  return result_of(::linkat(AT_FDCWD, self, AT_FDCWD, path, AT_SYMLINK_FOLLOW));
+}
+
+int Os::unlink(const char* path) { return result_of(::unlink(path)); }
+
+ssize_t Os::pwritev2(int fd, const struct iovec* parts, int count, std::uint64_t offset, int flags) {
+  return result_of(::pwritev2(fd, parts, count, static_cast<off_t>(offset), flags));
+}
+
+ssize_t Os::preadv2(int fd, const struct iovec* parts, int count, std::uint64_t offset, int flags) {
+  return result_of(::preadv2(fd, parts, count, static_cast<off_t>(offset), flags));
+}
+
+int Os::fdatasync(int fd) { return result_of(::fdatasync(fd)); }
+
+int Os::fsync(int fd) { return result_of(::fsync(fd)); }
+
+std::uint64_t Os::monotonic_ns() { return read_clock(CLOCK_MONOTONIC); }
+
+std::uint64_t Os::realtime_ns() { return read_clock(CLOCK_REALTIME); }
+
+void Os::sleep_ns(std::uint64_t duration_ns) {
+  struct timespec left {};
+  left.tv_sec = static_cast<time_t>(duration_ns / 1'000'000'000U);
+  left.tv_nsec = static_cast<long>(duration_ns % 1'000'000'000U);
+  while (::nanosleep(&left, &left) != 0 && errno == EINTR) {
+  }
+}
+
+std::uint64_t Os::random64() {
+  std::uint64_t value = 0;
+  ssize_t got = 0;
+  do {
+    got = ::getrandom(&value, sizeof value, 0);
+  } while (got < 0 && errno == EINTR);
+  KEEL_CHECK(got == static_cast<ssize_t>(sizeof value), "getrandom");
+  return value;
+}
+
+void* Os::metadata_allocate(std::size_t bytes) {
+  check_allocation_allowed("metadata_allocate");
+  return std::malloc(bytes);
+}
+
+void Os::metadata_free(void* address) { std::free(address); }
+
+}  // namespace keel

@@ -1,0 +1,54 @@
+#include "keel/base/percpu.h"
+
+#include <sched.h>
+#include <unistd.h>
+
+#if defined(__GLIBC__) && __has_include(<sys/rseq.h>)
+#include <sys/rseq.h>
+#define KEEL_HAVE_RSEQ 1
+#else
+#define KEEL_HAVE_RSEQ 0
+#endif
+
+namespace keel {
+namespace {
+
+unsigned count_possible_cpus() {
+  const long count = ::sysconf(_SC_NPROCESSORS_CONF);
+  return count > 0 ? static_cast<unsigned>(count) : 1;
+}
+
+unsigned slow_current_cpu() {
+  const int cpu = ::sched_getcpu();
+  return cpu < 0 ? 0 : static_cast<unsigned>(cpu);
+}
+
+// rseq's cpu_id is written by the kernel; negative (as unsigned: huge) until it is registered.
+unsigned raw_current_cpu() {
+#if KEEL_HAVE_RSEQ
+  if (__rseq_size != 0) {
+    const auto* area = reinterpret_cast<const volatile struct rseq*>(
+        static_cast<const char*>(__builtin_thread_pointer()) + __rseq_offset);
+    const unsigned cpu = area->cpu_id;
+    if (cpu < possible_cpus()) {
+      return cpu;
+    }
+  }
+#endif
+  return slow_current_cpu();
+}
+
+}  // namespace
+
+unsigned possible_cpus() {
+  static const unsigned count = count_possible_cpus();
+  return count;
+}
+
+unsigned current_cpu() {
+  // A sparse numbering (hot-plugged CPUs) folds into the slots: correctness never needs the id.
+  const unsigned cpu = raw_current_cpu();
+  return cpu < possible_cpus() ? cpu : cpu % possible_cpus();
+}
+
+}  // namespace keel
