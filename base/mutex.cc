@@ -14,9 +14,9 @@ void check_pthread(int error, const char* call) {
 SharedMutex::SharedMutex(LockRank rank) : rank_(rank) {
   pthread_rwlockattr_t attributes;
   check_pthread(pthread_rwlockattr_init(&attributes), "pthread_rwlockattr_init");
-  check_pthread(pthread_rwlockattr_setkind_np(&attributes,
-                                              PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP),
-                "pthread_rwlockattr_setkind_np");
+  check_pthread(
+      pthread_rwlockattr_setkind_np(&attributes, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP),
+      "pthread_rwlockattr_setkind_np");
   check_pthread(pthread_rwlock_init(&lock_, &attributes), "pthread_rwlock_init");
   check_pthread(pthread_rwlockattr_destroy(&attributes), "pthread_rwlockattr_destroy");
 }

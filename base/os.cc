@@ -100,7 +100,8 @@ int Os::link_unnamed(int fd, const char* path) {
 
 int Os::unlink(const char* path) { return result_of(::unlink(path)); }
 
-ssize_t Os::pwritev2(int fd, const struct iovec* parts, int count, std::uint64_t offset, int flags) {
+ssize_t Os::pwritev2(int fd, const struct iovec* parts, int count, std::uint64_t offset,
+                     int flags) {
   return result_of(::pwritev2(fd, parts, count, static_cast<off_t>(offset), flags));
 }
 

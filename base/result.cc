@@ -50,13 +50,19 @@ std::string Error::message() const {
 namespace {
 Errc code_of(int sys_errno) {
   switch (sys_errno) {
-    case ENOENT: case ENOTDIR: return Errc::kNotFound;
+    case ENOENT:
+    case ENOTDIR: return Errc::kNotFound;
     case EEXIST: return Errc::kExists;
-    case EACCES: case EPERM: case EROFS: return Errc::kPermission;
-    case ENOSPC: case EDQUOT: case EFBIG: return Errc::kNoSpace;
+    case EACCES:
+    case EPERM:
+    case EROFS: return Errc::kPermission;
+    case ENOSPC:
+    case EDQUOT:
+    case EFBIG: return Errc::kNoSpace;
     case ENOMEM: return Errc::kNoMemory;
     case EIO: return Errc::kIo;
-    case EAGAIN: case EBUSY: return Errc::kBusy;
+    case EAGAIN:
+    case EBUSY: return Errc::kBusy;
     case EOPNOTSUPP: return Errc::kUnsupported;
     default: return Errc::kSystem;
   }

@@ -5,8 +5,8 @@
 // KEEL_AUDIT   builds with KEEL_AUDITS; whole-structure walks, O(n) and more.
 //
 // All three take a condition, a static text and up to four values that are printed in hex and
-// decimal. They abort. report_bug() is for a caller's bug that keel survives (a wrong unmap, a double
-// free): the handler is called, and if it returns, the call is refused with nothing changed.
+// decimal. They abort. report_bug() is for a caller's bug that keel survives (a wrong unmap, a
+// double free): the handler is called, and if it returns, the call is refused with nothing changed.
 #pragma once
 
 #include <cstdint>
@@ -14,24 +14,24 @@
 namespace keel {
 
 enum class Bug : std::uint8_t {
-  kUnknownAddress,     // not an address that keel gave out
-  kInteriorPointer,    // inside a live buffer or area, not its start
-  kDoubleFree,         // freed or unmapped before
-  kDirectMapAddress,   // an address of the direct map given to unmap()
+  kUnknownAddress,    // not an address that keel gave out
+  kInteriorPointer,   // inside a live buffer or area, not its start
+  kDoubleFree,        // freed or unmapped before
+  kDirectMapAddress,  // an address of the direct map given to unmap()
   kWrongSize,
   kAllocationInNoAllocScope,
-  kItemInUse,          // a log item freed while pinned or tracked by a journal
+  kItemInUse,  // a log item freed while pinned or tracked by a journal
   kNestedTransaction,
 };
 
 // What is known of a caller's bug. Pointers are valid during the handler's call only.
 struct BugReport {
   Bug bug;
-  const char* call;            // the function that was called wrongly
-  std::uint64_t address = 0;   // the address given
+  const char* call;              // the function that was called wrongly
+  std::uint64_t address = 0;     // the address given
   std::uint64_t area_start = 0;  // the live or last area that it hits, 0 if none
   std::uint64_t area_bytes = 0;
-  const char* owner = "";      // that area's owner tag
+  const char* owner = "";  // that area's owner tag
 };
 
 // Prints the report to stderr and aborts. Threads: any.
@@ -53,11 +53,11 @@ void report_bug(const BugReport& report);
 
 }  // namespace keel
 
-#define KEEL_CHECK(condition, ...)                                          \
-  do {                                                                      \
-    if (!(condition)) [[unlikely]] {                                        \
-      ::keel::check_failed(__FILE__, __LINE__, #condition, __VA_ARGS__);    \
-    }                                                                       \
+#define KEEL_CHECK(condition, ...)                                       \
+  do {                                                                   \
+    if (!(condition)) [[unlikely]] {                                     \
+      ::keel::check_failed(__FILE__, __LINE__, #condition, __VA_ARGS__); \
+    }                                                                    \
   } while (false)
 
 #if defined(KEEL_DEBUG)

@@ -1,7 +1,7 @@
 // The one order in which keel's locks are taken, checked at run time in debug builds.
 //
-// A thread may take a lock only if its rank is greater than that of every lock it holds. Outer locks
-// stand first: a client's object lock is outside them all and has no rank here.
+// A thread may take a lock only if its rank is greater than that of every lock it holds. Outer
+// locks stand first: a client's object lock is outside them all and has no rank here.
 #pragma once
 
 #include <cstdint>
@@ -9,21 +9,21 @@
 namespace keel {
 
 enum class LockRank : std::uint8_t {
-  kJournalContext = 10,   // cil: context lock, shared by commits, exclusive for the switch
-  kJournalGrant = 20,     // cil: reservations
-  kJournalCil = 30,       // cil: item list of the current context
-  kJournalPush = 40,      // cil: push requests, stable sequence, force waiters
-  kJournalAil = 50,       // cil: buckets of items in the log
-  kLogDevice = 60,        // cil: error latch and state slots
-  kPool = 70,             // alloc: pool creation and slow path
-  kPageAllocator = 80,    // alloc: buddy free lists
-  kPurge = 90,            // vmap: one purge at a time
-  kWindow = 100,          // vmap: address ranges
-  kFrameStore = 110,      // vmap: growth and trim
-  kLeaf = 250,            // takes nothing below it
+  kJournalContext = 10,  // cil: context lock, shared by commits, exclusive for the switch
+  kJournalGrant = 20,    // cil: reservations
+  kJournalCil = 30,      // cil: item list of the current context
+  kJournalPush = 40,     // cil: push requests, stable sequence, force waiters
+  kJournalAil = 50,      // cil: buckets of items in the log
+  kLogDevice = 60,       // cil: error latch and state slots
+  kPool = 70,            // alloc: pool creation and slow path
+  kPageAllocator = 80,   // alloc: buddy free lists
+  kPurge = 90,           // vmap: one purge at a time
+  kWindow = 100,         // vmap: address ranges
+  kFrameStore = 110,     // vmap: growth and trim
+  kLeaf = 250,           // takes nothing below it
 };
 
-// Debug builds abort with both ranks when the order is broken. Release builds: nothing is compiled in.
+// Debug builds abort with both ranks when the order is broken; release builds never call these.
 void lock_rank_acquire(LockRank rank);
 void lock_rank_release(LockRank rank);
 

@@ -5,7 +5,7 @@
 // simulate the N-th of any of them. The default calls the kernel.
 //
 // I1 Calls return what the system call does, errors as a negative errno; never errno itself.
-// I2 An Os is called from any thread at any time; it must be thread-safe and must not call keel back.
+// I2 An Os is called from any thread at any time; it must be thread-safe and not call keel back.
 // I3 The cost in production is one relaxed load and one virtual call beside a system call.
 #pragma once
 
@@ -71,8 +71,8 @@ class Os {
 // The Os in force. Threads: any.
 [[nodiscard]] Os& os();
 
-// Puts `replacement` in place while it lives; they nest. Threads: install before and remove after the
-// threads that use it; keel objects made under one Os must die under it.
+// Puts `replacement` in place while it lives; they nest. Threads: install before and remove after
+// the threads that use it; keel objects made under one Os must die under it.
 class ScopedOs {
  public:
   explicit ScopedOs(Os& replacement);

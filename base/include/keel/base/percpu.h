@@ -1,7 +1,7 @@
 // Per-CPU data: one cache-line-padded value per possible CPU, found by the CPU the thread runs on.
 //
-// The CPU id is a hint: the thread may move right after it was read. So each slot still needs its own
-// lock or atomics; what per-CPU buys is that they are almost never contended.
+// The CPU id is a hint: the thread may move right after it was read. So each slot still needs its
+// own lock or atomics; what per-CPU buys is that they are almost never contended.
 // Source: restartable sequences (rseq) give the id in one load where the C library registers them.
 #pragma once
 

@@ -18,24 +18,24 @@ enum class Errc : std::uint8_t {
   kInvalidArgument,
   kNoMemory,
   kNoAddressSpace,
-  kNoMappings,           // the mapping budget (half of vm.max_map_count) is used up
-  kIo,                   // a read, write or flush failed; sys_errno says how
-  kNoSpace,              // the file system has no room
-  kUnsupported,          // for example a file system without O_DIRECT
+  kNoMappings,   // the mapping budget (half of vm.max_map_count) is used up
+  kIo,           // a read, write or flush failed; sys_errno says how
+  kNoSpace,      // the file system has no room
+  kUnsupported,  // for example a file system without O_DIRECT
   kNotALog,
   kBadVersion,
-  kDamaged,              // damage below what is known to be stable
+  kDamaged,  // damage below what is known to be stable
   kLogFull,
   kTooLarge,
   kReservationExceeded,
   kShutdown,
-  kBusy,                 // another process or journal has the log open
+  kBusy,  // another process or journal has the log open
   kFutureSequence,
-  kForked,               // used in a child of the process that opened it
+  kForked,  // used in a child of the process that opened it
   kExists,
   kNotFound,
   kPermission,
-  kSystem,               // any other system call; sys_errno says how
+  kSystem,  // any other system call; sys_errno says how
 };
 
 // Name of the code in lower case words, for messages and JSON. Static storage.
@@ -43,9 +43,9 @@ enum class Errc : std::uint8_t {
 
 struct Error {
   Errc code = Errc::kSystem;
-  int sys_errno = 0;          // 0 where no system call failed
-  const char* what = "";      // static storage: the act that failed
-  std::uint64_t value = 0;    // what the act was about (bytes, LSN, sequence), as `what` says
+  int sys_errno = 0;        // 0 where no system call failed
+  const char* what = "";    // static storage: the act that failed
+  std::uint64_t value = 0;  // what the act was about (bytes, LSN, sequence), as `what` says
 
   // One line for a person, without a final newline. Allocates.
   [[nodiscard]] std::string message() const;
@@ -64,9 +64,18 @@ class [[nodiscard]] Result {
   [[nodiscard]] bool ok() const { return state_.index() == 0; }
   explicit operator bool() const { return ok(); }
 
-  [[nodiscard]] T& value() & { check_ok(); return *std::get_if<0>(&state_); }
-  [[nodiscard]] const T& value() const& { check_ok(); return *std::get_if<0>(&state_); }
-  [[nodiscard]] T&& value() && { check_ok(); return std::move(*std::get_if<0>(&state_)); }
+  [[nodiscard]] T& value() & {
+    check_ok();
+    return *std::get_if<0>(&state_);
+  }
+  [[nodiscard]] const T& value() const& {
+    check_ok();
+    return *std::get_if<0>(&state_);
+  }
+  [[nodiscard]] T&& value() && {
+    check_ok();
+    return std::move(*std::get_if<0>(&state_));
+  }
   T& operator*() & { return value(); }
   const T& operator*() const& { return value(); }
   T&& operator*() && { return std::move(*this).value(); }

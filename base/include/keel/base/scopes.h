@@ -6,8 +6,8 @@
 
 namespace keel {
 
-// Every allocation of this thread is as if made with AllocFlags::kNoFs: it never runs reclaim, which
-// could wait for what this thread holds. Nests. Threads: bound to the thread that made it.
+// Every allocation of this thread is as if made with AllocFlags::kNoFs: it never runs reclaim,
+// which could wait for what this thread holds. Nests. Threads: bound to the thread that made it.
 class NoReclaimScope {
  public:
   NoReclaimScope();

@@ -19,8 +19,14 @@ class Quantity {
   [[nodiscard]] constexpr std::uint64_t value() const { return value_; }
 
   constexpr auto operator<=>(const Quantity&) const = default;
-  constexpr Quantity& operator+=(Quantity other) { value_ += other.value_; return *this; }
-  constexpr Quantity& operator-=(Quantity other) { value_ -= other.value_; return *this; }
+  constexpr Quantity& operator+=(Quantity other) {
+    value_ += other.value_;
+    return *this;
+  }
+  constexpr Quantity& operator-=(Quantity other) {
+    value_ -= other.value_;
+    return *this;
+  }
   friend constexpr Quantity operator+(Quantity a, Quantity b) { return a += b; }
   friend constexpr Quantity operator-(Quantity a, Quantity b) { return a -= b; }
 
@@ -36,7 +42,10 @@ class Position {
   [[nodiscard]] constexpr std::uint64_t value() const { return value_; }
 
   constexpr auto operator<=>(const Position&) const = default;
-  constexpr Position& operator+=(Distance by) { value_ += by.value(); return *this; }
+  constexpr Position& operator+=(Distance by) {
+    value_ += by.value();
+    return *this;
+  }
   friend constexpr Position operator+(Position at, Distance by) { return at += by; }
   friend constexpr Position operator-(Position at, Distance by) {
     return Position(at.value_ - by.value());
