@@ -1,0 +1,92 @@
+#!/usr/bin/env bash
+# Installs the Debian packages that a group of make targets needs and that are missing.
+#
+#   third_party/setup.sh [build|check|profile|all]...     (default: build)
+#
+# Does nothing, and says nothing, when all is there. Needs root or passwordless sudo only to install;
+# without them it prints the one line to run. KEEL_SKIP_SETUP=1 skips the check, for machines whose
+# compilers and libraries come from elsewhere. README.md beside this file says why each was chosen.
+set -euo pipefail
+
+# One line a package: group, package, what it is for.
+packages() {
+  cat <<'END'
+build    make                 the front: make demo, make test
+build    cmake                configures the build
+build    ninja-build          runs the build
+build    g++                  compiles
+build    pkg-config           the install test builds a program through it
+build    libxxhash-dev        record hashes of the log (XXH3, compiled in)
+build    libcli11-dev         command lines of the tools
+build    nlohmann-json3-dev   --json of the tools
+build    doctest-dev          the tests
+build    libbenchmark-dev     the benchmarks, which the tests run for a moment
+check    clang                thread-safety analysis, a second compiler's warnings
+check    clang-format         the format check
+check    clang-tidy           static analysis
+profile  linux-perf           samples for the call tree and the flame graph
+END
+}
+
+fail() {
+  echo "third_party/setup.sh: $*" >&2
+  exit 1
+}
+
+# Prints the lines of packages() that the groups in "$@" ask for. Every group stands on build.
+wanted_of() {
+  local pattern="build"
+  for group in "$@"; do
+    case "$group" in
+      build) ;;
+      check | profile) pattern+="|$group" ;;
+      all) pattern=".*" ;;
+      *) fail "unknown group '$group'; there are: build check profile all" ;;
+    esac
+  done
+  packages | grep -E "^($pattern) "
+}
+
+# Prints those lines of stdin whose package is not installed.
+missing_of() {
+  local lines installed
+  lines=$(cat)
+  # dpkg-query fails if it does not know one of the names; what it prints of the others counts.
+  # shellcheck disable=SC2046
+  installed=$(dpkg-query -W -f '${db:Status-Status} ${Package}\n' \
+    $(awk '{print $2}' <<<"$lines") 2>/dev/null || true)
+  awk 'NR == FNR { if ($1 == "installed") have[$2] = 1; next } !($2 in have)' \
+    <(echo "$installed") <(echo "$lines")
+}
+
+# "$@": the command that makes root of us, `env` if we are.
+install_as_root() {
+  "$@" apt-get update -qq || echo "apt-get update failed; trying with the lists there are" >&2
+  # shellcheck disable=SC2086
+  "$@" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+    -o DPkg::Lock::Timeout=120 $names
+}
+
+[[ "${KEEL_SKIP_SETUP:-0}" == 1 ]] && exit 0
+wanted=$(wanted_of "$@")
+if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then
+  echo "third_party/setup.sh: not a Debian system, cannot look; what is needed:" >&2
+  sed 's/^/  /' <<<"$wanted" >&2
+  exit 0
+fi
+
+missing=$(missing_of <<<"$wanted")
+[[ -z "$missing" ]] && exit 0
+names=$(awk '{print $2}' <<<"$missing" | paste -sd ' ')
+
+echo "keel needs packages that are missing:"
+awk '{ name = $2; $1 = $2 = ""; printf "  %-20s %s\n", name, substr($0, 3) }' <<<"$missing"
+if [[ $EUID -eq 0 ]]; then
+  install_as_root env
+elif command -v sudo >/dev/null && sudo -n true 2>/dev/null; then
+  install_as_root sudo
+else
+  fail "installing them takes root. Run: sudo apt-get install --no-install-recommends $names"
+fi
+still=$(missing_of <<<"$wanted" | awk '{print $2}' | paste -sd ' ')
+[[ -z "$still" ]] || fail "could not install: $still"
