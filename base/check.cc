@@ -26,7 +26,7 @@ const char* to_string(Bug bug) {
 }
 
 BugHandler set_bug_handler(BugHandler handler) {
-  return g_handler.exchange(handler, std::memory_order_relaxed);
+  return g_handler.exchange(handler != nullptr ? handler : abort_on_bug, std::memory_order_relaxed);
 }
 
 void report_bug(const BugReport& report) { g_handler.load(std::memory_order_relaxed)(report); }

@@ -17,9 +17,15 @@
 namespace keel {
 namespace {
 
-Os g_real;
+// Never destroyed: static objects and late threads still call it while the process exits.
+union RealOs {
+  Os os;
+  constexpr RealOs() : os() {}
+  ~RealOs() {}
+};
+RealOs g_real;
 // Acquire pairs with the release in ScopedOs: a thread that sees the pointer sees the object.
-std::atomic<Os*> g_os{&g_real};
+std::atomic<Os*> g_os{&g_real.os};
 
 int result_of(int value) { return value < 0 ? -errno : value; }
 ssize_t result_of(ssize_t value) { return value < 0 ? -errno : value; }
@@ -136,8 +142,7 @@ std::uint64_t Os::random64() {
 }
 
 void* Os::metadata_allocate(std::size_t bytes) {
-  check_allocation_allowed("metadata_allocate");
-  return std::malloc(bytes);
+  return check_allocation_allowed("metadata_allocate") ? std::malloc(bytes) : nullptr;
 }
 
 void Os::metadata_free(void* address) { std::free(address); }

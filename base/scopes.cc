@@ -16,10 +16,12 @@ NoAllocScope::NoAllocScope() { ++t_no_alloc; }
 NoAllocScope::~NoAllocScope() { --t_no_alloc; }
 bool NoAllocScope::active() { return t_no_alloc != 0; }
 
-void check_allocation_allowed(const char* call) {
+bool check_allocation_allowed(const char* call) {
   if (t_no_alloc != 0) [[unlikely]] {
     report_bug({.bug = Bug::kAllocationInNoAllocScope, .call = call});
+    return false;
   }
+  return true;
 }
 
 }  // namespace keel

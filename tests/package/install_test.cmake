@@ -1,5 +1,6 @@
 # Installs a build tree into a temporary prefix and builds separate programs against it.
-#   cmake -DBUILD=... -DSOURCE=... -DWORK=... -DVERSION=... -DLAYERS=a|b -DCXX=... -P install_test.cmake
+#   cmake -DBUILD=... -DSOURCE=... -DWORK=... -DVERSION=... -DLAYERS=a|b -DCXX=...
+#         -P install_test.cmake
 cmake_minimum_required(VERSION 3.25)
 string(REPLACE "|" ";" LAYERS "${LAYERS}")
 set(consumer ${CMAKE_CURRENT_LIST_DIR}/consumer)
@@ -11,7 +12,8 @@ endfunction()
 
 # Nothing that keel compiles itself with may reach who uses it.
 function(check_clean what text)
-  string(REGEX MATCH "-fsanitize[^ \"]*|-W[a-z][^ \"]*|-fno-omit[^ \"]*|keel_internal" leak "${text}")
+  string(REGEX MATCH "-fsanitize[^ \"]*|-W[a-z][^ \"]*|-fno-omit[^ \"]*|keel_internal" leak
+    "${text}")
   if(leak)
     message(FATAL_ERROR "${what} carries keel's own option ${leak}")
   endif()

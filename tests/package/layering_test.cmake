@@ -1,5 +1,6 @@
 # Whether a layer's own sources see HEADER of this tree.
-#   cmake -DCXX=... -DINCLUDES=a|b -DHEADER=keel/x/y.h -DTREE=... -DEXPECT=hidden|visible -P layering_test.cmake
+#   cmake -DCXX=... -DINCLUDES=a|b -DHEADER=keel/alloc/pool.h -DLAYER=alloc -DTREE=...
+#         -DEXPECT=hidden|visible -DWORK=... -P layering_test.cmake
 cmake_minimum_required(VERSION 3.25)
 string(REPLACE "|" ";" INCLUDES "${INCLUDES}")
 list(REMOVE_DUPLICATES INCLUDES)
@@ -9,8 +10,8 @@ endif()
 list(TRANSFORM INCLUDES PREPEND -I)
 
 file(WRITE ${WORK}.cc "#include \"${HEADER}\"\n")
-# -H lists where each header was found: a keel installed on this machine may offer the header too, and
-# says nothing about the tree.
+# -H lists where each header was found: a keel installed on this machine may offer the header too,
+# and says nothing about the tree.
 execute_process(COMMAND ${CXX} -std=c++20 -fsyntax-only -H ${INCLUDES} ${WORK}.cc
   RESULT_VARIABLE result ERROR_VARIABLE messages)
 string(FIND "${messages}" "${TREE}/${LAYER}/include/${HEADER}" at)

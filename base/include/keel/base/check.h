@@ -39,7 +39,8 @@ struct BugReport {
 
 using BugHandler = void (*)(const BugReport& report);
 
-// Replaces the handler (default: abort_on_bug); returns the one before. Threads: any.
+// Replaces the handler (nullptr: by the default, abort_on_bug); returns the one before.
+// Threads: any.
 BugHandler set_bug_handler(BugHandler handler);
 
 // Calls the handler. Returns only if the handler does.
@@ -60,14 +61,15 @@ void report_bug(const BugReport& report);
     }                                                                    \
   } while (false)
 
+// Switched off they still compile, so that they do not rot and what they alone use is not unused.
 #if defined(KEEL_DEBUG)
 #define KEEL_ASSERT(condition, ...) KEEL_CHECK(condition, __VA_ARGS__)
 #else
-#define KEEL_ASSERT(condition, ...) \
-  do {                              \
-    if (false) {                    \
-      (void)(condition);            \
-    }                               \
+#define KEEL_ASSERT(condition, ...)       \
+  do {                                    \
+    if (false) {                          \
+      KEEL_CHECK(condition, __VA_ARGS__); \
+    }                                     \
   } while (false)
 #endif
 
@@ -79,5 +81,8 @@ void report_bug(const BugReport& report);
 #else
 #define KEEL_AUDIT(statement) \
   do {                        \
+    if (false) {              \
+      statement;              \
+    }                         \
   } while (false)
 #endif

@@ -3,11 +3,13 @@
 // Thin covers of the standard ones: they sleep (no spinning), so TSan and perf understand them.
 #pragma once
 
+#include <pthread.h>
+
+#include <algorithm>
 #include <chrono>
 #include <condition_variable>
 #include <cstdint>
 #include <mutex>
-#include <shared_mutex>
 
 #include "keel/base/lock_rank.h"
 #include "keel/base/thread_annotations.h"
@@ -63,10 +65,12 @@ class CondVar {
     condition_.wait(lock);
     lock.release();
   }
-  // Returns false if `timeout_ns` passed.
+  // Returns false if `timeout_ns` passed. Any value is fine: the largest waits for ever.
   bool wait_for(Mutex& mutex, std::uint64_t timeout_ns) KEEL_REQUIRES(mutex) {
     std::unique_lock<std::mutex> lock(mutex.mutex_, std::adopt_lock);
-    const auto status = condition_.wait_for(lock, std::chrono::nanoseconds(timeout_ns));
+    // 2^61 ns are 73 years; more would wrap when the standard library adds it to its clock.
+    const auto bounded = static_cast<std::int64_t>(std::min(timeout_ns, std::uint64_t{1} << 61));
+    const auto status = condition_.wait_for(lock, std::chrono::nanoseconds(bounded));
     lock.release();
     return status == std::cv_status::no_timeout;
   }

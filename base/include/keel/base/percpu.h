@@ -8,6 +8,8 @@
 #include <cstddef>
 #include <memory>
 
+#include "keel/base/os.h"
+
 namespace keel {
 
 // CPU that the thread runs on, below possible_cpus().
@@ -19,10 +21,33 @@ namespace keel {
 // Two lines: adjacent-line prefetch makes pairs of 64 byte lines move together.
 inline constexpr std::size_t kCacheLinePairBytes = 128;
 
+// The slots are metadata, taken through os() by the constructor. Whoever makes one asks ok() before
+// it is used; T's own constructor must not throw.
 template <class T>
 class PerCpu {
  public:
-  PerCpu() : slots_(std::make_unique<Slot[]>(possible_cpus())) {}
+  PerCpu() {
+    memory_ = os().metadata_allocate(sizeof(Slot) * size() + alignof(Slot) - 1);
+    if (memory_ == nullptr) {
+      return;
+    }
+    // metadata_allocate aligns for plain types only.
+    void* aligned = memory_;
+    std::size_t room = sizeof(Slot) * size() + alignof(Slot) - 1;
+    slots_ = static_cast<Slot*>(std::align(alignof(Slot), sizeof(Slot) * size(), aligned, room));
+    std::uninitialized_value_construct_n(slots_, size());
+  }
+  ~PerCpu() {
+    if (ok()) {
+      std::destroy_n(slots_, size());
+      os().metadata_free(memory_);
+    }
+  }
+  PerCpu(const PerCpu&) = delete;
+  PerCpu& operator=(const PerCpu&) = delete;
+
+  // False if there was no memory for the slots; then nothing else may be called.
+  [[nodiscard]] bool ok() const { return slots_ != nullptr; }
 
   [[nodiscard]] T& local() { return slots_[current_cpu()].value; }
   [[nodiscard]] T& of(unsigned cpu) { return slots_[cpu].value; }
@@ -33,7 +58,9 @@ class PerCpu {
   struct alignas(kCacheLinePairBytes) Slot {
     T value{};
   };
-  std::unique_ptr<Slot[]> slots_;
+
+  void* memory_ = nullptr;
+  Slot* slots_ = nullptr;
 };
 
 }  // namespace keel

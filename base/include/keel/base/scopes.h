@@ -30,7 +30,8 @@ class NoAllocScope {
   [[nodiscard]] static bool active();
 };
 
-// Reports kAllocationInNoAllocScope if a NoAllocScope is active. `call` names the allocator's call.
-void check_allocation_allowed(const char* call);
+// Reports kAllocationInNoAllocScope if a NoAllocScope is active. Returns false if the bug handler
+// returns: the allocator then gives nullptr. `call` names the allocator's call.
+bool check_allocation_allowed(const char* call);
 
 }  // namespace keel

@@ -1,0 +1,186 @@
+#include "keel/base/mutex.h"
+
+#include <doctest/doctest.h>
+
+#include <atomic>
+#include <limits>
+#include <memory>
+#include <thread>
+#include <vector>
+
+#include "keel/base/os.h"
+#include "support/death.h"
+
+using keel::CondVar;
+using keel::ExclusiveLock;
+using keel::LockRank;
+using keel::Mutex;
+using keel::MutexLock;
+using keel::SharedLock;
+using keel::SharedMutex;
+using keel_test::run_in_child;
+
+namespace {
+
+constexpr std::uint64_t kMillisecondNs = 1'000'000;
+
+// True if another thread can take `mutex` shared within `limit_ns`. The thread is left to finish in
+// `late`, which the caller joins once it has let go of the lock.
+bool reader_gets_in(SharedMutex& mutex, std::uint64_t limit_ns, std::thread& late) {
+  auto in = std::make_shared<std::atomic<bool>>(false);
+  late = std::thread([in, &mutex] {
+    const SharedLock lock(mutex);
+    in->store(true);
+  });
+  const std::uint64_t end = keel::os().monotonic_ns() + limit_ns;
+  while (!in->load() && keel::os().monotonic_ns() < end) {
+    std::this_thread::yield();
+  }
+  return in->load();
+}
+
+#if defined(KEEL_DEBUG)
+// The analysis would refuse to compile this: a case for the check at run time.
+void take_two_of_one_rank(bool same) KEEL_NO_THREAD_SAFETY_ANALYSIS {
+  SharedMutex first(LockRank::kWindow);
+  SharedMutex second(LockRank::kWindow);
+  first.lock_shared();
+  (same ? first : second).lock_shared();
+}
+#endif
+
+struct Gate {
+  Mutex mutex{LockRank::kLeaf};
+  CondVar changed;
+  int value KEEL_GUARDED_BY(mutex) = 0;
+};
+
+}  // namespace
+
+TEST_CASE("locks taken in the order of their ranks are fine, also again and from other threads") {
+  Mutex outer(LockRank::kPool);
+  SharedMutex inner(LockRank::kWindow);
+  for (int i = 0; i < 3; ++i) {
+    const MutexLock a(outer);
+    const SharedLock b(inner);
+  }
+  const ExclusiveLock b(inner);
+  // Another thread's locks are not this one's.
+  std::thread([&outer] { const MutexLock a(outer); }).join();
+}
+
+#if defined(KEEL_DEBUG)
+TEST_CASE("taking a lock against the order aborts with both ranks") {
+  const auto ending = run_in_child([] {
+    Mutex outer(LockRank::kPool);
+    Mutex inner(LockRank::kWindow);
+    const MutexLock b(inner);
+    const MutexLock a(outer);
+  });
+  CHECK(ending.aborted_with("lock order: held rank, wanted rank (0x64=100, 0x46=70"));
+}
+
+TEST_CASE("two locks of one rank, and one lock twice, abort rather than wait for ever") {
+  CHECK(run_in_child([] { take_two_of_one_rank(false); }).aborted_with("lock order"));
+  CHECK(run_in_child([] { take_two_of_one_rank(true); }).aborted_with("lock order"));
+}
+
+TEST_CASE("locks may be released in any order, but only by who holds them") {
+  Mutex outer(LockRank::kPool);
+  Mutex inner(LockRank::kWindow);
+  outer.lock();
+  inner.lock();
+  outer.unlock();
+  inner.unlock();
+  keel::lock_rank_acquire(LockRank::kPool);
+  keel::lock_rank_release(LockRank::kPool);
+  const auto ending = run_in_child([] { keel::lock_rank_release(LockRank::kPool); });
+  CHECK(ending.aborted_with("not held"));
+}
+#endif
+
+TEST_CASE("readers share a lock while no writer waits") {
+  SharedMutex mutex(LockRank::kWindow);
+  mutex.lock_shared();
+  std::thread reader;
+  CHECK(reader_gets_in(mutex, 10'000 * kMillisecondNs, reader));
+  mutex.unlock_shared();
+  reader.join();
+}
+
+TEST_CASE("a waiting writer stops new readers and gets in before them") {
+  SharedMutex mutex(LockRank::kWindow);
+  std::atomic<bool> writer_done{false};
+  mutex.lock_shared();
+  std::thread writer([&] {
+    const ExclusiveLock lock(mutex);
+    writer_done = true;
+  });
+  // Nothing tells from outside that the writer waits. Until it does, readers get in at once; the
+  // first that does not get in shows that it waits.
+  bool stopped = false;
+  std::thread reader;
+  for (int i = 0; i < 20 && !stopped; ++i) {
+    stopped = !reader_gets_in(mutex, 300 * kMillisecondNs, reader);
+    if (!stopped) {
+      reader.join();
+    }
+  }
+  CHECK(stopped);
+  CHECK_FALSE(writer_done);
+  mutex.unlock_shared();
+  writer.join();
+  if (reader.joinable()) {
+    reader.join();
+  }
+}
+
+TEST_CASE("a condition variable hands a value from thread to thread") {
+  Gate gate;
+  std::thread other([&gate] {
+    const MutexLock lock(gate.mutex);
+    while (gate.value != 1) {
+      gate.changed.wait(gate.mutex);
+    }
+    gate.value = 2;
+    gate.changed.notify_all();
+  });
+  {
+    const MutexLock lock(gate.mutex);
+    gate.value = 1;
+    gate.changed.notify_all();
+    while (gate.value != 2) {
+      // The largest timeout must not count as one that has passed.
+      CHECK(gate.changed.wait_for(gate.mutex, std::numeric_limits<std::uint64_t>::max()));
+    }
+  }
+  other.join();
+}
+
+TEST_CASE("a wait that nobody ends returns false after its timeout, holding the lock") {
+  Gate gate;
+  const std::uint64_t start = keel::os().monotonic_ns();
+  const MutexLock lock(gate.mutex);
+  while (gate.changed.wait_for(gate.mutex, 5 * kMillisecondNs)) {
+  }
+  gate.value = 1;
+  CHECK(keel::os().monotonic_ns() - start >= 5 * kMillisecondNs);
+}
+
+TEST_CASE("a mutex keeps threads apart") {
+  Gate gate;
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 4; ++i) {
+    threads.emplace_back([&gate] {
+      for (int n = 0; n < 2000; ++n) {
+        const MutexLock lock(gate.mutex);
+        ++gate.value;
+      }
+    });
+  }
+  for (std::thread& thread : threads) {
+    thread.join();
+  }
+  const MutexLock lock(gate.mutex);
+  CHECK(gate.value == 8000);
+}
