@@ -37,7 +37,9 @@ SOURCES = $(shell find base vmap alloc cil bench tests \( -name '*.h' -o -name '
 TIDY_ALL = $(filter %.cc,$(filter-out tests/package/%,$(SOURCES)))
 TIDY_FAST = $(filter base/%,$(TIDY_ALL))
 define tidy
-	printf '%s\n' $(1) | xargs -P $(JOBS) -n 1 clang-tidy --quiet -p .build/clang
+	@echo 'clang-tidy: $(words $(1)) files'
+	@printf '%s\n' $(1) | xargs -P $(JOBS) -n 1 clang-tidy --quiet -p .build/clang \
+	  2> >(grep -vE '[0-9]+ (warning|error)s? (generated|treated as)' >&2)
 endef
 
 .PHONY: help
@@ -85,7 +87,7 @@ install: setup-build ## install under PREFIX (default /usr/local), below DESTDIR
 
 .PHONY: format
 format: setup-check ## rewrite the sources in the one format
-	clang-format -i $(SOURCES)
+	@clang-format -i $(SOURCES)
 
 .PHONY: clean
 clean: ## remove all that was built
@@ -95,7 +97,8 @@ clean: ## remove all that was built
 .PHONY: format-check check-headers check-clang tidy tidy-fast check-asan check-tsan
 .PHONY: check-asan-fast check-tsan-fast
 format-check: setup-check
-	clang-format --dry-run -Werror $(SOURCES)
+	@echo 'clang-format: $(words $(SOURCES)) files'
+	@clang-format --dry-run -Werror $(SOURCES)
 	@! grep -nE '^.{101,}' $(SOURCES) || { echo "lines over 100 columns" >&2; exit 1; }
 
 # Compiles everything with clang's thread-safety analysis, and each public header alone.

@@ -1,8 +1,8 @@
 // Pool: a frame store, its window and its page allocator, and kvmalloc over them.
 //
-// kvmalloc(size) takes a contiguous run from the page allocator's free lists and fails fast there; then
-// it gathers scattered frames and maps them in the window (vmalloc). Free finds the tier from the
-// address alone. A process usually has one pool, default_pool().
+// kvmalloc(size) takes a contiguous run from the page allocator's free lists and fails fast there;
+// then it gathers scattered frames and maps them in the window (vmalloc). Free finds the tier from
+// the address alone. A process usually has one pool, default_pool().
 #pragma once
 
 #include <cstddef>
@@ -16,13 +16,13 @@
 namespace keel {
 
 struct PoolConfig {
-  std::size_t capacity_bytes = 0;            // hard cap; 0: half of the machine's memory
-  std::size_t chunk_bytes = 4U << 20;        // the store grows by this, populated before use
+  std::size_t capacity_bytes = 0;      // hard cap; 0: half of the machine's memory
+  std::size_t chunk_bytes = 4U << 20;  // the store grows by this, populated before use
   std::size_t window_bytes = std::size_t{64} << 30;  // address space for vmalloc and map()
   std::size_t kvmalloc_max_bytes = std::size_t{1} << 30;
-  std::size_t initial_bytes = 0;             // populated by create()
-  bool lock_memory = false;                  // mlock what is populated
-  bool dump_memory = false;                  // include the pool in core dumps
+  std::size_t initial_bytes = 0;  // populated by create()
+  bool lock_memory = false;       // mlock what is populated
+  bool dump_memory = false;       // include the pool in core dumps
 };
 
 struct PoolStats {
@@ -31,16 +31,16 @@ struct PoolStats {
   std::uint64_t failures = 0;
   std::uint64_t nofail_warnings = 0;
   std::uint64_t frees = 0;
-  std::uint64_t inline_growths = 0;          // callers that had to populate a chunk themselves
+  std::uint64_t inline_growths = 0;  // callers that had to populate a chunk themselves
   std::uint64_t purges = 0;
   std::uint64_t purged_pages = 0;
-  std::uint64_t purge_calls = 0;             // system calls that purges made
-  std::uint64_t mappings = 0;                // kernel mappings in use by the window, an upper bound
+  std::uint64_t purge_calls = 0;  // system calls that purges made
+  std::uint64_t mappings = 0;     // kernel mappings in use by the window, an upper bound
   Bytes capacity{};
-  Bytes populated{};                         // memory taken from the system
-  Bytes free{};                              // of it, in the page allocator's free lists
-  Bytes live{};                              // of it, held by callers, in whole pages
-  Bytes lazy{};                              // address space of aliases that wait for a purge
+  Bytes populated{};  // memory taken from the system
+  Bytes free{};       // of it, in the page allocator's free lists
+  Bytes live{};       // of it, held by callers, in whole pages
+  Bytes lazy{};       // address space of aliases that wait for a purge
 };
 
 class Pool {
@@ -55,12 +55,14 @@ class Pool {
   // Memory of at least `size_bytes`, page-aligned.
   // Units: bytes; held in whole pages. Owner: the caller, until kvfree(). Threads: any; may block
   // unless kNoWait. `owner` (static storage) is the tag that reports and dumps show.
-  // Errors: nullptr for size 0, above kvmalloc_max_bytes, or when there is none (never with kNoFail).
+  // Errors: nullptr for size 0, above kvmalloc_max_bytes, or when there is none (never with
+  // kNoFail).
   // Source: kvmalloc_node, xlog_kvmalloc (Linux).
   [[nodiscard]] void* kvmalloc(std::size_t size_bytes, AllocFlags flags = AllocFlags::kKernel,
                                const char* owner = "");
 
-  // Gives back what kvmalloc() gave; nullptr is allowed. Threads: any. Never fails, never allocates.
+  // Gives back what kvmalloc() gave; nullptr is allowed. Never fails, never allocates.
+  // Threads: any.
   // Errors: a wrong address is a reported bug and changes nothing.
   void kvfree(void* address);
 
