@@ -1,5 +1,5 @@
 // What a test does with the disk: crash, snapshot, content, log, faults. The Os calls stand in
-// sim_disk_calls.cc.
+// sim_disk_files.cc and sim_disk_io.cc.
 #include "support/sim_disk.h"
 
 #include <algorithm>

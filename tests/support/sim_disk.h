@@ -38,8 +38,11 @@
 // not its I/O. If the hook blocks, its I/O does not return: that is a stuck disk.
 #pragma once
 
+#include <fcntl.h>
+
 #include <atomic>
 #include <functional>
+#include <limits>
 #include <map>
 #include <memory>
 #include <optional>
@@ -140,6 +143,7 @@ struct SimSnapshot {
 class SimDisk : public Os {
  public:
   static constexpr int kFirstDescriptor = 1 << 20;
+  static constexpr std::uint64_t kMaxFileBytes = std::numeric_limits<std::int64_t>::max();
 
   explicit SimDisk(const SimDiskOptions& options = {}) : options_(options) {}
 
@@ -204,12 +208,17 @@ class SimDisk : public Os {
   struct Descriptor {
     std::uint64_t file = 0;  // 0: the directory
     int flags = 0;
+
+    [[nodiscard]] bool may_read() const { return (flags & O_ACCMODE) != O_WRONLY; }
+    [[nodiscard]] bool may_write() const { return (flags & O_ACCMODE) != O_RDONLY; }
   };
   struct ArmedFault {
     SimFault fault;
     std::uint64_t seen = 0;
   };
   using Hook = std::function<void(const SimIo&)>;
+
+  static bool is_virtual(int fd) { return fd >= kFirstDescriptor; }
 
   // Each does one operation and fills in `io` what the log wants to know. Returns the result.
   int open_file(std::string_view path, int flags, mode_t mode, SimIo& io) KEEL_REQUIRES(mutex_);
