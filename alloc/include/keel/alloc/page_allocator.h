@@ -1,0 +1,173 @@
+// PageAllocator: buddy free lists over the frames of a store. Knows numbers, never memory.
+//
+// I1 Free frames form blocks of 2^order frames, aligned to their size, orders 0 to 10; two free buddies
+//    are always one block.
+// I2 Exact size: of a block, what a request does not need goes back at once, so a request holds as
+//    many frames as it has pages and no more.
+// I3 Only the first frame of a block or run says what it is; a frame inside says kBody (or kAbsent, if
+//    its chunk is not populated). So allocate and free cost no walk over the frames.
+// I4 A run of n frames begins at a multiple of n rounded up to a power of two. So the run that an
+//    interior frame lies in is found by looking at 11 frames.
+// I5 No memory of its own beyond the frames' records, one flat array reserved once. gather() links the
+//    runs that it found through it.
+// Locks: kPageAllocator over the lists and records. The records of a gathered chain are written under
+//    it and read by the chain's owner without it.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+
+#include "keel/base/metadata_object.h"
+#include "keel/base/mutex.h"
+#include "keel/base/result.h"
+#include "keel/base/units.h"
+#include "keel/vmap/frames.h"
+
+namespace keel {
+
+inline constexpr unsigned kMaxOrder = 10;
+inline constexpr Pages kMaxContiguous{std::uint64_t{1} << kMaxOrder};  // 4 MiB
+
+enum class FrameUse : std::uint8_t {
+  kAbsent,     // not populated
+  kFree,
+  kBuffer,     // first frame of a contiguous run
+  kScattered,  // first frame of a run of a gathered chain
+  kBody,       // another frame of either
+};
+
+// What a frame is part of.
+struct FrameInfo {
+  FrameUse use = FrameUse::kAbsent;
+  FrameRun run{};          // the run that it lies in; of a free frame the last buffer that began at it
+  const char* owner = "";  // of that run
+  bool scattered = false;  // the run belongs to a gathered chain
+};
+
+struct PageCounts {
+  Pages present{};  // populated: free or someone's
+  Pages free{};
+};
+
+// Frames that one owner holds.
+struct Holder {
+  const char* owner = "";
+  Pages pages{};
+};
+
+class PageAllocator : public MetadataObject {
+ public:
+  // Reserves records for frames 0 to `capacity`, none of them present.
+  // Errors: kInvalidArgument, kNoMemory, kSystem.
+  [[nodiscard]] static Result<std::unique_ptr<PageAllocator>> create(Pages capacity);
+  ~PageAllocator();
+  PageAllocator(const PageAllocator&) = delete;
+  PageAllocator& operator=(const PageAllocator&) = delete;
+
+  // Populates the records of `run`, so that add() and all after it fault on nothing.
+  // Errors: kNoMemory, kSystem; nothing has changed then.
+  [[nodiscard]] Status prepare(FrameRun run);
+
+  // Frames that were absent become free.
+  void add(FrameRun run) KEEL_EXCLUDES(lock_);
+
+  // Takes an aligned chunk of a power of two of frames out, if all of it is free.
+  [[nodiscard]] bool remove(FrameRun chunk) KEEL_EXCLUDES(lock_);
+
+  // A contiguous run of exactly `pages`, from the smallest block that holds it: broken blocks are used
+  // up before whole ones. Fails fast. Threads: any; makes no system call.
+  // Errors: nullopt if no free block is large enough, or `pages` is 0 or above kMaxContiguous.
+  // Source: __alloc_pages, alloc_pages_exact (Linux mm/page_alloc.c).
+  [[nodiscard]] std::optional<Pfn> allocate(Pages pages, const char* owner) KEEL_EXCLUDES(lock_);
+
+  // Exactly `pages` frames in as few runs as the free lists have, largest first, chained; gives the
+  // first frame of the chain. Threads: as allocate(). Errors: nullopt if fewer frames are free.
+  [[nodiscard]] std::optional<Pfn> gather(Pages pages, const char* owner) KEEL_EXCLUDES(lock_);
+
+  // Frees the run that begins at `frame` if it is one of allocate()'s, and says what was found there:
+  // the run was freed if and only if `use` is kBuffer and `run.first` is `frame`.
+  FrameInfo free(Pfn frame) KEEL_EXCLUDES(lock_);
+
+  // Frees a chain of gather().
+  void free_chain(Pfn first) KEEL_EXCLUDES(lock_);
+
+  // What `frame` is part of. Threads: any; out of date when it returns, unless the caller owns it.
+  [[nodiscard]] FrameInfo find(Pfn frame) const KEEL_EXCLUDES(lock_);
+
+  [[nodiscard]] PageCounts counts() const KEEL_EXCLUDES(lock_);
+
+  // Free blocks of each order, as /proc/buddyinfo has them.
+  [[nodiscard]] std::array<std::uint64_t, kMaxOrder + 1> buddyinfo() const KEEL_EXCLUDES(lock_);
+
+  // Fills `largest` with the owners that hold most, descending; gives how many it filled. Owners
+  // beyond the first 64 met are counted together as "(others)". Takes the lock in slices.
+  [[nodiscard]] std::size_t holders(std::span<Holder> largest) const KEEL_EXCLUDES(lock_);
+
+  // Walks all records and lists and aborts if they do not add up.
+  void audit() const KEEL_EXCLUDES(lock_);
+
+ private:
+  friend class ChainSource;
+  using Index = std::uint32_t;
+  static constexpr Index kNone = ~Index{0};
+
+  struct Frame {
+    FrameUse use;
+    std::uint8_t order;   // kFree
+    std::uint16_t unused;
+    // kBuffer, kScattered: length of the run. Else: of the last buffer that began here, 0 if none.
+    std::uint32_t pages;
+    Index prev;           // kFree: in the list of its order
+    Index next;           // likewise; kScattered: next run of the chain
+    const char* owner;    // of the run, or of the last buffer
+  };
+  static_assert(sizeof(Frame) == 24);
+
+  struct FreeCensus;
+
+  explicit PageAllocator(Pages capacity);
+  [[nodiscard]] Status open();
+  [[nodiscard]] std::size_t frames_bytes() const;
+
+  void push_block(Index first, unsigned order) KEEL_REQUIRES(lock_);
+  void unlink_block(Index first) KEEL_REQUIRES(lock_);
+  void free_block(Index first, unsigned order) KEEL_REQUIRES(lock_);
+  void free_range(Index first, Index count) KEEL_REQUIRES(lock_);
+  [[nodiscard]] Index take(Index pages, unsigned order, FrameUse use, const char* owner)
+      KEEL_REQUIRES(lock_);
+  [[nodiscard]] Index take_run(Index wanted, const char* owner) KEEL_REQUIRES(lock_);
+  [[nodiscard]] Index head_of(Index frame) const KEEL_REQUIRES(lock_);
+  [[nodiscard]] FrameInfo describe(Index frame) const KEEL_REQUIRES(lock_);
+  [[nodiscard]] Index step_over(Index at) const KEEL_REQUIRES(lock_);
+  void audit_block(Index first) const KEEL_REQUIRES(lock_);
+  void audit_lists(const FreeCensus& census) const KEEL_REQUIRES(lock_);
+
+  const Index capacity_;
+  Frame* frames_ = nullptr;  // records; guarded by lock_ but for a chain's, see above
+
+  mutable Mutex lock_{LockRank::kPageAllocator};
+  std::uint32_t orders_ KEEL_GUARDED_BY(lock_) = 0;  // bit o: the list of order o has a block
+  std::array<Index, kMaxOrder + 1> heads_ KEEL_GUARDED_BY(lock_){};
+  std::array<std::uint64_t, kMaxOrder + 1> blocks_ KEEL_GUARDED_BY(lock_){};
+  std::uint64_t free_ KEEL_GUARDED_BY(lock_) = 0;
+  std::uint64_t present_ KEEL_GUARDED_BY(lock_) = 0;
+};
+
+// The runs of a gathered chain, for Window::map(). Threads: the chain's owner.
+class ChainSource final : public FrameSource {
+ public:
+  ChainSource(const PageAllocator& allocator, Pfn first);
+  void rewind() override { at_ = first_; }
+  bool next(FrameRun& run) override;
+
+ private:
+  const PageAllocator& allocator_;
+  std::uint32_t first_;
+  std::uint32_t at_;
+};
+
+}  // namespace keel

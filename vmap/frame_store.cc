@@ -1,0 +1,194 @@
+#include "keel/vmap/frame_store.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+
+#include <cerrno>
+#include <cstring>
+
+#include "keel/base/check.h"
+
+namespace keel {
+namespace {
+
+// Frame numbers fit 32 bits with room for an "none" value, which the page allocator relies on.
+constexpr std::uint64_t kMaxFrames = std::uint64_t{1} << 31;
+
+bool is_valid(const FrameStoreConfig& config) {
+  return config.chunk_bytes >= kPageBytes && is_power_of_two(config.chunk_bytes) &&
+         config.capacity_bytes != 0 && config.capacity_bytes % config.chunk_bytes == 0 &&
+         (config.capacity_bytes >> kPageShift) <= kMaxFrames;
+}
+
+}  // namespace
+
+FrameStore::FrameStore(const FrameStoreConfig& config)
+    : config_(config),
+      capacity_(pages_for(config.capacity_bytes)),
+      chunk_(pages_for(config.chunk_bytes)),
+      chunks_(config.capacity_bytes / config.chunk_bytes) {}
+
+Result<std::unique_ptr<FrameStore>> FrameStore::create(const FrameStoreConfig& config) {
+  if (!is_valid(config)) {
+    return Error{Errc::kInvalidArgument, 0, "frame store of bytes", config.capacity_bytes};
+  }
+  std::unique_ptr<FrameStore> store(new (std::nothrow) FrameStore(config));
+  if (store == nullptr) {
+    return Error{Errc::kNoMemory, 0, "frame store"};
+  }
+  const Status opened = store->open();
+  if (!opened) {
+    return opened.error();
+  }
+  return store;
+}
+
+Status FrameStore::open() {
+  is_populated_ = static_cast<bool*>(os().metadata_allocate(chunks_));
+  if (is_populated_ == nullptr) {
+    return Error{Errc::kNoMemory, 0, "chunk map of bytes", chunks_};
+  }
+  std::memset(is_populated_, 0, chunks_);
+  fd_ = os().memfd_create("keel-frames", MFD_CLOEXEC);
+  if (fd_ < 0) {
+    return system_error(-fd_, "memfd_create");
+  }
+  const int error = os().ftruncate(fd_, config_.capacity_bytes);
+  if (error < 0) {
+    return system_error(-error, "ftruncate of the frame store to bytes", config_.capacity_bytes);
+  }
+  return map_directly();
+}
+
+Status FrameStore::map_directly() {
+  const std::size_t bytes = config_.capacity_bytes;
+  void* mapped = nullptr;
+  int error = os().mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd_, 0,
+                        &mapped);
+  if (error < 0) {
+    return system_error(-error, "mmap of the direct map, bytes", bytes);
+  }
+  base_ = static_cast<std::byte*>(mapped);
+  error = os().madvise(base_, bytes, MADV_DONTFORK);
+  if (error == 0 && !config_.dump_memory) {
+    error = os().madvise(base_, bytes, MADV_DONTDUMP);
+  }
+  if (error < 0) {
+    return system_error(-error, "madvise of the direct map, bytes", bytes);
+  }
+  // Advice only: kernels without huge pages for shared memory refuse it, and 4 KiB pages serve.
+  huge_advice_taken_ = os().madvise(base_, bytes, MADV_HUGEPAGE) == 0;
+  return {};
+}
+
+FrameStore::~FrameStore() {
+  // Nothing can be done about a failure here, and neither call loses data.
+  if (base_ != nullptr) {
+    (void)os().munmap(base_, config_.capacity_bytes);
+  }
+  if (fd_ >= 0) {
+    (void)os().close(fd_);
+  }
+  os().metadata_free(is_populated_);
+}
+
+Pages FrameStore::populated() const {
+  MutexLock lock(lock_);
+  return populated_;
+}
+
+bool FrameStore::contains(const void* address) const {
+  const auto* at = static_cast<const std::byte*>(address);
+  return at >= base_ && at < base_ + config_.capacity_bytes;
+}
+
+Pfn FrameStore::pfn_of(const void* address) const {
+  KEEL_ASSERT(contains(address), "pfn_of an address outside the direct map",
+              reinterpret_cast<std::uintptr_t>(address));
+  const auto offset = static_cast<const std::byte*>(address) - base_;
+  return Pfn(static_cast<std::uint64_t>(offset) >> kPageShift);
+}
+
+FrameRun FrameStore::chunk_at(std::uint64_t index) const {
+  return {Pfn(index * chunk_.value()), chunk_};
+}
+
+Result<FrameRun> FrameStore::find_hole() const {
+  for (std::uint64_t i = 0; i < chunks_; ++i) {
+    if (!is_populated_[i]) {
+      return chunk_at(i);
+    }
+  }
+  return Error{Errc::kNoMemory, 0, "frame store is at its capacity of pages", capacity_.value()};
+}
+
+Result<FrameRun> FrameStore::next_chunk() const {
+  MutexLock lock(lock_);
+  return find_hole();
+}
+
+Result<FrameRun> FrameStore::grow() {
+  MutexLock lock(lock_);
+  Result<FrameRun> hole = find_hole();
+  if (!hole) {
+    return hole;
+  }
+  const Status status = populate(*hole);
+  if (!status) {
+    return status.error();
+  }
+  is_populated_[hole->first.value() / chunk_.value()] = true;
+  populated_ += chunk_;
+  return hole;
+}
+
+Status FrameStore::populate(FrameRun chunk) const {
+  const std::size_t bytes = bytes_of(chunk.count);
+  const char* what = "populating a chunk of bytes";
+  int error = os().madvise(address_of(chunk.first), bytes, MADV_POPULATE_WRITE);
+  if (error == 0 && config_.lock_memory) {
+    what = "mlock of a chunk of bytes";
+    error = os().mlock(address_of(chunk.first), bytes);
+  }
+  if (error == 0) {
+    return {};
+  }
+  // Part of the chunk may be there. If it cannot be given back either, the next growth finds it
+  // and has less to do: it is nowhere counted as populated.
+  (void)punch(chunk);
+  return system_error(-error, what, bytes);
+}
+
+// fallocate and not MADV_REMOVE, which refuses locked mappings.
+int FrameStore::punch(FrameRun chunk) const {
+  return os().fallocate(fd_, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                        bytes_of(chunk.first - Pfn(0)), bytes_of(chunk.count));
+}
+
+Status FrameStore::trim(FrameRun chunk) {
+  MutexLock lock(lock_);
+  const std::uint64_t index = chunk.first.value() / chunk_.value();
+  if (index >= chunks_ || chunk != chunk_at(index) || !is_populated_[index]) {
+    return Error{Errc::kInvalidArgument, 0, "trim of what is no populated chunk, frame",
+                 chunk.first.value()};
+  }
+  const int error = punch(chunk);
+  if (error < 0) {
+    return system_error(-error, "giving back the chunk at frame", chunk.first.value());
+  }
+  is_populated_[index] = false;
+  populated_ -= chunk_;
+  return {};
+}
+
+void FrameStore::audit() const {
+  MutexLock lock(lock_);
+  Pages counted{};
+  for (std::uint64_t i = 0; i < chunks_; ++i) {
+    counted += is_populated_[i] ? chunk_ : Pages(0);
+  }
+  KEEL_CHECK(counted == populated_, "populated pages, counted and kept", counted.value(),
+             populated_.value());
+}
+
+}  // namespace keel

@@ -1,0 +1,96 @@
+// FrameStore: the pool's memory, one memfd mapped once (the direct map), grown in chunks.
+//
+// I1 A frame is used only while its chunk is populated: the kernel has its page, in the direct map's
+//    page table, so that nobody takes a page fault on pool memory.
+// I2 The direct map is never forked (MADV_DONTFORK): it is shared memory, and a child that wrote to
+//    it would write to its parent's buffers.
+// I3 A chunk is populated or not, never in part; a growth that fails changes nothing.
+// Locks: kFrameStore, over the chunk map; growing and trimming make their system calls under it, one
+//    at a time, and nothing on an allocation path that has free frames ever takes it.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+
+#include "keel/base/metadata_object.h"
+#include "keel/base/mutex.h"
+#include "keel/base/result.h"
+#include "keel/base/units.h"
+#include "keel/vmap/frames.h"
+
+namespace keel {
+
+struct FrameStoreConfig {
+  std::size_t capacity_bytes = 0;        // a multiple of chunk_bytes
+  std::size_t chunk_bytes = 4U << 20;    // a power of two, at least a page
+  bool lock_memory = false;              // mlock each chunk when it is populated
+  bool dump_memory = false;              // the direct map goes into core dumps
+};
+
+class FrameStore : public MetadataObject {
+ public:
+  // Reserves address space and a memory object; populates nothing.
+  // Errors: kInvalidArgument, kNoMemory, kPermission, kSystem.
+  [[nodiscard]] static Result<std::unique_ptr<FrameStore>> create(const FrameStoreConfig& config);
+  // The caller has no mapping of the store left that it will use.
+  ~FrameStore();
+  FrameStore(const FrameStore&) = delete;
+  FrameStore& operator=(const FrameStore&) = delete;
+
+  [[nodiscard]] int fd() const { return fd_; }
+  [[nodiscard]] Pages capacity() const { return capacity_; }
+  [[nodiscard]] Pages chunk() const { return chunk_; }
+  [[nodiscard]] Pages populated() const KEEL_EXCLUDES(lock_);
+
+  // Addresses of the direct map. pfn_of() rounds down to the page and needs contains().
+  [[nodiscard]] std::byte* address_of(Pfn frame) const { return base_ + (frame.value() << kPageShift); }
+  [[nodiscard]] bool contains(const void* address) const;
+  [[nodiscard]] Pfn pfn_of(const void* address) const;
+
+  // The chunk that grow() would populate now. Errors: kNoMemory at capacity.
+  [[nodiscard]] Result<FrameRun> next_chunk() const KEEL_EXCLUDES(lock_);
+
+  // Populates the lowest chunk that is not, and gives its frames; their contents are zero.
+  // Threads: any; blocks for the time the kernel needs to clear a chunk.
+  // Errors: kNoMemory (also at capacity), kPermission (mlock), kSystem; nothing has changed then.
+  [[nodiscard]] Result<FrameRun> grow() KEEL_EXCLUDES(lock_);
+
+  // Gives a populated chunk's memory back to the system; grow() may populate it again later. With
+  // lock_memory its address range goes on counting against RLIMIT_MEMLOCK.
+  // The caller says that no frame of it is in use and that every alias of it was purged: a stale
+  // alias would bring pages back behind the store's accounts.
+  // Errors: kInvalidArgument, kSystem; nothing has changed then.
+  [[nodiscard]] Status trim(FrameRun chunk) KEEL_EXCLUDES(lock_);
+
+  // True if the kernel took the advice to use huge pages; it may still not have given any.
+  [[nodiscard]] bool huge_advice_taken() const { return huge_advice_taken_; }
+  // Memory of the direct map that huge pages map. Reads /proc/self/smaps: for reports only.
+  [[nodiscard]] Result<Bytes> huge_bytes() const;
+
+  // Walks the chunk map and aborts if it does not add up.
+  void audit() const KEEL_EXCLUDES(lock_);
+
+ private:
+  explicit FrameStore(const FrameStoreConfig& config);
+  [[nodiscard]] Status open();
+  [[nodiscard]] Status map_directly();
+  [[nodiscard]] Status populate(FrameRun chunk) const KEEL_REQUIRES(lock_);
+  [[nodiscard]] int punch(FrameRun chunk) const;
+  [[nodiscard]] Result<FrameRun> find_hole() const KEEL_REQUIRES(lock_);
+  [[nodiscard]] FrameRun chunk_at(std::uint64_t index) const;
+
+  const FrameStoreConfig config_;
+  const Pages capacity_;
+  const Pages chunk_;
+  const std::uint64_t chunks_;
+  int fd_ = -1;
+  std::byte* base_ = nullptr;
+  bool huge_advice_taken_ = false;
+
+  mutable Mutex lock_{LockRank::kFrameStore};
+  bool* is_populated_ KEEL_PT_GUARDED_BY(lock_) = nullptr;  // one per chunk
+  Pages populated_ KEEL_GUARDED_BY(lock_){};
+};
+
+}  // namespace keel

@@ -1,0 +1,115 @@
+// Window: one reserved range of addresses in which any list of frames becomes contiguous (vmap).
+//
+// I1 The reservation lives until the destructor. Taking aliases away maps PROT_NONE over them and never
+//    unmaps: another thread's mmap could take a hole, and the next MAP_FIXED would overwrite it.
+// I2 Every page of the window belongs to one free run or one area. Both are kept in a flat table over
+//    the window (range_table.h), so unmap() and purge() allocate nothing and cannot fail for memory.
+// I3 A lazily unmapped area keeps its addresses until a purge has removed its aliases. A purge that the
+//    kernel refuses leaves it lazy.
+// I4 Aliases are never forked and never dumped: a child must not write to its parent's frames, and a
+//    core dump has them already through the direct map if it is to have them at all.
+// I5 `mappings` is at least what the kernel counts for the window, and at most the budget.
+// Locks: kPurge makes purges one at a time and is held over their system calls; kWindow guards the
+//    table and is held over none. map() waits for kPurge only when it must purge itself.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+
+#include "keel/base/metadata_object.h"
+#include "keel/base/result.h"
+#include "keel/base/units.h"
+#include "keel/vmap/frames.h"
+
+namespace keel {
+
+class FrameStore;
+
+struct WindowConfig {
+  std::size_t bytes = std::size_t{64} << 30;  // from 1 MiB up to just under 1 TiB, whole pages
+  std::uint64_t max_mappings = 0;             // kernel mappings; 0: half of vm.max_map_count
+  Pages lazy_max{};  // past it map() purges; 0: 32 MiB for each doubling of CPUs, as the kernel
+};
+
+struct MapOptions {
+  const char* owner = "";    // tag that reports show; static storage
+  std::uint64_t cookie = 0;  // the caller's, handed back by unmap() and find()
+  bool guard = false;        // one inaccessible page behind
+};
+
+struct VmapArea {
+  std::byte* start = nullptr;
+  Pages pages{};             // without the guard page
+  const char* owner = "";
+  std::uint64_t cookie = 0;
+};
+
+struct WindowStats {
+  std::uint64_t maps = 0;
+  std::uint64_t map_retries = 0;   // purges that map() had to make before it could go on
+  std::uint64_t purges = 0;        // that removed something
+  std::uint64_t purged_pages = 0;
+  std::uint64_t purge_calls = 0;   // system calls
+  std::uint64_t purge_failures = 0;
+  std::uint64_t mappings = 0;
+  std::uint64_t max_mappings = 0;
+  Pages live{};                    // guard pages included, here and below
+  Pages lazy{};
+  Pages free{};
+};
+
+class Window : public MetadataObject {
+ public:
+  // Reserves the addresses. `store` must outlive the window.
+  // Errors: kInvalidArgument, kNoMemory, kSystem.
+  [[nodiscard]] static Result<std::unique_ptr<Window>> create(const FrameStore& store,
+                                                              const WindowConfig& config);
+  // Unmaps everything; nobody uses an address of the window any more.
+  ~Window();
+  Window(const Window&) = delete;
+  Window& operator=(const Window&) = delete;
+
+  // Makes the frames contiguous, readable and writable, in list order, already in the page tables.
+  // Purges and tries again by itself when there are no addresses, no budget or no kernel memory.
+  // Units: frames of the store that are populated and stay so. Owner: the caller, until unmap(); the
+  // frames stay the caller's throughout. Threads: any; blocks.
+  // Errors: kInvalidArgument (empty list, a frame beyond the store), kNoAddressSpace, kNoMappings,
+  // kNoMemory, kSystem; nothing has changed then.
+  // Source: vm_map_ram, _vm_unmap_aliases (Linux mm/vmalloc.c).
+  [[nodiscard]] Result<void*> map(FrameSource& frames, const MapOptions& options = {});
+  [[nodiscard]] Result<void*> map(std::span<const Pfn> frames, const MapOptions& options = {});
+
+  // Ends the area that map() gave; its frames may be used for other things at once. Lazy: O(1), no
+  // system call, the alias works until a purge. `out` gets what the area was.
+  // Threads: any. Errors: false after a report under the name `call` (unknown address, interior
+  // pointer, second unmap, direct-map address); nothing has changed then.
+  bool unmap(const void* address, VmapArea* out = nullptr, const char* call = "unmap");
+
+  // The live area that starts at `address`. Threads: any.
+  [[nodiscard]] std::optional<VmapArea> find(const void* address) const;
+
+  // Reports why `address` is no start of a live area, as unmap() would. Threads: any.
+  void report_wrong(const void* address, const char* call) const;
+
+  [[nodiscard]] bool contains(const void* address) const;
+
+  // Removes every alias that was lazy when it began, neighbours together.
+  // Threads: any; blocks, also for a purge that is under way.
+  // Errors: kNoMemory, kSystem: some aliases are still lazy, and a later purge tries again.
+  Status purge();
+
+  [[nodiscard]] WindowStats stats() const;
+
+  // Walks the whole table and aborts if it does not add up. Threads: any.
+  void audit() const;
+
+ private:
+  struct Impl;
+  explicit Window(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace keel
