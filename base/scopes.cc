@@ -9,7 +9,10 @@ thread_local unsigned t_no_alloc = 0;
 }  // namespace
 
 NoReclaimScope::NoReclaimScope() { ++t_no_reclaim; }
-NoReclaimScope::~NoReclaimScope() { --t_no_reclaim; }
+NoReclaimScope::NoReclaimScope(NoReclaimScope&& other) noexcept : owned_(other.owned_) {
+  other.owned_ = false;
+}
+NoReclaimScope::~NoReclaimScope() { t_no_reclaim -= owned_ ? 1U : 0U; }
 bool NoReclaimScope::active() { return t_no_reclaim != 0; }
 
 NoAllocScope::NoAllocScope() { ++t_no_alloc; }

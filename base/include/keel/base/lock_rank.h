@@ -10,9 +10,10 @@ namespace keel {
 
 enum class LockRank : std::uint8_t {
   kJournalContext = 10,  // cil: context lock, shared by commits, exclusive for the switch
-  kJournalGrant = 20,    // cil: reservations
-  kJournalCil = 30,      // cil: item list of the current context
-  kJournalPush = 40,     // cil: push requests, stable sequence, force waiters
+  kJournalCil = 20,      // cil: item list of the current context
+  kJournalSpace = 30,    // cil: reservations of log space
+  kJournalPush = 40,     // cil: push requests
+  kJournalStable = 45,   // cil: stable sequence, its waiters, the first error
   kJournalAil = 50,      // cil: buckets of items in the log
   kLogDevice = 60,       // cil: error latch and state slots
   kPool = 70,            // alloc: pool creation and slow path

@@ -12,10 +12,15 @@ class NoReclaimScope {
  public:
   NoReclaimScope();
   ~NoReclaimScope();
+  // The scope moves with the object that owns it (a transaction), on the same thread.
+  NoReclaimScope(NoReclaimScope&& other) noexcept;
   NoReclaimScope(const NoReclaimScope&) = delete;
   NoReclaimScope& operator=(const NoReclaimScope&) = delete;
 
   [[nodiscard]] static bool active();
+
+ private:
+  bool owned_ = true;
 };
 
 // Every allocation through keel by this thread is a reported bug. The journal holds

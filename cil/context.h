@@ -1,0 +1,33 @@
+// Context: one checkpoint being gathered. The list of the items that committed to it since the last
+// switch, and what they add to the log.
+#pragma once
+
+#include <cstdint>
+
+#include "keel/base/units.h"
+#include "keel/cil/log_item.h"
+
+namespace keel {
+
+struct Context {
+  Sequence sequence{};
+  LogItem* first = nullptr;        // in order of first insertion
+  LogItem* last = nullptr;
+  std::uint64_t items = 0;
+  std::uint64_t packed_bytes = 0;  // lengths of the two streams
+  std::uint64_t bulk_blocks = 0;
+
+  [[nodiscard]] bool empty() const { return items == 0; }
+};
+
+// Puts an item at the end of the list.
+void append(Context& context, LogItem& item);
+
+// Takes every item's active vector away from it and chains them in the order of the items' last
+// commits. Needs the context lock exclusively. No allocation.
+[[nodiscard]] LogVector* detach_vectors(Context& context);
+
+// Stable sort of a chain by order. No allocation.
+[[nodiscard]] LogVector* sort_by_order(LogVector* first);
+
+}  // namespace keel

@@ -1,0 +1,157 @@
+// Journal: delayed logging. Items that change again and again are merged in memory; what has been
+// committed reaches the log as whole checkpoints.
+//
+//   auto transaction = journal->begin(max_bytes, max_items);
+//   transaction->log(item);                     // under the object's own lock
+//   auto sequence = transaction->commit();      // in memory: no I/O, no waiting
+//   journal->force(*sequence);                  // stable: survives a crash
+//
+// Promises: after a crash at any point every forced checkpoint is there, whole; nothing of an
+// incomplete one; and what is there is a prefix of the sequences. A transaction is never split over
+// checkpoints. The first failed write or flush shuts the journal down for good.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "keel/alloc/pool.h"
+#include "keel/base/result.h"
+#include "keel/base/scopes.h"
+#include "keel/base/units.h"
+#include "keel/cil/log_file.h"
+#include "keel/cil/log_item.h"
+#include "keel/cil/recovery.h"
+
+namespace keel {
+
+class Journal;
+
+struct JournalConfig {
+  Pool* pool = nullptr;      // for snapshots and buffers; nullptr: default_pool()
+  bool buffered = false;     // through the page cache, where there is no direct I/O
+  // Go on at the first damage, dropping it and all that follows. The report still tells of it.
+  bool salvage = false;
+  // A context of this size is written without being asked for; 0: an eighth of the log, at most
+  // 32 MiB, and never more than half of max_checkpoint.
+  Bytes push_threshold{};
+  std::function<void(Bytes done, Bytes most)> recovery_progress;  // may be empty
+};
+
+struct JournalStats {
+  std::uint64_t transactions = 0;    // committed
+  std::uint64_t items = 0;           // in them
+  Bytes committed{};                 // what they would have written, one by one
+  Bytes coalesced{};                 // of it, replaced in memory before it was written
+  std::uint64_t checkpoints = 0;     // stable
+  Bytes written{};                   // to the log, padding and headers included
+  std::uint64_t writes = 0;          // system calls
+  std::uint64_t flushes = 0;
+  std::uint64_t forces = 0;          // calls of force() that had to wait
+  Bytes log_used{};                  // tail to head, context included
+  Bytes log_reserved{};              // by open transactions
+  Sequence current{};                // of the context that commits join
+  Sequence stable{};
+};
+
+// A set of items that are journalled together or not at all. Threads: bound to the one that began it,
+// which may have only one. Destroying it without commit() cancels it: nothing is journalled.
+class Transaction {
+ public:
+  Transaction(Transaction&& other) noexcept;
+  Transaction(const Transaction&) = delete;
+  Transaction& operator=(const Transaction&) = delete;
+  ~Transaction();
+
+  // Adds an item that has changed; adding it again has no effect. Never fails within the number of
+  // items begun for; one more is kReservationExceeded. The caller holds the object's lock until
+  // commit() returns (or until the item's committing() is called), or the transaction is destroyed.
+  [[nodiscard]] Status log(LogItem& item);
+
+  // Snapshots all items and joins them to the current checkpoint; returns its sequence, which
+  // Journal::force() takes. Waits for no I/O. On success the transaction is over.
+  // Errors: kReservationExceeded, kNoMemory: nothing has changed, the caller may call again or
+  // cancel. kShutdown and the journal's first error: the transaction is over.
+  [[nodiscard]] Result<Sequence> commit();
+
+ private:
+  friend class Journal;
+  struct Entry;
+  explicit Transaction(Journal& journal);
+
+  [[nodiscard]] static Result<Transaction> begin(Journal& journal, std::uint32_t max_items,
+                                                 std::uint64_t worst_case_bytes);
+  [[nodiscard]] Status prepare(std::uint64_t& packed_bytes, std::uint64_t& bulk_blocks);
+  [[nodiscard]] Status prepare_item(Entry& entry, std::uint64_t& packed_bytes,
+                                    std::uint64_t& bulk_blocks);
+  [[nodiscard]] Result<Sequence> insert();
+  [[nodiscard]] Sequence join_context(LogItem* inserted, std::uint64_t packed_delta,
+                                      std::uint64_t bulk_delta);
+  void finish();
+
+  Journal* journal_ = nullptr;       // nullptr: over
+  NoReclaimScope no_reclaim_;
+  Entry* entries_ = nullptr;
+  std::uint32_t entry_count_ = 0;
+  std::uint32_t max_items_ = 0;
+  std::uint64_t reserved_bytes_ = 0;
+  std::uint64_t id_ = 0;
+};
+
+class Journal {
+ public:
+  // Opens the log at `path`, hands every checkpoint found in it to `handler` (oldest first, before
+  // open() returns), and makes it ready for commits. What was recovered stays in the log until
+  // release_recovered().
+  // Errors: those of read_log_info(); kBusy; kDamaged (unless config.salvage); kIo; kNoMemory; what
+  // the handler returns.
+  [[nodiscard]] static Result<std::unique_ptr<Journal>> open(const std::string& path,
+                                                             const JournalConfig& config,
+                                                             const RecoveryHandler& handler);
+  // As close(), its error ignored. Items must outlive the journal or have been released.
+  ~Journal();
+  Journal(const Journal&) = delete;
+  Journal& operator=(const Journal&) = delete;
+
+  // Reserves log space for a transaction of at most `max_bytes` payload (what the items' regions add
+  // up to) in `max_items` items, and waits for it in turn if need be. Take it before any object lock.
+  // Errors: kTooLarge (more than max_checkpoint), kLogFull, kNoMemory, kForked, the first error.
+  [[nodiscard]] Result<Transaction> begin(std::size_t max_bytes, std::uint32_t max_items);
+
+  // Blocks until checkpoint `sequence` and all before it are stable.
+  // Errors: kFutureSequence, kForked, the first error (then `sequence` may or may not be stable).
+  // Source: xfs_log_force_seq (Linux).
+  [[nodiscard]] Status force(Sequence sequence);
+  // Everything committed before the call.
+  [[nodiscard]] Status force_all();
+
+  // All up to here is stable. Threads: any; no lock.
+  [[nodiscard]] Sequence stable_sequence() const;
+
+  // The item's newest state no longer needs the log: it is stable elsewhere, or dropped. Returns false
+  // if a checkpoint that is not yet stable holds it. Threads: under the object's lock.
+  bool release(LogItem& item);
+
+  // What open() recovered no longer needs the log. Idempotent.
+  void release_recovered();
+
+  // Forces everything, marks the log clean, lets go of every item (LogItem::release). No transaction
+  // may be open. Errors: the first error; the journal is closed all the same. Idempotent.
+  [[nodiscard]] Status close();
+
+  [[nodiscard]] const RecoveryReport& recovery() const;
+  [[nodiscard]] LogInfo info() const;
+  [[nodiscard]] JournalStats stats() const;
+
+  // Walks every structure and aborts on a broken invariant. Threads: needs a quiet journal.
+  void audit() const;
+
+ private:
+  friend class Transaction;
+  struct Impl;
+  explicit Journal(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace keel

@@ -1,0 +1,101 @@
+// What recovery hands over: whole checkpoints in order, and a report of what it found.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "keel/base/result.h"
+#include "keel/base/units.h"
+
+namespace keel {
+
+// One region's bytes: whole blocks first, then the rest; either may be empty.
+struct RecoveredRegion {
+  std::span<const std::byte> bulk;
+  std::span<const std::byte> rest;
+
+  [[nodiscard]] std::size_t size_bytes() const { return bulk.size() + rest.size(); }
+  // Copies the first min(size_bytes(), bytes) bytes; returns how many.
+  std::size_t copy_to(void* place, std::size_t bytes) const;
+};
+
+class RecoveredItem {
+ public:
+  RecoveredItem(std::uint32_t type, std::span<const RecoveredRegion> regions)
+      : type_(type), regions_(regions) {}
+  [[nodiscard]] std::uint32_t type() const { return type_; }
+  [[nodiscard]] std::span<const RecoveredRegion> regions() const { return regions_; }
+
+ private:
+  std::uint32_t type_;
+  std::span<const RecoveredRegion> regions_;
+};
+
+// An ObjectItem as it was logged.
+struct RecoveredObject {
+  std::uint64_t id = 0;
+  bool erased = false;
+  RecoveredRegion bytes{};  // empty if erased
+
+  // nullopt if the item is not an object. Errors in an object item's form: nullopt as well.
+  [[nodiscard]] static std::optional<RecoveredObject> from(const RecoveredItem& item);
+};
+
+// One checkpoint, whole and proven. Its memory is recovery's: valid during the handler's call only.
+struct RecoveredCheckpoint {
+  Sequence sequence{};
+  Lsn start{};
+  Bytes bytes{};              // in the log
+  std::uint64_t incarnation = 0;
+  std::uint32_t record_count = 0;
+  Lsn tail{};                 // as recorded when it was written
+  Lsn stable{};
+  std::span<const RecoveredItem> items;
+};
+
+// Called for each checkpoint, oldest first. An error stops recovery and is what open() returns.
+using RecoveryHandler = std::function<Status(const RecoveredCheckpoint&)>;
+
+enum class LogEnd : std::uint8_t {
+  kClean,    // closed in order, or nothing follows the last checkpoint
+  kTorn,     // a checkpoint that was never known to be stable is incomplete: as a crash leaves it
+  kDamaged,  // something below what is known to be stable does not prove itself
+};
+
+struct RecoveryReport {
+  LogEnd end = LogEnd::kClean;
+  Lsn tail{};                    // where reading began
+  Lsn head{};                    // end of the last good checkpoint
+  Lsn stable{};                  // highest LSN known to have been stable
+  Sequence last_sequence{};      // of the last good checkpoint, 0 if none
+  std::uint64_t checkpoints = 0;
+  std::uint64_t items = 0;
+  Bytes bytes{};                 // of the good checkpoints
+  Bytes read{};                  // from the device, scan for witnesses included
+  std::uint64_t duration_ns = 0;
+  const char* reason = "";       // static storage: why the end is where it is
+
+  // One line for a person.
+  [[nodiscard]] std::string message() const;
+};
+
+[[nodiscard]] const char* to_string(LogEnd end);
+
+struct ScanOptions {
+  bool buffered = false;
+  // Called now and then with bytes read so far and the most there can be. May be empty.
+  std::function<void(Bytes done, Bytes most)> progress;
+};
+
+// Reads a log without changing it, as recovery would: every good checkpoint goes to `handler`, the
+// report tells the rest; a damaged log is a report, not an Error.
+// Errors: those of read_log_info(), kIo, kNoMemory, and what the handler returns.
+[[nodiscard]] Result<RecoveryReport> scan_log(const std::string& path, const RecoveryHandler& handler,
+                                              const ScanOptions& options = {});
+
+}  // namespace keel

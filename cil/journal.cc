@@ -1,0 +1,265 @@
+#include "keel/cil/journal.h"
+
+#include <algorithm>
+#include <system_error>
+
+#include "journal_impl.h"
+#include "keel/base/os.h"
+
+namespace keel {
+namespace {
+
+constexpr std::uint64_t kMostPushThreshold = std::uint64_t{32} << 20;
+
+std::uint64_t choose_threshold(const JournalConfig& config, const format::Superblock& superblock) {
+  const std::uint64_t wanted = config.push_threshold != Bytes(0)
+                                   ? config.push_threshold.value()
+                                   : std::min(superblock.data_bytes / 8, kMostPushThreshold);
+  return std::min(wanted, superblock.max_checkpoint_bytes / 2);
+}
+
+// Most log bytes that a transaction of this payload can take, whatever its regions' sizes.
+std::uint64_t worst_case_bytes(std::size_t max_bytes, std::uint32_t max_items,
+                               std::uint32_t block_bytes) {
+  // Enough for four regions an item; an item of many small regions must ask for more bytes.
+  constexpr std::uint64_t kItemOverhead =
+      sizeof(format::ItemHeader) + 4 * (sizeof(format::RegionHeader) + 7);
+  const std::uint64_t packed = max_bytes + max_items * kItemOverhead;
+  const std::uint64_t packed_records =
+      format::div_round_up(packed, format::kMaxRecordPackedBytes);
+  const std::uint64_t bulk_records = format::div_round_up(max_bytes, format::kMaxRecordBulkBytes);
+  return round_up(packed + (packed_records + 1) * sizeof(format::RecordHeader), block_bytes) +
+         (bulk_records + 1) * block_bytes;
+}
+
+}  // namespace
+
+Journal::Journal(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+
+Journal::~Journal() { (void)impl_->close(); }
+
+Result<std::unique_ptr<Journal>> Journal::open(const std::string& path, const JournalConfig& config,
+                                               const RecoveryHandler& handler) {
+  Pool& pool = config.pool != nullptr ? *config.pool : default_pool();
+  auto file = LogFile::open(path, DeviceMode::kReadWrite, config.buffered, pool);
+  if (!file) {
+    return file.error();
+  }
+  const auto found = scan(*file, pool, handler, {config.buffered, config.recovery_progress});
+  if (!found) {
+    return found.error();
+  }
+  const RecoveryReport& report = found->report;
+  if (report.end == LogEnd::kDamaged && !config.salvage) {
+    return Error{Errc::kDamaged, 0, report.reason, report.head.value()};
+  }
+  auto writer = CheckpointWriter::make(pool);
+  if (!writer) {
+    return writer.error();
+  }
+  const std::uint64_t threshold = choose_threshold(config, file->superblock());
+  auto impl = std::make_unique<Impl>(std::move(*file), std::move(*writer), pool, *found, threshold);
+  if (auto status = impl->take_over(); !status) {
+    return status.error();
+  }
+  if (auto status = impl->start_thread(); !status) {
+    return status.error();
+  }
+  return std::unique_ptr<Journal>(new Journal(std::move(impl)));
+}
+
+Result<Transaction> Journal::begin(std::size_t max_bytes, std::uint32_t max_items) {
+  if (auto status = impl_->usable(); !status) {
+    return status.error();
+  }
+  if (max_items == 0) {
+    return Error{Errc::kInvalidArgument, 0, "a transaction of no items", 0};
+  }
+  const std::uint64_t most = impl_->file.superblock().max_checkpoint_bytes;
+  if (max_bytes > most || max_items > most) {
+    return Error{Errc::kTooLarge, 0, "a transaction's worst case exceeds max_checkpoint, bytes", most};
+  }
+  return Transaction::begin(*this, max_items,
+                            worst_case_bytes(max_bytes, max_items, impl_->block_bytes()));
+}
+
+Status Journal::force(Sequence sequence) { return impl_->force(sequence); }
+
+Status Journal::force_all() {
+  return force(Sequence(impl_->current_sequence.load(std::memory_order_relaxed)));
+}
+
+Sequence Journal::stable_sequence() const { return impl_->stable.now(); }
+
+bool Journal::release(LogItem& item) {
+  if (item.pinned()) {
+    return false;
+  }
+  impl_->ail.remove(item);
+  if (impl_->space.wanted()) {
+    impl_->nudge();
+  }
+  return true;
+}
+
+void Journal::release_recovered() { impl_->release_recovered(); }
+
+Status Journal::close() { return impl_->close(); }
+
+const RecoveryReport& Journal::recovery() const { return impl_->report; }
+
+LogInfo Journal::info() const { return impl_->file.info(); }
+
+JournalStats Journal::stats() const {
+  const JournalCounters& counters = impl_->counters;
+  const auto get = [](const std::atomic<std::uint64_t>& counter) {
+    return counter.load(std::memory_order_relaxed);
+  };
+  JournalStats stats;
+  stats.transactions = get(counters.transactions);
+  stats.items = get(counters.items);
+  stats.committed = Bytes(get(counters.committed_bytes));
+  stats.coalesced = Bytes(get(counters.coalesced_bytes));
+  stats.checkpoints = get(counters.checkpoints);
+  stats.written = Bytes(get(counters.written_bytes));
+  stats.writes = get(counters.writes);
+  stats.flushes = get(counters.flushes);
+  stats.forces = get(counters.forces);
+  stats.log_used = impl_->space.used();
+  stats.log_reserved = impl_->space.outstanding();
+  stats.current = Sequence(get(impl_->current_sequence));
+  stats.stable = impl_->stable.now();
+  return stats;
+}
+
+void Journal::audit() const { impl_->ail.audit(); }
+
+Journal::Impl::Impl(LogFile log_file, CheckpointWriter checkpoint_writer, Pool& memory,
+                    const ScanResult& found, std::uint64_t push_threshold)
+    : pool(memory),
+      file(std::move(log_file)),
+      writer(std::move(checkpoint_writer)),
+      report(found.report),
+      threshold_bytes(push_threshold),
+      space({file.geometry().data_bytes, file.superblock().max_checkpoint_bytes}, report.tail,
+            report.head, [this] { nudge(); }),
+      stable(report.last_sequence),
+      last_id(found.last),
+      incarnation_start(report.head),
+      stable_lsn(report.head),
+      stable_tail(report.tail),
+      stable_tail_predecessor(file.state().tail_predecessor) {
+  context.sequence = next(report.last_sequence);
+  current_sequence.store(context.sequence.value(), std::memory_order_relaxed);
+}
+
+Journal::Impl::~Impl() { KEEL_CHECK(!push_thread.joinable(), "journal destroyed while open"); }
+
+Status Journal::Impl::take_over() {
+  while (incarnation == 0 || incarnation == file.state().incarnation) {
+    incarnation = os().random64();
+  }
+  ail.prepare();
+  if (report.head != report.tail) {
+    recovered = ail.publish(report.tail, stable_tail_predecessor);
+    ail.prepare();
+  }
+  return file.write_state(next_state());
+}
+
+Status Journal::Impl::start_thread() {
+  try {
+    push_thread = std::thread([this] { push_loop(); });
+  } catch (const std::system_error& error) {
+    return system_error(error.code().value(), "start the push thread");
+  }
+  return {};
+}
+
+Status Journal::Impl::usable() const {
+  if (!file.device().owned_by_this_process()) {
+    return Error{Errc::kForked, 0, "a journal belongs to the process that opened it", 0};
+  }
+  return stable.status();
+}
+
+Status Journal::Impl::force(Sequence sequence) {
+  if (!file.device().owned_by_this_process()) {
+    return Error{Errc::kForked, 0, "a journal belongs to the process that opened it", 0};
+  }
+  if (stable.now() >= sequence) {
+    return {};
+  }
+  Sequence target = sequence;
+  {
+    MutexLock lock(cil_mutex);
+    if (sequence > context.sequence) {
+      return Error{Errc::kFutureSequence, 0, "the newest sequence is", context.sequence.value()};
+    }
+    // Nothing has been committed to an empty context, so there is nothing of it to wait for.
+    if (sequence == context.sequence && context.empty()) {
+      target = previous(sequence);
+    }
+  }
+  JournalCounters::add(counters.forces, 1);
+  request_push(target);
+  return stable.wait(target);
+}
+
+void Journal::Impl::release_recovered() {
+  MutexLock lock(recovered_mutex);
+  if (recovered != nullptr) {
+    ail.let_go(*recovered);
+    recovered = nullptr;
+  }
+}
+
+void Journal::Impl::nudge() {
+  MutexLock lock(push_mutex);
+  nudged = true;
+  push_wanted.notify_one();
+}
+
+void Journal::Impl::request_push(Sequence sequence) {
+  MutexLock lock(push_mutex);
+  push_sequence = std::max(push_sequence, sequence);
+  push_wanted.notify_one();
+}
+
+Status Journal::Impl::close() {
+  if (is_closed) {
+    return stable.status();
+  }
+  is_closed = true;
+  if (!file.device().owned_by_this_process()) {
+    push_thread.detach();  // it exists in the parent only
+    return Error{Errc::kForked, 0, "a journal belongs to the process that opened it", 0};
+  }
+  Status status = force(Sequence(current_sequence.load(std::memory_order_relaxed)));
+  {
+    MutexLock lock(push_mutex);
+    stopping = true;
+    push_wanted.notify_one();
+  }
+  if (push_thread.joinable()) {
+    push_thread.join();
+  }
+  if (status.ok() && !stable.failed()) {
+    status = move_tail(true);
+    if (status.ok()) {
+      format::StateSlot state = next_state();
+      state.flags = format::kStateClean;
+      status = file.write_state(state);
+    }
+  }
+  const bool aborted = stable.failed();
+  release_recovered();
+  while (LogItem* item = ail.remove_first()) {
+    ItemAccess::release(*item, aborted);
+  }
+  stable.fail({Errc::kShutdown, 0, "the journal is closed", 0});
+  space.fail({Errc::kShutdown, 0, "the journal is closed", 0});
+  return status;
+}
+
+}  // namespace keel

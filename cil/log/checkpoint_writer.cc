@@ -1,0 +1,256 @@
+#include "log/checkpoint_writer.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace keel {
+namespace {
+
+// Room for the packed parts of one batch; a full packed part is 64 KiB.
+constexpr std::size_t kStagingBytes = std::size_t{2} << 20;
+// Most parts that one record can need: its packed part and one part for each bulk block.
+constexpr int kMaxRecordParts =
+    1 + static_cast<int>(format::kMaxRecordBulkBytes / format::kMinBlockBytes);
+constexpr int kMaxBatchParts = 1024;
+// One more: a batch that crosses the end of the data area is split inside one part.
+constexpr std::size_t kPartsBytes = (kMaxBatchParts + 1) * sizeof(struct iovec);
+constexpr std::uint64_t kMaxBatchBytes = std::uint64_t{4} << 20;
+
+static_assert(kStagingBytes >= format::kMaxPackedPartBytes);
+static_assert(kMaxBatchParts >= kMaxRecordParts);
+
+constexpr std::size_t kUnit = 8;  // regions' rests are padded to this
+
+std::uint64_t bulk_blocks_of(const Region& region, const LogVector& vector) {
+  return region.bytes / vector.block_bytes;
+}
+
+}  // namespace
+
+void PackedStream::take(std::byte* place, std::size_t bytes) {
+  while (bytes > 0) {
+    if (piece_bytes_ == 0) {
+      KEEL_CHECK(next_piece(), "the packed stream is shorter than accounted", bytes);
+      continue;
+    }
+    const std::size_t now = std::min(bytes, piece_bytes_);
+    std::memcpy(place, piece_, now);
+    place += now;
+    bytes -= now;
+    piece_ += now;
+    piece_bytes_ -= now;
+  }
+}
+
+// Sets piece_ to what follows; false at the stream's end. A step may turn out empty.
+bool PackedStream::next_piece() {
+  while (vector_ != nullptr && vector_->region_count == 0) {
+    vector_ = vector_->next;
+  }
+  if (vector_ == nullptr) {
+    return false;
+  }
+  const auto header = [this](const auto& value) {
+    static_assert(sizeof value == sizeof scratch_);
+    std::memcpy(&scratch_, &value, sizeof value);
+    piece_ = reinterpret_cast<const std::byte*>(&scratch_);
+    piece_bytes_ = sizeof scratch_;
+  };
+  if (step_ == Step::kItem) {
+    header(format::ItemHeader{vector_->item->type(), vector_->region_count});
+    region_ = 0;
+    step_ = Step::kRegion;
+    return true;
+  }
+  const Region& region = vector_->regions()[region_];
+  const std::uint64_t bulk_bytes = bulk_blocks_of(region, *vector_) * vector_->block_bytes;
+  const std::size_t rest = region.bytes - bulk_bytes;
+  switch (step_) {
+    case Step::kRegion:
+      header(format::RegionHeader{static_cast<std::uint32_t>(bulk_blocks_of(region, *vector_)),
+                                  static_cast<std::uint32_t>(rest)});
+      step_ = Step::kRest;
+      break;
+    case Step::kRest:
+      piece_ = region.data + bulk_bytes;
+      piece_bytes_ = rest;
+      step_ = Step::kPadding;
+      break;
+    default:
+      scratch_ = 0;
+      piece_ = reinterpret_cast<const std::byte*>(&scratch_);
+      piece_bytes_ = round_up(rest, kUnit) - rest;
+      if (++region_ < vector_->region_count) {
+        step_ = Step::kRegion;
+      } else {
+        step_ = Step::kItem;
+        vector_ = vector_->next;
+      }
+      break;
+  }
+  return true;
+}
+
+int BulkStream::take(std::uint64_t blocks, std::uint32_t block_bytes, struct iovec* parts) {
+  int count = 0;
+  while (blocks > 0) {
+    KEEL_CHECK(vector_ != nullptr, "the bulk stream is shorter than accounted", blocks);
+    if (region_ == vector_->region_count) {
+      vector_ = vector_->next;
+      region_ = 0;
+      continue;
+    }
+    const Region& region = vector_->regions()[region_];
+    const std::uint64_t left = bulk_blocks_of(region, *vector_) - taken_blocks_;
+    const std::uint64_t now = std::min(left, blocks);
+    if (now > 0) {
+      parts[count++] = {region.data + taken_blocks_ * block_bytes, now * block_bytes};
+      taken_blocks_ += now;
+      blocks -= now;
+    }
+    if (now == left) {
+      ++region_;
+      taken_blocks_ = 0;
+    }
+  }
+  return count;
+}
+
+Result<CheckpointWriter> CheckpointWriter::make(Pool& pool) {
+  auto staging = AlignedBuffer::allocate(pool, kStagingBytes, "checkpoint staging");
+  auto parts = AlignedBuffer::allocate(pool, kPartsBytes, "checkpoint parts");
+  if (!staging || !parts) {
+    return !staging ? staging.error() : parts.error();
+  }
+  return CheckpointWriter(std::move(*staging), std::move(*parts));
+}
+
+Status CheckpointWriter::write(LogFile& file, const ClosedCheckpoint& checkpoint) {
+  const std::uint32_t block = file.geometry().block_bytes;
+  const auto shape =
+      format::checkpoint_shape(checkpoint.packed_bytes, checkpoint.bulk_blocks, block);
+  KEEL_CHECK(shape.bytes == checkpoint.id.bytes, "extent and streams disagree", shape.bytes,
+             checkpoint.id.bytes);
+  Progress progress{PackedStream(checkpoint.first), BulkStream(checkpoint.first),
+                    checkpoint.packed_bytes,        checkpoint.bulk_blocks,
+                    Lsn(checkpoint.id.start_lsn),   Hasher()};
+  batch_lsn_ = progress.lsn;
+  const auto count = static_cast<std::uint32_t>(shape.records);
+  for (std::uint32_t index = 0; index < count; ++index) {
+    if (batch_is_full()) {
+      if (auto status = write_batch(file); !status) {
+        return status;
+      }
+    }
+    build_record(file, checkpoint, index, count, progress);
+  }
+  KEEL_CHECK(progress.lsn == Lsn(checkpoint.id.start_lsn) + Bytes(checkpoint.id.bytes) &&
+                 progress.packed_left == 0 && progress.bulk_left == 0,
+             "records do not fill the extent", progress.lsn.value(), progress.packed_left,
+             progress.bulk_left);
+  return write_batch(file);
+}
+
+bool CheckpointWriter::batch_is_full() const {
+  return part_count_ + kMaxRecordParts > kMaxBatchParts ||
+         staging_used_ + format::kMaxPackedPartBytes > kStagingBytes ||
+         batch_bytes_ >= kMaxBatchBytes;
+}
+
+void CheckpointWriter::build_record(const LogFile& file, const ClosedCheckpoint& checkpoint,
+                                    std::uint32_t index, std::uint32_t count, Progress& progress) {
+  const Geometry& geometry = file.geometry();
+  const std::uint64_t packed = std::min(progress.packed_left, format::kMaxRecordPackedBytes);
+  const std::uint64_t blocks =
+      std::min(progress.bulk_left, format::kMaxRecordBulkBytes / geometry.block_bytes);
+  const std::uint64_t part_bytes =
+      round_up(sizeof(format::RecordHeader) + packed, geometry.block_bytes);
+
+  std::byte* place = staging_.data() + staging_used_;
+  progress.packed.take(place + sizeof(format::RecordHeader), packed);
+  std::memset(place + sizeof(format::RecordHeader) + packed, 0,
+              part_bytes - sizeof(format::RecordHeader) - packed);
+  struct iovec* first_part = parts() + part_count_;
+  *first_part = {place, part_bytes};
+  const int bulk_parts = progress.bulk.take(blocks, geometry.block_bytes, first_part + 1);
+
+  format::RecordHeader header{};
+  header.magic = format::kRecordMagic;
+  header.version = format::kVersion;
+  header.header_bytes = sizeof header;
+  header.uuid = file.superblock().uuid;
+  header.incarnation = checkpoint.id.incarnation;
+  header.sequence = checkpoint.id.sequence;
+  header.lsn = progress.lsn.value();
+  header.checkpoint_bytes = checkpoint.id.bytes;
+  header.item_count = checkpoint.item_count;
+  header.predecessor = checkpoint.predecessor;
+  header.tail_lsn = checkpoint.tail.value();
+  header.stable_lsn = checkpoint.stable.value();
+  header.record_index = index;
+  header.record_count = count;
+  header.packed_bytes = static_cast<std::uint32_t>(packed);
+  header.bulk_blocks = static_cast<std::uint32_t>(blocks);
+  header.checkpoint_hash = index + 1 == count ? progress.record_hashes.digest() : 0;
+  std::memcpy(place, &header, sizeof header);
+
+  Hasher hasher;
+  for (int i = 0; i <= bulk_parts; ++i) {
+    hasher.update(first_part[i].iov_base, first_part[i].iov_len);
+  }
+  header.record_hash = hasher.digest();
+  std::memcpy(place, &header, sizeof header);
+  progress.record_hashes.update(&header.record_hash, sizeof header.record_hash);
+
+  const std::uint64_t bytes = part_bytes + blocks * geometry.block_bytes;
+  progress.packed_left -= packed;
+  progress.bulk_left -= blocks;
+  progress.lsn += Bytes(bytes);
+  staging_used_ += part_bytes;
+  part_count_ += 1 + bulk_parts;
+  batch_bytes_ += bytes;
+}
+
+// Writes what the batch holds; where it crosses the end of the data area, in two halves.
+Status CheckpointWriter::write_batch(LogFile& file) {
+  const Geometry& geometry = file.geometry();
+  struct iovec* part = parts();
+  int left = part_count_;
+  const std::uint64_t to_wrap = geometry.bytes_to_wrap(batch_lsn_);
+  Status status;
+  if (batch_bytes_ > to_wrap) {
+    std::uint64_t before = to_wrap;
+    int count = 0;
+    while (before >= part[count].iov_len) {
+      before -= part[count].iov_len;
+      ++count;
+    }
+    if (before > 0) {
+      // Split the part at the wrap; the list has room for one more.
+      std::memmove(part + count + 1, part + count,
+                   static_cast<std::size_t>(left - count) * sizeof *part);
+      part[count].iov_len = before;
+      part[count + 1].iov_base = static_cast<std::byte*>(part[count + 1].iov_base) + before;
+      part[count + 1].iov_len -= before;
+      ++count;
+      ++left;
+    }
+    status = file.device().write(geometry.offset_of(batch_lsn_), part, count);
+    ++writes_;
+    part += count;
+    left -= count;
+    batch_lsn_ += Bytes(to_wrap);
+    batch_bytes_ -= to_wrap;
+  }
+  if (status.ok() && left > 0) {
+    status = file.device().write(geometry.offset_of(batch_lsn_), part, left);
+    ++writes_;
+  }
+  batch_lsn_ += Bytes(batch_bytes_);
+  batch_bytes_ = 0;
+  staging_used_ = 0;
+  part_count_ = 0;
+  return status;
+}
+
+}  // namespace keel

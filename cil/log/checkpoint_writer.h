@@ -1,0 +1,112 @@
+// CheckpointWriter: turns a closed checkpoint's log vectors into records and writes them.
+//
+// I1 From write() to its return there is no call into any allocator: staging and the part list are
+//    made at open and kept.
+// I2 Headers and packed bytes go through staging; whole blocks of large regions go to the disk from
+//    the log vector itself. So a large region is copied once, from the object to its vector.
+// I3 Records are written in any order and grouping; nothing but the flush after them orders them.
+#pragma once
+
+#include <sys/uio.h>
+
+#include <cstdint>
+#include <memory>
+
+#include "keel/base/result.h"
+#include "keel/base/units.h"
+#include "log/aligned_buffer.h"
+#include "log/hash.h"
+#include "log/log_file.h"
+#include "log_vector.h"
+
+namespace keel {
+
+// A closed checkpoint, its place in the log decided.
+struct ClosedCheckpoint {
+  LogVector* first = nullptr;      // in commit order; owned until stable
+  std::uint64_t packed_bytes = 0;  // lengths of the two streams
+  std::uint64_t bulk_blocks = 0;
+  std::uint64_t item_count = 0;    // written ones; ordered items are not counted
+  format::CheckpointId id{};
+  format::CheckpointId predecessor{};
+  Lsn tail{};
+  Lsn stable{};
+};
+
+// Walks the packed stream of a chain of vectors, in pieces of any size.
+class PackedStream {
+ public:
+  PackedStream() = default;
+  explicit PackedStream(const LogVector* first) : vector_(first) {}
+  // Writes the next `bytes` bytes of the stream to `place`.
+  void take(std::byte* place, std::size_t bytes);
+
+ private:
+  bool next_piece();
+
+  const LogVector* vector_ = nullptr;
+  std::uint32_t region_ = 0;
+  enum class Step : std::uint8_t { kItem, kRegion, kRest, kPadding } step_ = Step::kItem;
+  std::uint64_t scratch_ = 0;            // a header, or zeros
+  const std::byte* piece_ = nullptr;
+  std::size_t piece_bytes_ = 0;
+};
+
+// Walks the bulk stream of a chain of vectors in whole blocks.
+class BulkStream {
+ public:
+  BulkStream() = default;
+  explicit BulkStream(const LogVector* first) : vector_(first) {}
+  // Appends parts for the next `blocks` blocks; returns the number of parts.
+  int take(std::uint64_t blocks, std::uint32_t block_bytes, struct iovec* parts);
+
+ private:
+  const LogVector* vector_ = nullptr;
+  std::uint32_t region_ = 0;
+  std::uint64_t taken_blocks_ = 0;  // of this region
+};
+
+class CheckpointWriter {
+ public:
+  // Errors: kNoMemory.
+  [[nodiscard]] static Result<CheckpointWriter> make(Pool& pool);
+
+  // Writes all records; they are not yet stable. Threads: one at a time.
+  // Errors: kIo and what else the device latched.
+  [[nodiscard]] Status write(LogFile& file, const ClosedCheckpoint& checkpoint);
+
+  // System calls made and bytes written so far.
+  [[nodiscard]] std::uint64_t writes() const { return writes_; }
+
+ private:
+  CheckpointWriter(AlignedBuffer staging, AlignedBuffer parts)
+      : staging_(std::move(staging)), parts_(std::move(parts)) {}
+
+  struct Progress {
+    PackedStream packed;
+    BulkStream bulk;
+    std::uint64_t packed_left;
+    std::uint64_t bulk_left;
+    Lsn lsn;
+    Hasher record_hashes;
+  };
+
+  void build_record(const LogFile& file, const ClosedCheckpoint& checkpoint, std::uint32_t index,
+                    std::uint32_t count, Progress& progress);
+  [[nodiscard]] Status write_batch(LogFile& file);
+  [[nodiscard]] bool batch_is_full() const;
+  [[nodiscard]] struct iovec* parts() const {
+    return reinterpret_cast<struct iovec*>(parts_.data());
+  }
+
+  AlignedBuffer staging_;
+  AlignedBuffer parts_;
+  // The batch being built.
+  Lsn batch_lsn_{};
+  std::uint64_t batch_bytes_ = 0;
+  std::size_t staging_used_ = 0;
+  int part_count_ = 0;
+  std::uint64_t writes_ = 0;
+};
+
+}  // namespace keel

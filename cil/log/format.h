@@ -1,0 +1,173 @@
+// On-disk format version 1: every byte that keel writes to a log. FORMAT.md says the same in prose.
+//
+// I1 All integers are little endian; every struct has no padding and its size is asserted below.
+// I2 Every hash is XXH3, 64 bit, over the bytes it names with its own field set to zero.
+// I3 What is read from disk is hostile until its hash and every bound has been checked.
+#pragma once
+
+#include <array>
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <type_traits>
+
+#include "keel/base/units.h"
+
+namespace keel::format {
+
+static_assert(std::endian::native == std::endian::little, "the format is little endian");
+
+inline constexpr std::uint64_t kSuperblockMagic = 0x31474f4c4c45454bULL;  // "KEELLOG1"
+inline constexpr std::uint64_t kStateMagic = 0x314154534c45454bULL;       // "KEELSTA1"
+inline constexpr std::uint64_t kRecordMagic = 0x314345524c45454bULL;      // "KEELREC1"
+inline constexpr std::uint32_t kVersion = 1;
+
+inline constexpr std::uint32_t kMinBlockBytes = 4096;
+inline constexpr std::uint32_t kMaxBlockBytes = 65536;
+
+// The file, in blocks: superblock, state slot 0, the data area, state slot 1, superblock copy.
+inline constexpr std::uint64_t kBlocksBeforeData = 2;
+inline constexpr std::uint64_t kBlocksAfterData = 2;
+inline constexpr std::uint64_t kMinDataBlocks = 64;
+
+using Uuid = std::array<std::uint8_t, 16>;
+
+struct Superblock {
+  std::uint64_t magic;
+  std::uint32_t version;
+  std::uint32_t struct_bytes;          // sizeof(Superblock)
+  Uuid uuid;                           // of this log, random
+  std::uint32_t block_bytes;           // unit of every offset and length; a power of two
+  std::uint32_t reserved;              // 0
+  std::uint64_t file_bytes;            // the whole file
+  std::uint64_t data_bytes;            // log size: LSN x stands at data offset x mod data_bytes
+  std::uint64_t max_checkpoint_bytes;  // at most a quarter of data_bytes
+  std::uint64_t created_realtime_ns;   // since 1970
+  std::uint64_t hash;                  // over this struct
+};
+static_assert(sizeof(Superblock) == 80);
+
+// Names one checkpoint for the one that follows it. All zero: there is none before.
+struct CheckpointId {
+  std::uint64_t incarnation;
+  std::uint64_t sequence;
+  std::uint64_t start_lsn;
+  std::uint64_t bytes;
+  bool operator==(const CheckpointId&) const = default;
+};
+static_assert(sizeof(CheckpointId) == 32);
+
+inline constexpr std::uint64_t kStateClean = 1;  // closed: the log ends at stable_lsn
+
+// Where recovery starts and which incarnation owns the head. Written to both slots, one after the
+// other with a flush between, so that one damaged slot never hides the newest state.
+struct StateSlot {
+  std::uint64_t magic;
+  std::uint32_t version;
+  std::uint32_t struct_bytes;             // sizeof(StateSlot)
+  Uuid uuid;
+  std::uint64_t generation;               // grows by one a write; the larger valid one counts
+  std::uint64_t incarnation;              // random; never 0
+  std::uint64_t incarnation_start_lsn;    // checkpoints from here on belong to `incarnation`
+  std::uint64_t tail_lsn;                 // recovery reads from here
+  CheckpointId tail_predecessor;          // what the checkpoint at tail_lsn must name
+  std::uint64_t stable_lsn;               // everything below was stable when this was written
+  std::uint64_t flags;                    // kStateClean
+  std::uint64_t hash;                     // over this struct
+};
+static_assert(sizeof(StateSlot) == 120);
+
+// A checkpoint is one extent of LSNs, cut into records. A record is, on disk:
+//   header, packed bytes, zeros to the end of the block, then bulk_blocks whole blocks.
+// The packed bytes of all records form one stream of items (below); the bulk blocks form another.
+struct RecordHeader {
+  std::uint64_t magic;
+  std::uint32_t version;
+  std::uint32_t header_bytes;       // sizeof(RecordHeader)
+  Uuid uuid;
+  std::uint64_t incarnation;
+  std::uint64_t sequence;           // of the checkpoint
+  std::uint64_t lsn;                // of this record
+  std::uint64_t checkpoint_bytes;   // the whole extent
+  std::uint64_t item_count;         // in the whole checkpoint
+  CheckpointId predecessor;         // of the checkpoint
+  std::uint64_t tail_lsn;           // when this was built
+  std::uint64_t stable_lsn;         // everything below was stable when this was built
+  std::uint32_t record_index;       // place in the checkpoint
+  std::uint32_t record_count;
+  std::uint32_t packed_bytes;       // after the header
+  std::uint32_t bulk_blocks;
+  std::uint64_t checkpoint_hash;    // last record: over the record hashes before it; others: 0
+  std::uint64_t record_hash;        // over the whole record
+};
+static_assert(sizeof(RecordHeader) == 152);
+
+// What one record may hold. Record i of a checkpoint holds the i-th slice of this size of each stream.
+inline constexpr std::uint64_t kMaxPackedPartBytes = 65536;  // header and packed bytes
+inline constexpr std::uint64_t kMaxRecordPackedBytes = kMaxPackedPartBytes - sizeof(RecordHeader);
+inline constexpr std::uint64_t kMaxRecordBulkBytes = std::uint64_t{1} << 20;
+inline constexpr std::uint64_t kMaxRecordBytes = kMaxPackedPartBytes + kMaxRecordBulkBytes;
+static_assert(kMaxPackedPartBytes % kMaxBlockBytes == 0);
+static_assert(kMaxRecordBulkBytes % kMaxBlockBytes == 0);
+static_assert(kMaxRecordPackedBytes % 8 == 0, "a stream's 8-byte units are never cut");
+
+// The packed stream: for each item an ItemHeader, then for each of its regions a RegionHeader and
+// `rest_bytes` bytes, padded with zeros to a multiple of 8. The region is its bulk blocks, taken in
+// order from the bulk stream, followed by the rest.
+struct ItemHeader {
+  std::uint32_t type;          // 1 to 15 are keel's own, from 16 on the client's
+  std::uint32_t region_count;
+};
+struct RegionHeader {
+  std::uint32_t bulk_blocks;
+  std::uint32_t rest_bytes;    // below block_bytes
+};
+static_assert(sizeof(ItemHeader) == 8 && sizeof(RegionHeader) == 8);
+
+// First region of an item of type kObject; the second, if size is not 0, holds the object's bytes.
+inline constexpr std::uint32_t kTypeObject = 1;
+inline constexpr std::uint32_t kFirstClientType = 16;
+enum class ObjectOperation : std::uint32_t { kWrite = 1, kErase = 2 };
+struct ObjectHeader {
+  std::uint64_t id;
+  std::uint64_t size_bytes;    // 0 for kErase
+  std::uint32_t operation;     // ObjectOperation
+  std::uint32_t reserved;      // 0
+};
+static_assert(sizeof(ObjectHeader) == 24);
+
+static_assert(std::is_trivially_copyable_v<Superblock> && std::is_trivially_copyable_v<StateSlot> &&
+              std::is_trivially_copyable_v<RecordHeader>);
+
+// Bytes that a record with these counts takes in the log.
+constexpr std::uint64_t record_bytes(std::uint64_t packed_bytes, std::uint64_t bulk_blocks,
+                                     std::uint64_t block_bytes) {
+  return round_up(sizeof(RecordHeader) + packed_bytes, block_bytes) + bulk_blocks * block_bytes;
+}
+
+constexpr std::uint64_t div_round_up(std::uint64_t value, std::uint64_t by) {
+  return value / by + (value % by != 0 ? 1 : 0);
+}
+
+// Records and bytes of a checkpoint with these stream lengths. Adding two streams together never
+// takes more than the sum of both, so reservations made one by one always suffice.
+struct CheckpointShape {
+  std::uint64_t records;
+  std::uint64_t bytes;
+};
+constexpr CheckpointShape checkpoint_shape(std::uint64_t packed_bytes, std::uint64_t bulk_blocks,
+                                           std::uint64_t block_bytes) {
+  const std::uint64_t packed_records = div_round_up(packed_bytes, kMaxRecordPackedBytes);
+  const std::uint64_t bulk_records = div_round_up(bulk_blocks, kMaxRecordBulkBytes / block_bytes);
+  std::uint64_t records = packed_records > bulk_records ? packed_records : bulk_records;
+  records = records > 1 ? records : 1;
+  // Full packed parts are whole blocks, so only the last one is rounded; records past the packed
+  // stream's end have a header block of their own.
+  const std::uint64_t with_packed = packed_records > 1 ? packed_records : 1;
+  const std::uint64_t packed_parts =
+      round_up(with_packed * sizeof(RecordHeader) + packed_bytes, block_bytes) +
+      (records - with_packed) * block_bytes;
+  return {records, packed_parts + bulk_blocks * block_bytes};
+}
+
+}  // namespace keel::format

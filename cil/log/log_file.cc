@@ -1,0 +1,320 @@
+#include "log/log_file.h"
+
+#include <fcntl.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "keel/base/os.h"
+
+namespace keel {
+namespace {
+
+// What is written at a time while a log is made.
+constexpr std::size_t kZeroBytes = std::size_t{1} << 20;
+constexpr std::uint64_t kDefaultMaxCheckpointBytes = std::uint64_t{64} << 20;
+
+format::Uuid random_uuid() {
+  const std::uint64_t halves[2] = {os().random64(), os().random64()};
+  format::Uuid uuid;
+  static_assert(sizeof halves == sizeof uuid);
+  std::memcpy(uuid.data(), halves, sizeof halves);
+  uuid[6] = static_cast<std::uint8_t>((uuid[6] & 0x0fU) | 0x40U);  // RFC 4122: version 4,
+  uuid[8] = static_cast<std::uint8_t>((uuid[8] & 0x3fU) | 0x80U);  // random
+  return uuid;
+}
+
+std::uint64_t nonzero_random64() {
+  std::uint64_t value = 0;
+  while (value == 0) {
+    value = os().random64();
+  }
+  return value;
+}
+
+Result<format::Superblock> plan_superblock(const LogConfig& config, std::uint32_t block_bytes) {
+  constexpr std::uint64_t kOverheadBlocks = format::kBlocksBeforeData + format::kBlocksAfterData;
+  const std::uint64_t blocks = config.size.value() / block_bytes;
+  if (config.size < kMinLogBytes || blocks < kOverheadBlocks + format::kMinDataBlocks) {
+    const auto least = std::max(kMinLogBytes.value(),
+                                (kOverheadBlocks + format::kMinDataBlocks) * block_bytes);
+    return Error{Errc::kInvalidArgument, 0, "the log is too small; the least size in bytes is", least};
+  }
+  format::Superblock superblock{};
+  superblock.uuid = random_uuid();
+  superblock.block_bytes = block_bytes;
+  superblock.data_bytes = (blocks - kOverheadBlocks) * block_bytes;
+  superblock.file_bytes = blocks * block_bytes;
+  const std::uint64_t quarter = round_down(superblock.data_bytes / 4, block_bytes);
+  const std::uint64_t wanted = config.max_checkpoint == Bytes(0)
+                                   ? std::min(quarter, kDefaultMaxCheckpointBytes)
+                                   : round_down(config.max_checkpoint.value(), block_bytes);
+  if (wanted == 0 || wanted > quarter) {
+    return Error{Errc::kInvalidArgument, 0,
+                 "max_checkpoint must be from one block to a quarter of the log, in bytes", quarter};
+  }
+  superblock.max_checkpoint_bytes = wanted;
+  superblock.created_realtime_ns = os().realtime_ns();
+  return superblock;
+}
+
+Status write_once(LogDevice& device, std::uint64_t offset, std::byte* data, std::size_t bytes) {
+  struct iovec part {data, bytes};
+  return device.write(offset, &part, 1);
+}
+
+Status write_zeros(LogDevice& device, const AlignedBuffer& zeros, std::uint64_t file_bytes) {
+  for (std::uint64_t offset = 0; offset < file_bytes; offset += zeros.bytes()) {
+    const auto bytes = std::min<std::uint64_t>(zeros.bytes(), file_bytes - offset);
+    if (auto status = write_once(device, offset, zeros.data(), bytes); !status) {
+      return status;
+    }
+  }
+  return {};
+}
+
+Status write_metadata(LogDevice& device, const format::Superblock& superblock,
+                      const AlignedBuffer& block) {
+  const Geometry geometry = geometry_of(superblock);
+  format::StateSlot state{};
+  state.uuid = superblock.uuid;
+  state.generation = 1;
+  state.incarnation = nonzero_random64();
+  state.flags = format::kStateClean;
+  for (int copy = 0; copy < 2; ++copy) {
+    std::memset(block.data(), 0, superblock.block_bytes);
+    encode(state, block.data());
+    if (auto status = write_once(device, geometry.state_offset(copy), block.data(),
+                                 superblock.block_bytes); !status) {
+      return status;
+    }
+    std::memset(block.data(), 0, superblock.block_bytes);
+    encode(superblock, block.data());
+    if (auto status = write_once(device, geometry.superblock_offset(copy), block.data(),
+                                 superblock.block_bytes); !status) {
+      return status;
+    }
+  }
+  return {};
+}
+
+bool exists(const std::string& path) {
+  const int fd = os().open(path.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC, 0);
+  if (fd >= 0) {
+    (void)os().close(fd);
+  }
+  return fd >= 0;
+}
+
+}  // namespace
+
+Result<LogInfo> create_log(const std::string& path, const LogConfig& config) {
+  if (exists(path)) {
+    return Error{Errc::kExists, 0, "the path", 0};
+  }
+  auto device = LogDevice::create(path, config.buffered);
+  if (!device) {
+    return device.error();
+  }
+  const auto superblock = plan_superblock(config, (*device)->alignment());
+  if (!superblock) {
+    return superblock.error();
+  }
+  auto buffer = AlignedBuffer::allocate(default_pool(), kZeroBytes, "log creation");
+  if (!buffer) {
+    return buffer.error();
+  }
+  if (auto status = (*device)->allocate(superblock->file_bytes); !status) {
+    return status.error();
+  }
+  if (auto status = write_zeros(**device, *buffer, superblock->file_bytes); !status) {
+    return status.error();
+  }
+  if (auto status = write_metadata(**device, *superblock, *buffer); !status) {
+    return status.error();
+  }
+  if (auto status = (*device)->publish(); !status) {
+    return status.error();
+  }
+  const bool copy_on_write = (*device)->copy_on_write();
+  device->reset();
+  auto info = read_log_info(path, config.buffered);
+  if (info) {
+    info->copy_on_write = copy_on_write;
+  }
+  return info;
+}
+
+Result<LogInfo> read_log_info(const std::string& path, bool buffered) {
+  auto file = LogFile::open(path, DeviceMode::kReadOnly, buffered, default_pool());
+  if (!file) {
+    return file.error();
+  }
+  return file->info();
+}
+
+std::string to_string(const std::array<std::uint8_t, 16>& uuid) {
+  static constexpr char kDigits[] = "0123456789abcdef";
+  std::string text;
+  for (std::size_t i = 0; i < uuid.size(); ++i) {
+    if (i == 4 || i == 6 || i == 8 || i == 10) {
+      text += '-';
+    }
+    text += kDigits[uuid[i] >> 4U];
+    text += kDigits[uuid[i] & 0x0fU];
+  }
+  return text;
+}
+
+Result<LogFile> LogFile::open(const std::string& path, DeviceMode mode, bool buffered, Pool& pool) {
+  auto device = LogDevice::open(path, mode, buffered);
+  if (!device) {
+    return device.error();
+  }
+  auto block = AlignedBuffer::allocate(pool, format::kMaxBlockBytes, "log superblock");
+  if (!block) {
+    return block.error();
+  }
+  LogFile file(std::move(*device), std::move(*block));
+  // A killed process may have left completed writes that no flush covered. What recovery reads must
+  // be what a power cut would leave, or it could deliver a checkpoint and then lose it.
+  if (mode == DeviceMode::kReadWrite) {
+    if (auto status = file.device_->flush(); !status) {
+      return status.error();
+    }
+  }
+  if (auto status = file.read_superblock(); !status) {
+    return status.error();
+  }
+  if (auto status = file.read_state(); !status) {
+    return status.error();
+  }
+  return file;
+}
+
+Status LogFile::read_superblock() {
+  const std::uint64_t file_bytes = device_->file_bytes();
+  if (file_bytes < kMinLogBytes.value()) {
+    return Error{Errc::kNotALog, 0, "the file is too small to be a log, bytes", file_bytes};
+  }
+  bool other_version = false;
+  bool truncated = false;
+  const auto try_at = [&](std::uint64_t offset) -> Status {
+    if (auto status = device_->read(offset, block_.data(), format::kMinBlockBytes); !status) {
+      return status;
+    }
+    if (const auto found = decode_superblock(block_.data(), file_bytes)) {
+      superblock_ = *found;
+      ++valid_superblocks_;
+    } else {
+      format::Superblock raw;
+      std::memcpy(&raw, block_.data(), sizeof raw);
+      other_version |= raw.magic == format::kSuperblockMagic && raw.version != format::kVersion;
+      truncated |= decode_superblock(block_.data(), UINT64_MAX).has_value();
+    }
+    return {};
+  };
+  if (auto status = try_at(0); !status) {
+    return status;
+  }
+  // The copy stands in the file's last block, whose size only a superblock tells: try each.
+  for (std::uint64_t block = format::kMinBlockBytes; block <= format::kMaxBlockBytes; block *= 2) {
+    const std::uint64_t end = valid_superblocks_ > 0 ? superblock_.file_bytes
+                                                     : round_down(file_bytes, block);
+    if (valid_superblocks_ > 0 && superblock_.block_bytes != block) {
+      continue;
+    }
+    const int before = valid_superblocks_;
+    if (auto status = try_at(end - block); !status) {
+      return status;
+    }
+    if (valid_superblocks_ > before) {
+      break;
+    }
+  }
+  if (truncated) {
+    return Error{Errc::kDamaged, 0, "the file is shorter than its superblock says, bytes", file_bytes};
+  }
+  if (valid_superblocks_ == 0) {
+    return other_version ? Error{Errc::kBadVersion, 0, "this keel reads version", format::kVersion}
+                         : Error{Errc::kNotALog, 0, "no valid superblock", 0};
+  }
+  if (superblock_.block_bytes % device_->alignment() != 0 && !device_->buffered()) {
+    return Error{Errc::kUnsupported, 0, "this file system wants direct I/O in units of",
+                 device_->alignment()};
+  }
+  geometry_ = geometry_of(superblock_);
+  return {};
+}
+
+Status LogFile::read_state() {
+  for (int slot = 0; slot < 2; ++slot) {
+    if (auto status = device_->read(geometry_.state_offset(slot), block_.data(),
+                                    superblock_.block_bytes); !status) {
+      return status;
+    }
+    const auto found = decode_state(block_.data(), superblock_);
+    if (found && (valid_states_ == 0 || found->generation > state_.generation)) {
+      state_ = *found;
+    }
+    valid_states_ += found ? 1 : 0;
+  }
+  if (valid_states_ == 0) {
+    return Error{Errc::kDamaged, 0, "both state slots are damaged", 0};
+  }
+  return {};
+}
+
+Status LogFile::write_state(format::StateSlot state) {
+  state.generation = state_.generation + 1;
+  state.uuid = superblock_.uuid;
+  for (int slot = 0; slot < 2; ++slot) {
+    std::memset(block_.data(), 0, superblock_.block_bytes);
+    encode(state, block_.data());
+    if (auto status = write_once(*device_, geometry_.state_offset(slot), block_.data(),
+                                 superblock_.block_bytes); !status) {
+      return status;
+    }
+    if (auto status = device_->flush(); !status) {
+      return status;
+    }
+  }
+  state_ = state;
+  return {};
+}
+
+Status LogFile::read(Lsn lsn, void* buffer, std::size_t bytes) const {
+  const auto first = std::min<std::uint64_t>(bytes, geometry_.bytes_to_wrap(lsn));
+  if (auto status = device_->read(geometry_.offset_of(lsn), buffer, first); !status) {
+    return status;
+  }
+  if (first == bytes) {
+    return {};
+  }
+  return device_->read(geometry_.data_offset(), static_cast<std::byte*>(buffer) + first,
+                       bytes - first);
+}
+
+LogInfo LogFile::info() const {
+  LogInfo info;
+  info.uuid = superblock_.uuid;
+  info.format_version = superblock_.version;
+  info.block_bytes = superblock_.block_bytes;
+  info.file = Bytes(superblock_.file_bytes);
+  info.data = Bytes(superblock_.data_bytes);
+  info.max_checkpoint = Bytes(superblock_.max_checkpoint_bytes);
+  info.created_realtime_ns = superblock_.created_realtime_ns;
+  info.alignment = device_->alignment();
+  info.buffered = device_->buffered();
+  info.copy_on_write = device_->copy_on_write();
+  info.valid_superblocks = valid_superblocks_;
+  info.valid_states = valid_states_;
+  info.state_generation = state_.generation;
+  info.incarnation = state_.incarnation;
+  info.tail = Lsn(state_.tail_lsn);
+  info.stable = Lsn(state_.stable_lsn);
+  info.clean = (state_.flags & format::kStateClean) != 0;
+  return info;
+}
+
+}  // namespace keel

@@ -1,0 +1,56 @@
+// LogFile: an open log: its device, its superblock, and its state slots.
+//
+// I1 A state is written to slot 0, flushed, then to slot 1, flushed. So of one bad slot the other is
+//    always the newest complete state, whether a crash tore the bad one or it rotted.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "keel/alloc/pool.h"
+#include "keel/base/result.h"
+#include "keel/cil/log_file.h"
+#include "log/aligned_buffer.h"
+#include "log/geometry.h"
+#include "log/log_device.h"
+
+namespace keel {
+
+class LogFile {
+ public:
+  // Errors: those of LogDevice::open, kNotALog, kBadVersion, kDamaged, kNoMemory.
+  [[nodiscard]] static Result<LogFile> open(const std::string& path, DeviceMode mode, bool buffered,
+                                            Pool& pool);
+
+  LogFile(LogFile&&) = default;
+
+  [[nodiscard]] const format::Superblock& superblock() const { return superblock_; }
+  [[nodiscard]] const Geometry& geometry() const { return geometry_; }
+  [[nodiscard]] const format::StateSlot& state() const { return state_; }
+  [[nodiscard]] LogDevice& device() const { return *device_; }
+  [[nodiscard]] LogInfo info() const;
+
+  // Makes `state` the newest one, stable in both slots; sets its generation. No allocation.
+  [[nodiscard]] Status write_state(format::StateSlot state);
+
+  // Reads log bytes; the range may wrap. `bytes` is at most the log size, both are block multiples.
+  [[nodiscard]] Status read(Lsn lsn, void* buffer, std::size_t bytes) const;
+
+ private:
+  LogFile(std::unique_ptr<LogDevice> device, AlignedBuffer block)
+      : device_(std::move(device)), block_(std::move(block)) {}
+
+  [[nodiscard]] Status read_superblock();
+  [[nodiscard]] Status read_state();
+
+  std::unique_ptr<LogDevice> device_;
+  AlignedBuffer block_;  // for superblocks and state slots
+  format::Superblock superblock_{};
+  Geometry geometry_{};
+  format::StateSlot state_{};
+  int valid_superblocks_ = 0;
+  int valid_states_ = 0;
+};
+
+}  // namespace keel
