@@ -1,8 +1,12 @@
 #include "keel/base/os.h"
 
 #include <fcntl.h>
+#include <linux/fs.h>
+#include <linux/magic.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/random.h>
+#include <sys/vfs.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -16,6 +20,10 @@
 
 namespace keel {
 namespace {
+
+// Not in <linux/magic.h> of every kernel.
+constexpr std::uint32_t kZfsMagic = 0x2fc12fc1;
+constexpr std::uint32_t kBcachefsMagic = 0xca451a4e;
 
 // Never destroyed: static objects and late threads still call it while the process exits.
 union RealOs {
@@ -96,6 +104,38 @@ int Os::lock_exclusive(int fd) {
   whole.l_type = F_WRLCK;
   whole.l_whence = SEEK_SET;
   return result_of(::fcntl(fd, F_OFD_SETLK, &whole));
+}
+
+int Os::lock_shared(int fd) {
+  struct flock whole {};
+  whole.l_type = F_RDLCK;
+  whole.l_whence = SEEK_SET;
+  return result_of(::fcntl(fd, F_OFD_SETLK, &whole));
+}
+
+int Os::is_copy_on_write(int fd) {
+  struct statfs file_system {};
+  if (::fstatfs(fd, &file_system) != 0) {
+    return -errno;
+  }
+  const auto type = static_cast<std::uint32_t>(file_system.f_type);
+  if (type == kZfsMagic) {
+    return 1;
+  }
+  if (type != BTRFS_SUPER_MAGIC && type != kBcachefsMagic) {
+    return 0;
+  }
+  int flags = 0;
+  return ::ioctl(fd, FS_IOC_GETFLAGS, &flags) == 0 && (flags & FS_NOCOW_FL) != 0 ? 0 : 1;
+}
+
+int Os::set_no_copy_on_write(int fd) {
+  int flags = 0;
+  if (::ioctl(fd, FS_IOC_GETFLAGS, &flags) != 0) {
+    return -errno;
+  }
+  flags |= FS_NOCOW_FL;
+  return result_of(::ioctl(fd, FS_IOC_SETFLAGS, &flags));
 }
 
 int Os::link_unnamed(int fd, const char* path) {

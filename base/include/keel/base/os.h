@@ -45,6 +45,12 @@ class Os {
   virtual int fallocate(int fd, int mode, std::uint64_t offset, std::uint64_t bytes);
   // Takes the whole file for this open file description; -EAGAIN if another one has it.
   virtual int lock_exclusive(int fd);
+  // As above but shared with other readers; for descriptors opened read-only.
+  virtual int lock_shared(int fd);
+  // 1 if the file's blocks are copied on write (and rewriting them may need space), else 0.
+  virtual int is_copy_on_write(int fd);
+  // Asks for in-place writes on a copy-on-write file system; the file must be empty.
+  virtual int set_no_copy_on_write(int fd);
   // Gives a name to a file opened with O_TMPFILE; fails with -EEXIST rather than replace.
   virtual int link_unnamed(int fd, const char* path);
   virtual int unlink(const char* path);
