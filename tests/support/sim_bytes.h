@@ -3,9 +3,9 @@
 // A copy costs one pointer a chunk, so that a snapshot after every I/O and a crash image of a large
 // file are cheap. Chunks never written read as zeros and cost nothing.
 //
-// I1 A chunk is written in place only by the one SimBytes that owns it; copying gives up ownership on
-//    both sides. (Reference counts would tell too, but only with an order that shared_ptr does not
-//    promise.)
+// I1 A chunk is written in place only by the one SimBytes that owns it; copying gives up ownership
+//    on both sides. (Reference counts would tell too, but only with an order that shared_ptr does
+//    not promise.)
 // I2 Bytes of a chunk past the size are zero.
 // Threads: as a std container; a SimBytes that nobody has written since it was last copied may be
 // copied by several threads at once.

@@ -110,7 +110,8 @@ void SimDisk::reboot(const SimSnapshot& before, SimDamage damage) {
     File file;
     file.path = paths[entry.first];
     file.cached = damage.apply(entry.second.image, file.path);
-    file.disk = {{file.cached, {}}, entry.second.mode, entry.second.uid};
+    file.disk = entry.second;
+    file.disk.image = {file.cached, {}};
     files_.emplace(entry.first, std::move(file));
     next_file_ = std::max(next_file_, entry.first + 1);
   }

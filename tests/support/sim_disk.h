@@ -1,8 +1,8 @@
 // A simulated disk: an Os under which every path in /sim is a file in memory that can crash.
 //
-// What no flush has covered may be lost, torn or garbage after a crash; so may a name that no fsync of
-// the directory /sim has covered. Reads see writes at once. Other paths and descriptors go to the
-// kernel. A crash test is a loop over seeds, or over the moments at which to crash:
+// What no flush has covered may be lost, torn or garbage after a crash; a name that no fsync of the
+// directory /sim has covered may be lost. Reads see writes at once. Other paths and descriptors go to
+// the kernel. A crash test is a loop over seeds, or over the moments at which to crash:
 //
 //   SimDisk disk;
 //   ScopedOs scope(disk);
@@ -30,17 +30,18 @@
 //   disk.inject({.op = SimOp::kWrite, .nth = k, .error = EIO, .for_good = true});
 //
 // I1 A flush covers what was written to the same file before it, and nothing else.
-// I2 Virtual descriptors start at kFirstDescriptor, so they never meet a real one; no number is used
-//    twice. Those open at a crash are dead: -EIO, but close() of them is fine.
-// I3 Random numbers count up from the seed and go on through snapshots and crashes, so that a rebooted
-//    disk does not repeat what an earlier life drew.
-// Locks: one leaf mutex. The hook runs outside it and may use the disk's own calls (snapshot, crash),
-// not its I/O. If the hook blocks, its I/O does not return: that is a stuck disk.
+// I2 Virtual descriptors start at kFirstDescriptor, so they never meet a real one; no number is
+//    used twice. Those open at a crash are dead: -EIO, but close() of them is fine.
+// I3 Random numbers count up from the seed and go on through snapshots and crashes, so that a
+//    rebooted disk does not repeat what an earlier life drew.
+// Locks: one leaf mutex. The hook runs outside it and may use the disk's own calls (snapshot,
+// crash), not its I/O. If the hook blocks, its I/O does not return: that is a stuck disk.
 #pragma once
 
 #include <fcntl.h>
 
 #include <atomic>
+#include <cerrno>
 #include <functional>
 #include <limits>
 #include <map>
@@ -61,10 +62,12 @@ struct SimDiskOptions {
   std::uint32_t direct_align = 512;  // what O_DIRECT asks of offset, length and address
   bool statx_says_align = true;  // false: STATX_DIOALIGN is not in the mask (btrfs, tmpfs, FUSE)
   bool direct_io = true;         // false: O_DIRECT opens get -EINVAL
+  bool copy_on_write = false;    // what is_copy_on_write() says until a file is set otherwise
   bool virtual_clock = false;    // time moves only by sleep_ns(), advance_clock() and slow I/O
 };
 
-// kFlush is fdatasync and fsync, also of the directory; kResize is ftruncate; kStat fstat and statx.
+// kFlush is fdatasync and fsync, also of the directory; kResize is ftruncate; kStat is fstat, statx
+// and the copy-on-write calls.
 enum class SimOp : std::uint8_t {
   kAny,  // in a fault: every operation counts
   kOpen,
@@ -104,7 +107,7 @@ struct SimFault {
   std::string path = {};  // only operations on it; "" is any
   std::uint64_t nth = 1;  // the n-th from now, from 1
   Effect effect = Effect::kFail;
-  int error = 5;          // EIO
+  int error = EIO;
   bool for_good = false;  // that one and all later ones
   std::uint64_t bytes = 0;
   std::uint64_t offset = 0;
@@ -121,6 +124,7 @@ struct SimSnapshot {
     SimImage image;
     mode_t mode = 0600;
     uid_t uid = 0;
+    bool in_place = false;  // set_no_copy_on_write()
   };
   struct NameChange {
     std::string name;
@@ -167,7 +171,7 @@ class SimDisk : public Os {
 
   [[nodiscard]] std::vector<SimIo> io_log() const;
   void clear_io_log();
-  // Called after each operation, on the thread that did it.
+  // Called after each operation, on the thread that did it; from several at once if they do I/O.
   void on_io(std::function<void(const SimIo&)> hook);
 
   // Several may be in force; the first injected that matches is applied, all count.
@@ -185,6 +189,9 @@ class SimDisk : public Os {
   int ftruncate(int fd, std::uint64_t bytes) override;
   int fallocate(int fd, int mode, std::uint64_t offset, std::uint64_t bytes) override;
   int lock_exclusive(int fd) override;
+  int lock_shared(int fd) override;
+  int is_copy_on_write(int fd) override;
+  int set_no_copy_on_write(int fd) override;
   int link_unnamed(int fd, const char* path) override;
   int unlink(const char* path) override;
   ssize_t pwritev2(int fd, const struct iovec* parts, int count, std::uint64_t offset,
@@ -203,7 +210,7 @@ class SimDisk : public Os {
     SimSnapshot::File disk;
     SimBytes cached;  // what reads see
     std::string path;
-    int lock_holder = -1;
+    std::map<int, bool> locks;  // by descriptor: whether it is exclusive
   };
   struct Descriptor {
     std::uint64_t file = 0;  // 0: the directory
@@ -225,7 +232,9 @@ class SimDisk : public Os {
   int stat_file(int fd, struct stat* out, SimIo& io) KEEL_REQUIRES(mutex_);
   int resize_file(int fd, std::uint64_t bytes, SimIo& io) KEEL_REQUIRES(mutex_);
   int allocate(int fd, int mode, SimIo& io) KEEL_REQUIRES(mutex_);
-  int lock_file(int fd, SimIo& io) KEEL_REQUIRES(mutex_);
+  int lock_file(int fd, bool exclusive, SimIo& io) KEEL_REQUIRES(mutex_);
+  int set_in_place(int fd, SimIo& io) KEEL_REQUIRES(mutex_);
+  int tell_copy_on_write(int fd, SimIo& io) KEEL_REQUIRES(mutex_);
   int link_file(int fd, std::string_view path, SimIo& io) KEEL_REQUIRES(mutex_);
   int unlink_name(std::string_view path, SimIo& io) KEEL_REQUIRES(mutex_);
   ssize_t write_file(int fd, SimContent data, bool aligned, int flags, SimIo& io)
@@ -249,7 +258,8 @@ class SimDisk : public Os {
   void reboot(const SimSnapshot& before, SimDamage damage) KEEL_REQUIRES(mutex_);
   void record(SimIo& io, std::int64_t result) KEEL_REQUIRES(mutex_);
   std::int64_t announce(const SimIo& io) KEEL_EXCLUDES(mutex_);
-  int flush_call(int fd);
+  int flush_call(int fd) KEEL_EXCLUDES(mutex_);
+  int lock_call(int fd, bool exclusive) KEEL_EXCLUDES(mutex_);
 
   const SimDiskOptions options_;
   std::atomic<std::uint64_t> random_draws_{0};

@@ -1,5 +1,5 @@
-// Names, descriptors, locks and attributes of the simulated disk: each call answers as Linux does, down
-// to its mistakes.
+// Names, descriptors, locks and attributes of the simulated disk: each call answers as Linux does,
+// down to its mistakes.
 #include <fcntl.h>
 #include <linux/falloc.h>
 #include <sys/stat.h>
@@ -124,43 +124,50 @@ int SimDisk::close(int fd) {
   if (entry == descriptors_.end()) {
     return fd < first_live_descriptor_ ? 0 : -EBADF;
   }
-  if (entry->second.file != 0 && files_.at(entry->second.file).lock_holder == fd) {
-    files_.at(entry->second.file).lock_holder = -1;
+  if (entry->second.file != 0) {
+    files_.at(entry->second.file).locks.erase(fd);
   }
   descriptors_.erase(entry);
   drop_unreachable();
   return 0;
 }
 
-int SimDisk::lock_file(int fd, SimIo& io) {
+int SimDisk::lock_file(int fd, bool exclusive, SimIo& io) {
   Descriptor descriptor;
   File* file = nullptr;
   if (const int bad = find(fd, io, descriptor, file); bad != 0) {
     return bad;
   }
-  if (file == nullptr || !descriptor.may_write()) {
+  if (file == nullptr || !(exclusive ? descriptor.may_write() : descriptor.may_read())) {
     return -EBADF;
   }
   if (const int failed = fail_if_asked(io); failed != 0) {
     return failed;
   }
-  if (file->lock_holder != -1 && file->lock_holder != fd) {
-    return -EAGAIN;
+  for (const auto& held : file->locks) {
+    if (held.first != fd && (exclusive || held.second)) {
+      return -EAGAIN;
+    }
   }
-  file->lock_holder = fd;
+  file->locks[fd] = exclusive;
   return 0;
 }
 
-int SimDisk::lock_exclusive(int fd) {
-  if (!is_virtual(fd)) {
-    return Os::lock_exclusive(fd);
-  }
+int SimDisk::lock_call(int fd, bool exclusive) {
   SimIo io{.op = SimOp::kLock};
   {
     MutexLock lock(mutex_);
-    record(io, lock_file(fd, io));
+    record(io, lock_file(fd, exclusive, io));
   }
   return static_cast<int>(announce(io));
+}
+
+int SimDisk::lock_exclusive(int fd) {
+  return is_virtual(fd) ? lock_call(fd, true) : Os::lock_exclusive(fd);
+}
+
+int SimDisk::lock_shared(int fd) {
+  return is_virtual(fd) ? lock_call(fd, false) : Os::lock_shared(fd);
 }
 
 int SimDisk::link_file(int fd, std::string_view path, SimIo& io) {
@@ -294,6 +301,61 @@ int SimDisk::statx(int fd, unsigned mask, struct statx* out) {
     out->stx_dio_offset_align = out->stx_dio_mem_align;
   }
   return 0;
+}
+
+int SimDisk::tell_copy_on_write(int fd, SimIo& io) {
+  Descriptor descriptor;
+  File* file = nullptr;
+  if (const int bad = find(fd, io, descriptor, file); bad != 0) {
+    return bad;
+  }
+  if (const int failed = fail_if_asked(io); failed != 0) {
+    return failed;
+  }
+  return options_.copy_on_write && !(file != nullptr && file->disk.in_place) ? 1 : 0;
+}
+
+int SimDisk::is_copy_on_write(int fd) {
+  if (!is_virtual(fd)) {
+    return Os::is_copy_on_write(fd);
+  }
+  SimIo io{.op = SimOp::kStat};
+  {
+    MutexLock lock(mutex_);
+    record(io, tell_copy_on_write(fd, io));
+  }
+  return static_cast<int>(announce(io));
+}
+
+int SimDisk::set_in_place(int fd, SimIo& io) {
+  Descriptor descriptor;
+  File* file = nullptr;
+  if (const int bad = find(fd, io, descriptor, file); bad != 0) {
+    return bad;
+  }
+  if (const int failed = fail_if_asked(io); failed != 0) {
+    return failed;
+  }
+  if (!options_.copy_on_write) {
+    return -EOPNOTSUPP;
+  }
+  if (file == nullptr || file->cached.size() != 0) {
+    return -EINVAL;
+  }
+  file->disk.in_place = true;
+  return 0;
+}
+
+int SimDisk::set_no_copy_on_write(int fd) {
+  if (!is_virtual(fd)) {
+    return Os::set_no_copy_on_write(fd);
+  }
+  SimIo io{.op = SimOp::kStat};
+  {
+    MutexLock lock(mutex_);
+    record(io, set_in_place(fd, io));
+  }
+  return static_cast<int>(announce(io));
 }
 
 int SimDisk::resize_file(int fd, std::uint64_t bytes, SimIo& io) {

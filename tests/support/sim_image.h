@@ -1,8 +1,8 @@
 // What a simulated file holds at one moment, and what a crash at that moment leaves of it.
 //
 // An image is the stable bytes and, in order, the operations that no flush has made stable. A crash
-// decides about each of them, sector by sector: kept, dropped, or damaged. By seed (SimCrash gives the
-// odds), or by a function that a test enumerates all subsets with (SimMask).
+// decides about each of them, sector by sector: kept, dropped, or damaged. By seed (SimCrash gives
+// the odds), or by a function with which a test enumerates all subsets (SimMask).
 //
 // The model is the worst that a disk may do, not what one disk does:
 // I1 Operations not yet flushed survive in any combination; only an overlap keeps their order.
@@ -30,7 +30,7 @@ enum class SimFate : std::uint8_t {
 
 // What a crash asks about: one sector of one pending operation.
 struct SimSector {
-  // kResize (file size) and kName (directory entry) have one "sector", and anything but kKeep drops.
+  // kResize (file size) and kName (directory entry) have one "sector"; all but kKeep drops it.
   enum class Kind : std::uint8_t { kData, kResize, kName };
   Kind kind = Kind::kData;
   std::string_view path;     // "" for a file without a name
@@ -47,8 +47,8 @@ using SimMask = std::function<SimFate(const SimSector&)>;
 struct SimCrash {
   std::size_t sector_bytes = 512;
   // First, one draw for the whole crash: in so many of 100 the operations before a random one are
-  // kept, that one is torn and the rest dropped; in so many of 100 all meet the same fate; else each
-  // one its own.
+  // kept, that one is torn and the rest dropped; in so many of 100 all meet the same fate; else
+  // each one its own.
   unsigned ordered_percent = 20;
   unsigned uniform_percent = 20;
   // Then the fate of an operation, by weight: kept whole, dropped whole, or sector by sector.
