@@ -36,7 +36,13 @@ std::uint64_t worst_case_bytes(std::size_t max_bytes, std::uint32_t max_items,
 
 Journal::Journal(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 
-Journal::~Journal() { (void)impl_->close(); }
+Journal::~Journal() {
+  (void)impl_->close();
+  if (!impl_->file.device().owned_by_this_process()) {
+    // A forked child has neither the push thread nor the pool's memory: nothing here can be undone.
+    (void)impl_.release();
+  }
+}
 
 Result<std::unique_ptr<Journal>> Journal::open(const std::string& path, const JournalConfig& config,
                                                const RecoveryHandler& handler) {
@@ -232,7 +238,6 @@ Status Journal::Impl::close() {
   }
   is_closed = true;
   if (!file.device().owned_by_this_process()) {
-    push_thread.detach();  // it exists in the parent only
     return Error{Errc::kForked, 0, "a journal belongs to the process that opened it", 0};
   }
   Status status = force(Sequence(current_sequence.load(std::memory_order_relaxed)));

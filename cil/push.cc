@@ -95,18 +95,19 @@ Status Journal::Impl::write_out(ClosedCheckpoint& checkpoint) {
   return {};
 }
 
-// The checkpoint is stable: its items go to the AIL, then its waiters are woken, then the items are
-// unpinned (after the insertion: an unpinned item may be released at once).
+// The checkpoint is stable: its items go to the AIL, then they are unpinned (after the insertion: an
+// unpinned item may be released at once), then the waiters are woken: a force that has returned finds
+// the items unpinned.
 void Journal::Impl::complete(const ClosedCheckpoint& checkpoint) {
   const Lsn start(checkpoint.id.start_lsn);
   Bucket* bucket = ail.publish(start, checkpoint.predecessor);
   ail.fill(*bucket, checkpoint.first);
-  stable.advance(Sequence(checkpoint.id.sequence));
   for (LogVector* vector = checkpoint.first; vector != nullptr; vector = vector->next) {
     ItemAccess::committed(*vector->item, start);
     ItemAccess::unpin(*vector->item, false);
   }
   ail.let_go(*bucket);
+  stable.advance(Sequence(checkpoint.id.sequence));
   free_chain(checkpoint.first);
 }
 
