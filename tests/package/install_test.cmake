@@ -62,7 +62,7 @@ message(STATUS "add_subdirectory")
 # Only configured: neither doctest nor benchmark may be looked for, and no option may leak.
 file(WRITE ${WORK}/parent/CMakeLists.txt
   "cmake_minimum_required(VERSION 3.25)\nproject(parent LANGUAGES CXX)\n"
-  "add_subdirectory(${SOURCE} keel)\nadd_executable(program ${consumer}/program.cc)\n"
+  "add_subdirectory(\"${SOURCE}\" keel)\nadd_executable(program \"${consumer}/program.cc\")\n"
   "target_link_libraries(program PRIVATE keel::base)\n")
 run(${CMAKE_COMMAND} -S ${WORK}/parent -B ${WORK}/parent/build -G Ninja
   -DCMAKE_CXX_COMPILER=${CXX} -DCMAKE_EXPORT_COMPILE_COMMANDS=ON
