@@ -5,8 +5,8 @@
 //
 // I1 Buckets are in LSN order; an item is in at most one and only ever moves to a later one.
 // I2 A bucket that is being filled is kept even if it is empty, so the tail cannot jump past it.
-// I3 No call allocates, but for prepare(). Without memory for a bucket, items join the bucket before
-//    it: the tail then stays lower than it need, never higher.
+// I3 No call allocates, but for prepare(). Without memory for a bucket, items join the bucket
+//    before it: the tail then stays lower than it need, never higher.
 // Locks: one, taken for a batch of items at a time.
 #pragma once
 
@@ -25,15 +25,15 @@ struct Bucket {
   format::CheckpointId predecessor{};  // what recovery must find named at lsn
   LogItem* first = nullptr;
   std::size_t items = 0;
-  bool held = false;                   // being filled, or kept on purpose
+  bool held = false;  // being filled, or kept on purpose
   Bucket* next = nullptr;
 };
 
 struct TailPosition {
-  bool empty = true;                   // nothing is tracked: the tail is the head
+  bool empty = true;  // nothing is tracked: the tail is the head
   Lsn lsn{};
   format::CheckpointId predecessor{};
-  std::size_t items = 0;               // that hold it
+  std::size_t items = 0;  // that hold it
 };
 
 class Ail {

@@ -11,7 +11,7 @@ namespace keel {
 
 struct Context {
   Sequence sequence{};
-  LogItem* first = nullptr;        // in order of first insertion
+  LogItem* first = nullptr;  // in order of first insertion
   LogItem* last = nullptr;
   std::uint64_t items = 0;
   std::uint64_t packed_bytes = 0;  // lengths of the two streams

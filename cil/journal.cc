@@ -25,8 +25,7 @@ std::uint64_t worst_case_bytes(std::size_t max_bytes, std::uint32_t max_items,
   constexpr std::uint64_t kItemOverhead =
       sizeof(format::ItemHeader) + 4 * (sizeof(format::RegionHeader) + 7);
   const std::uint64_t packed = max_bytes + max_items * kItemOverhead;
-  const std::uint64_t packed_records =
-      format::div_round_up(packed, format::kMaxRecordPackedBytes);
+  const std::uint64_t packed_records = format::div_round_up(packed, format::kMaxRecordPackedBytes);
   const std::uint64_t bulk_records = format::div_round_up(max_bytes, format::kMaxRecordBulkBytes);
   return round_up(packed + (packed_records + 1) * sizeof(format::RecordHeader), block_bytes) +
          (bulk_records + 1) * block_bytes;
@@ -83,7 +82,8 @@ Result<Transaction> Journal::begin(std::size_t max_bytes, std::uint32_t max_item
   }
   const std::uint64_t most = impl_->file.superblock().max_checkpoint_bytes;
   if (max_bytes > most || max_items > most) {
-    return Error{Errc::kTooLarge, 0, "a transaction's worst case exceeds max_checkpoint, bytes", most};
+    return Error{Errc::kTooLarge, 0, "a transaction's worst case exceeds max_checkpoint, bytes",
+                 most};
   }
   return Transaction::begin(*this, max_items,
                             worst_case_bytes(max_bytes, max_items, impl_->block_bytes()));
@@ -167,6 +167,7 @@ Status Journal::Impl::take_over() {
   }
   ail.prepare();
   if (report.head != report.tail) {
+    MutexLock lock(recovered_mutex);
     recovered = ail.publish(report.tail, stable_tail_predecessor);
     ail.prepare();
   }

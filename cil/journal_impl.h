@@ -65,7 +65,7 @@ struct Journal::Impl {
   // The push thread.
   void push_loop();
   void pass();
-  [[nodiscard]] bool close_context(ClosedCheckpoint& checkpoint, std::uint64_t& extent);
+  [[nodiscard]] bool close_context(ClosedCheckpoint& checkpoint);
   [[nodiscard]] Status write_out(ClosedCheckpoint& checkpoint);
   void complete(const ClosedCheckpoint& checkpoint);
   [[nodiscard]] Status move_tail(bool needed);
@@ -101,15 +101,16 @@ struct Journal::Impl {
   std::thread push_thread;
 
   // Of the push thread, and of open() and close() before and after it.
-  format::CheckpointId last_id{};   // newest checkpoint in the log
+  format::CheckpointId last_id{};  // newest checkpoint in the log
   std::uint64_t incarnation = 0;
   Lsn incarnation_start{};
-  Lsn stable_lsn{};                 // end of the newest stable checkpoint
-  Lsn stable_tail{};                // tail in the state slots
+  Lsn stable_lsn{};   // end of the newest stable checkpoint
+  Lsn stable_tail{};  // tail in the state slots
   format::CheckpointId stable_tail_predecessor{};
 
   Mutex recovered_mutex{LockRank::kJournalPush};
-  Bucket* recovered KEEL_GUARDED_BY(recovered_mutex) = nullptr;  // holds the tail for recovered items
+  Bucket* recovered KEEL_GUARDED_BY(recovered_mutex) =
+      nullptr;  // holds the tail for recovered items
   bool is_closed = false;
 };
 

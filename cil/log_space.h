@@ -3,8 +3,8 @@
 //   log size >= (head - tail) + current context + outstanding reservations
 //   max_checkpoint >= current context + outstanding reservations
 //
-// I1 Every open transaction has reserved the worst case of what it may add to the context, so commit
-//    never waits and a context always fits in one checkpoint.
+// I1 Every open transaction has reserved the worst case of what it may add to the context, so
+//    commit never waits and a context always fits in one checkpoint.
 // I2 "tail" is the one that is stable in the state slots: space is reused only after that.
 // I3 A waiter that nothing can help any more gets kLogFull; until then it has asked for a push.
 // Locks: one (kJournalSpace). Waiters sleep each on its own condition and are woken in turn.

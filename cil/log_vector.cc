@@ -58,8 +58,8 @@ void reset_log_vector(LogVector& vector, const SnapshotLayout& layout) {
 }
 
 std::byte* append_region(LogVector& vector, std::size_t bytes) {
-  KEEL_CHECK(vector.region_count < vector.layout.region_count, "format() writes more regions than sized",
-             vector.layout.region_count);
+  KEEL_CHECK(vector.region_count < vector.layout.region_count,
+             "format() writes more regions than sized", vector.layout.region_count);
   const bool large = bytes >= vector.block_bytes;
   std::byte*& next_free = large ? vector.large_next : vector.small_next;
   const std::byte* end = large ? vector.large_end : vector.small_end;
@@ -72,8 +72,8 @@ std::byte* append_region(LogVector& vector, std::size_t bytes) {
   const std::uint64_t blocks = large ? bytes / vector.block_bytes : 0;
   vector.bulk_blocks += blocks;
   vector.packed_bytes += vector.region_count == 1 ? sizeof(format::ItemHeader) : 0;
-  vector.packed_bytes += sizeof(format::RegionHeader) +
-                         round_up(bytes - blocks * vector.block_bytes, kRegionAlign);
+  vector.packed_bytes +=
+      sizeof(format::RegionHeader) + round_up(bytes - blocks * vector.block_bytes, kRegionAlign);
   return data;
 }
 

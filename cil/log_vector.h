@@ -33,17 +33,17 @@ struct SnapshotLayout {
 
 struct LogVector {
   LogItem* item;
-  LogVector* next;               // in a closed checkpoint
-  std::uint64_t order;           // of the last commit, when the checkpoint closed
-  std::size_t capacity_bytes;    // of the whole allocation
-  std::uint32_t block_bytes;     // of the log
-  std::uint32_t region_count;    // formatted so far
-  SnapshotLayout layout;         // an ordered one is tracked, not written
-  std::byte* small_next;         // free part of the small area
+  LogVector* next;             // in a closed checkpoint
+  std::uint64_t order;         // of the last commit, when the checkpoint closed
+  std::size_t capacity_bytes;  // of the whole allocation
+  std::uint32_t block_bytes;   // of the log
+  std::uint32_t region_count;  // formatted so far
+  SnapshotLayout layout;       // an ordered one is tracked, not written
+  std::byte* small_next;       // free part of the small area
   std::byte* small_end;
   std::byte* large_next;
   std::byte* large_end;
-  std::uint64_t packed_bytes;    // what the snapshot adds to each stream
+  std::uint64_t packed_bytes;  // what the snapshot adds to each stream
   std::uint64_t bulk_blocks;
 
   [[nodiscard]] Region* regions() { return reinterpret_cast<Region*>(this + 1); }

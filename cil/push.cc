@@ -1,5 +1,6 @@
-// The push thread: closes the current context, writes it as one checkpoint, makes it stable, and tells
-// everyone. Group commit needs no timer: commits gather while the write before them is in flight.
+// The push thread: closes the current context, writes it as one checkpoint, makes it stable, and
+// tells everyone. Group commit needs no timer: commits gather while the write before them is in
+// flight.
 
 #include <algorithm>
 #include <utility>
@@ -40,8 +41,7 @@ void Journal::Impl::push_loop() {
 void Journal::Impl::pass() {
   ail.prepare();
   ClosedCheckpoint checkpoint;
-  std::uint64_t extent = 0;
-  if (close_context(checkpoint, extent)) {
+  if (close_context(checkpoint)) {
     checkpoint.first = sort_by_order(checkpoint.first);
     if (auto status = write_out(checkpoint); !status) {
       shut_down(status.error());
@@ -56,7 +56,7 @@ void Journal::Impl::pass() {
 }
 
 // Takes the context and puts the next one in its place. False if it is empty.
-bool Journal::Impl::close_context(ClosedCheckpoint& checkpoint, std::uint64_t& extent) {
+bool Journal::Impl::close_context(ClosedCheckpoint& checkpoint) {
   ExclusiveLock exclusive(context_mutex);
   MutexLock lock(cil_mutex);
   if (context.empty()) {
@@ -65,8 +65,11 @@ bool Journal::Impl::close_context(ClosedCheckpoint& checkpoint, std::uint64_t& e
   checkpoint.first = detach_vectors(context);
   checkpoint.packed_bytes = context.packed_bytes;
   checkpoint.bulk_blocks = context.bulk_blocks;
-  extent = format::checkpoint_shape(checkpoint.packed_bytes, checkpoint.bulk_blocks, block_bytes()).bytes;
-  checkpoint.id = {incarnation, context.sequence.value(), space.close_context(extent).value(), extent};
+  const std::uint64_t bytes =
+      format::checkpoint_shape(checkpoint.packed_bytes, checkpoint.bulk_blocks, block_bytes())
+          .bytes;
+  const Lsn start = space.close_context(bytes);
+  checkpoint.id = {incarnation, context.sequence.value(), start.value(), bytes};
   context = Context{.sequence = next(context.sequence)};
   current_sequence.store(context.sequence.value(), std::memory_order_relaxed);
   return true;
@@ -95,9 +98,9 @@ Status Journal::Impl::write_out(ClosedCheckpoint& checkpoint) {
   return {};
 }
 
-// The checkpoint is stable: its items go to the AIL, then they are unpinned (after the insertion: an
-// unpinned item may be released at once), then the waiters are woken: a force that has returned finds
-// the items unpinned.
+// The checkpoint is stable: its items go to the AIL, then they are unpinned (after the insertion:
+// an unpinned item may be released at once), then the waiters are woken: a force that has returned
+// finds the items unpinned.
 void Journal::Impl::complete(const ClosedCheckpoint& checkpoint) {
   const Lsn start(checkpoint.id.start_lsn);
   Bucket* bucket = ail.publish(start, checkpoint.predecessor);
@@ -122,7 +125,8 @@ format::StateSlot Journal::Impl::next_state() const {
 }
 
 // Records a newer tail in the state slots once that is worth two flushes: when somebody waits for
-// space, or half of the log is used and an eighth could be had. The space counts as free after that.
+// space, or half of the log is used and an eighth could be had. The space counts as free after
+// that.
 Status Journal::Impl::move_tail(bool needed) {
   const TailPosition found = ail.tail();
   const Lsn tail = found.empty ? stable_lsn : found.lsn;

@@ -1,5 +1,5 @@
-// Commit, in the order that keeps memory reclaim from deadlocking with it: every snapshot's memory is
-// made sure of before the context lock (prepare); under it there is only copying (insert).
+// Commit, in the order that keeps memory reclaim from deadlocking with it: every snapshot's memory
+// is made sure of before the context lock (prepare); under it there is only copying (insert).
 
 #include <algorithm>
 #include <new>
@@ -213,8 +213,8 @@ Result<Sequence> Transaction::insert() {
       *inserted_end = nullptr;
     }
   }
-  const Sequence sequence = join_context(inserted, packed_after - packed_before,
-                                         bulk_after - bulk_before);
+  const Sequence sequence =
+      join_context(inserted, packed_after - packed_before, bulk_after - bulk_before);
   JournalCounters::add(impl.counters.transactions, 1);
   JournalCounters::add(impl.counters.items, items);
   JournalCounters::add(impl.counters.committed_bytes,
@@ -253,9 +253,10 @@ Sequence Transaction::join_context(LogItem* inserted, std::uint64_t packed_delta
   context.packed_bytes += packed_delta;
   context.bulk_blocks += bulk_delta;
   const std::uint64_t bytes =
-      context.empty() ? 0
-                      : format::checkpoint_shape(context.packed_bytes, context.bulk_blocks,
-                                                 impl.block_bytes()).bytes;
+      context.empty()
+          ? 0
+          : format::checkpoint_shape(context.packed_bytes, context.bulk_blocks, impl.block_bytes())
+                .bytes;
   impl.space.committed(reserved_bytes_, bytes);
   if (bytes >= impl.threshold_bytes) {
     impl.request_push(context.sequence);

@@ -288,7 +288,8 @@ const char* CheckpointReader::walk_items(bool fill) {
         return "a region out of bounds";
       }
       if (fill) {
-        regions_.push_back({{bulk_.data() + bulk_at, bulk_bytes}, {packed + at, region.rest_bytes}});
+        regions_.push_back(
+            {{bulk_.data() + bulk_at, bulk_bytes}, {packed + at, region.rest_bytes}});
       }
       at += padded;
       bulk_at += bulk_bytes;

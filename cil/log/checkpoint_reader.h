@@ -1,7 +1,7 @@
 // CheckpointReader: reads one checkpoint at an LSN and proves it, or says why it is none.
 //
-// I1 Nothing is believed before its hash and bounds are checked; no length read from disk decides an
-//    allocation beyond max_checkpoint_bytes.
+// I1 Nothing is believed before its hash and bounds are checked; no length read from disk decides
+//    an allocation beyond max_checkpoint_bytes.
 // I2 The result is whole or nothing.
 #pragma once
 
@@ -25,7 +25,7 @@ struct ChainPosition {
 
 struct ReadOutcome {
   bool proven = false;
-  const char* reason = "";       // static storage, if not proven
+  const char* reason = "";  // static storage, if not proven
   format::CheckpointId id{};
   std::uint64_t record_bytes_read = 0;
 };
@@ -62,12 +62,12 @@ class CheckpointReader {
 
   const LogFile* file_;
   Pool* pool_;
-  AlignedBuffer window_;         // what was read last
+  AlignedBuffer window_;  // what was read last
   Lsn window_lsn_{};
   std::uint64_t window_valid_ = 0;
   Bytes bytes_read_{};
 
-  AlignedBuffer packed_;         // the streams of the checkpoint being read
+  AlignedBuffer packed_;  // the streams of the checkpoint being read
   std::uint64_t packed_bytes_ = 0;
   AlignedBuffer bulk_;
   std::uint64_t bulk_bytes_ = 0;

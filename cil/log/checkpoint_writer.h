@@ -26,7 +26,7 @@ struct ClosedCheckpoint {
   LogVector* first = nullptr;      // in commit order; owned until stable
   std::uint64_t packed_bytes = 0;  // lengths of the two streams
   std::uint64_t bulk_blocks = 0;
-  std::uint64_t item_count = 0;    // written ones; ordered items are not counted
+  std::uint64_t item_count = 0;  // written ones; ordered items are not counted
   format::CheckpointId id{};
   format::CheckpointId predecessor{};
   Lsn tail{};
@@ -47,7 +47,7 @@ class PackedStream {
   const LogVector* vector_ = nullptr;
   std::uint32_t region_ = 0;
   enum class Step : std::uint8_t { kItem, kRegion, kRest, kPadding } step_ = Step::kItem;
-  std::uint64_t scratch_ = 0;            // a header, or zeros
+  std::uint64_t scratch_ = 0;  // a header, or zeros
   const std::byte* piece_ = nullptr;
   std::size_t piece_bytes_ = 0;
 };

@@ -16,8 +16,8 @@ ForkGuard::~ForkGuard() {
 
 Status ForkGuard::arm() {
   void* page = nullptr;
-  int error = os().mmap(nullptr, kPageBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
-                        0, &page);
+  int error = os().mmap(nullptr, kPageBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
+                        -1, 0, &page);
   if (error < 0) {
     return system_error(-error, "map the fork guard");
   }

@@ -1,7 +1,7 @@
 // ForkGuard: tells the process that made it from a child forked later, in one load.
 //
-// getpid() would cost a system call on every commit, and pthread_atfork misses a bare clone(). A page
-// with MADV_WIPEONFORK is zeroed in the child by the kernel itself.
+// getpid() would cost a system call on every commit, and pthread_atfork misses a bare clone(). A
+// page with MADV_WIPEONFORK is zeroed in the child by the kernel itself.
 #pragma once
 
 #include "keel/base/result.h"

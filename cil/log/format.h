@@ -64,16 +64,16 @@ inline constexpr std::uint64_t kStateClean = 1;  // closed: the log ends at stab
 struct StateSlot {
   std::uint64_t magic;
   std::uint32_t version;
-  std::uint32_t struct_bytes;             // sizeof(StateSlot)
+  std::uint32_t struct_bytes;  // sizeof(StateSlot)
   Uuid uuid;
-  std::uint64_t generation;               // grows by one a write; the larger valid one counts
-  std::uint64_t incarnation;              // random; never 0
-  std::uint64_t incarnation_start_lsn;    // checkpoints from here on belong to `incarnation`
-  std::uint64_t tail_lsn;                 // recovery reads from here
-  CheckpointId tail_predecessor;          // what the checkpoint at tail_lsn must name
-  std::uint64_t stable_lsn;               // everything below was stable when this was written
-  std::uint64_t flags;                    // kStateClean
-  std::uint64_t hash;                     // over this struct
+  std::uint64_t generation;             // grows by one a write; the larger valid one counts
+  std::uint64_t incarnation;            // random; never 0
+  std::uint64_t incarnation_start_lsn;  // checkpoints from here on belong to `incarnation`
+  std::uint64_t tail_lsn;               // recovery reads from here
+  CheckpointId tail_predecessor;        // what the checkpoint at tail_lsn must name
+  std::uint64_t stable_lsn;             // everything below was stable when this was written
+  std::uint64_t flags;                  // kStateClean
+  std::uint64_t hash;                   // over this struct
 };
 static_assert(sizeof(StateSlot) == 120);
 
@@ -83,26 +83,27 @@ static_assert(sizeof(StateSlot) == 120);
 struct RecordHeader {
   std::uint64_t magic;
   std::uint32_t version;
-  std::uint32_t header_bytes;       // sizeof(RecordHeader)
+  std::uint32_t header_bytes;  // sizeof(RecordHeader)
   Uuid uuid;
   std::uint64_t incarnation;
-  std::uint64_t sequence;           // of the checkpoint
-  std::uint64_t lsn;                // of this record
-  std::uint64_t checkpoint_bytes;   // the whole extent
-  std::uint64_t item_count;         // in the whole checkpoint
-  CheckpointId predecessor;         // of the checkpoint
-  std::uint64_t tail_lsn;           // when this was built
-  std::uint64_t stable_lsn;         // everything below was stable when this was built
-  std::uint32_t record_index;       // place in the checkpoint
+  std::uint64_t sequence;          // of the checkpoint
+  std::uint64_t lsn;               // of this record
+  std::uint64_t checkpoint_bytes;  // the whole extent
+  std::uint64_t item_count;        // in the whole checkpoint
+  CheckpointId predecessor;        // of the checkpoint
+  std::uint64_t tail_lsn;          // when this was built
+  std::uint64_t stable_lsn;        // everything below was stable when this was built
+  std::uint32_t record_index;      // place in the checkpoint
   std::uint32_t record_count;
-  std::uint32_t packed_bytes;       // after the header
+  std::uint32_t packed_bytes;  // after the header
   std::uint32_t bulk_blocks;
-  std::uint64_t checkpoint_hash;    // last record: over the record hashes before it; others: 0
-  std::uint64_t record_hash;        // over the whole record
+  std::uint64_t checkpoint_hash;  // last record: over the record hashes before it; others: 0
+  std::uint64_t record_hash;      // over the whole record
 };
 static_assert(sizeof(RecordHeader) == 152);
 
-// What one record may hold. Record i of a checkpoint holds the i-th slice of this size of each stream.
+// What one record may hold. Record i of a checkpoint holds the i-th slice of this size of each
+// stream.
 inline constexpr std::uint64_t kMaxPackedPartBytes = 65536;  // header and packed bytes
 inline constexpr std::uint64_t kMaxRecordPackedBytes = kMaxPackedPartBytes - sizeof(RecordHeader);
 inline constexpr std::uint64_t kMaxRecordBulkBytes = std::uint64_t{1} << 20;
@@ -115,12 +116,12 @@ static_assert(kMaxRecordPackedBytes % 8 == 0, "a stream's 8-byte units are never
 // `rest_bytes` bytes, padded with zeros to a multiple of 8. The region is its bulk blocks, taken in
 // order from the bulk stream, followed by the rest.
 struct ItemHeader {
-  std::uint32_t type;          // 1 to 15 are keel's own, from 16 on the client's
+  std::uint32_t type;  // 1 to 15 are keel's own, from 16 on the client's
   std::uint32_t region_count;
 };
 struct RegionHeader {
   std::uint32_t bulk_blocks;
-  std::uint32_t rest_bytes;    // below block_bytes
+  std::uint32_t rest_bytes;  // below block_bytes
 };
 static_assert(sizeof(ItemHeader) == 8 && sizeof(RegionHeader) == 8);
 
@@ -130,9 +131,9 @@ inline constexpr std::uint32_t kFirstClientType = 16;
 enum class ObjectOperation : std::uint32_t { kWrite = 1, kErase = 2 };
 struct ObjectHeader {
   std::uint64_t id;
-  std::uint64_t size_bytes;    // 0 for kErase
-  std::uint32_t operation;     // ObjectOperation
-  std::uint32_t reserved;      // 0
+  std::uint64_t size_bytes;  // 0 for kErase
+  std::uint32_t operation;   // ObjectOperation
+  std::uint32_t reserved;    // 0
 };
 static_assert(sizeof(ObjectHeader) == 24);
 

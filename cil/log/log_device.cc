@@ -209,7 +209,9 @@ Status LogDevice::publish() {
 Status LogDevice::read(std::uint64_t offset, void* buffer, std::size_t bytes) const {
   auto* place = static_cast<std::byte*>(buffer);
   while (bytes > 0) {
-    struct iovec part {place, bytes};
+    struct iovec part {
+      place, bytes
+    };
     const ssize_t got = os().preadv2(fd_, &part, 1, offset, 0);
     if (got == -EINTR) {
       continue;

@@ -1,5 +1,5 @@
-// LogDevice: the one open file of a log. Aligned reads and writes, the flush, the error latch, and who
-// may use it.
+// LogDevice: the one open file of a log. Aligned reads and writes, the flush, the error latch, and
+// who may use it.
 //
 // I1 The first write or flush that fails is latched; from then on write() and flush() return that
 //    error without touching the file. Nothing is retried, but for a short write, which is finished
@@ -32,7 +32,8 @@ class LogDevice {
  public:
   // Opens an existing regular file, without following a symbolic link, and locks it (shared for
   // kReadOnly). `buffered` goes through the page cache instead of O_DIRECT.
-  // Errors: kNotFound, kPermission, kNotALog (not a regular file), kUnsupported (no O_DIRECT), kBusy.
+  // Errors: kNotFound, kPermission, kNotALog (not a regular file), kUnsupported (no O_DIRECT),
+  // kBusy.
   [[nodiscard]] static Result<std::unique_ptr<LogDevice>> open(const std::string& path,
                                                                DeviceMode mode, bool buffered);
 

@@ -36,9 +36,10 @@ Result<format::Superblock> plan_superblock(const LogConfig& config, std::uint32_
   constexpr std::uint64_t kOverheadBlocks = format::kBlocksBeforeData + format::kBlocksAfterData;
   const std::uint64_t blocks = config.size.value() / block_bytes;
   if (config.size < kMinLogBytes || blocks < kOverheadBlocks + format::kMinDataBlocks) {
-    const auto least = std::max(kMinLogBytes.value(),
-                                (kOverheadBlocks + format::kMinDataBlocks) * block_bytes);
-    return Error{Errc::kInvalidArgument, 0, "the log is too small; the least size in bytes is", least};
+    const auto least =
+        std::max(kMinLogBytes.value(), (kOverheadBlocks + format::kMinDataBlocks) * block_bytes);
+    return Error{Errc::kInvalidArgument, 0, "the log is too small; the least size in bytes is",
+                 least};
   }
   format::Superblock superblock{};
   superblock.uuid = random_uuid();
@@ -51,7 +52,8 @@ Result<format::Superblock> plan_superblock(const LogConfig& config, std::uint32_
                                    : round_down(config.max_checkpoint.value(), block_bytes);
   if (wanted == 0 || wanted > quarter) {
     return Error{Errc::kInvalidArgument, 0,
-                 "max_checkpoint must be from one block to a quarter of the log, in bytes", quarter};
+                 "max_checkpoint must be from one block to a quarter of the log, in bytes",
+                 quarter};
   }
   superblock.max_checkpoint_bytes = wanted;
   superblock.created_realtime_ns = os().realtime_ns();
@@ -59,7 +61,9 @@ Result<format::Superblock> plan_superblock(const LogConfig& config, std::uint32_
 }
 
 Status write_once(LogDevice& device, std::uint64_t offset, std::byte* data, std::size_t bytes) {
-  struct iovec part {data, bytes};
+  struct iovec part {
+    data, bytes
+  };
   return device.write(offset, &part, 1);
 }
 
@@ -84,14 +88,16 @@ Status write_metadata(LogDevice& device, const format::Superblock& superblock,
   for (int copy = 0; copy < 2; ++copy) {
     std::memset(block.data(), 0, superblock.block_bytes);
     encode(state, block.data());
-    if (auto status = write_once(device, geometry.state_offset(copy), block.data(),
-                                 superblock.block_bytes); !status) {
+    if (auto status =
+            write_once(device, geometry.state_offset(copy), block.data(), superblock.block_bytes);
+        !status) {
       return status;
     }
     std::memset(block.data(), 0, superblock.block_bytes);
     encode(superblock, block.data());
     if (auto status = write_once(device, geometry.superblock_offset(copy), block.data(),
-                                 superblock.block_bytes); !status) {
+                                 superblock.block_bytes);
+        !status) {
       return status;
     }
   }
@@ -219,8 +225,8 @@ Status LogFile::read_superblock() {
   }
   // The copy stands in the file's last block, whose size only a superblock tells: try each.
   for (std::uint64_t block = format::kMinBlockBytes; block <= format::kMaxBlockBytes; block *= 2) {
-    const std::uint64_t end = valid_superblocks_ > 0 ? superblock_.file_bytes
-                                                     : round_down(file_bytes, block);
+    const std::uint64_t end =
+        valid_superblocks_ > 0 ? superblock_.file_bytes : round_down(file_bytes, block);
     if (valid_superblocks_ > 0 && superblock_.block_bytes != block) {
       continue;
     }
@@ -233,7 +239,8 @@ Status LogFile::read_superblock() {
     }
   }
   if (truncated) {
-    return Error{Errc::kDamaged, 0, "the file is shorter than its superblock says, bytes", file_bytes};
+    return Error{Errc::kDamaged, 0, "the file is shorter than its superblock says, bytes",
+                 file_bytes};
   }
   if (valid_superblocks_ == 0) {
     return other_version ? Error{Errc::kBadVersion, 0, "this keel reads version", format::kVersion}
@@ -249,8 +256,9 @@ Status LogFile::read_superblock() {
 
 Status LogFile::read_state() {
   for (int slot = 0; slot < 2; ++slot) {
-    if (auto status = device_->read(geometry_.state_offset(slot), block_.data(),
-                                    superblock_.block_bytes); !status) {
+    if (auto status =
+            device_->read(geometry_.state_offset(slot), block_.data(), superblock_.block_bytes);
+        !status) {
       return status;
     }
     const auto found = decode_state(block_.data(), superblock_);
@@ -272,7 +280,8 @@ Status LogFile::write_state(format::StateSlot state) {
     std::memset(block_.data(), 0, superblock_.block_bytes);
     encode(state, block_.data());
     if (auto status = write_once(*device_, geometry_.state_offset(slot), block_.data(),
-                                 superblock_.block_bytes); !status) {
+                                 superblock_.block_bytes);
+        !status) {
       return status;
     }
     if (auto status = device_->flush(); !status) {

@@ -1,7 +1,7 @@
 // LogFile: an open log: its device, its superblock, and its state slots.
 //
-// I1 A state is written to slot 0, flushed, then to slot 1, flushed. So of one bad slot the other is
-//    always the newest complete state, whether a crash tore the bad one or it rotted.
+// I1 A state is written to slot 0, flushed, then to slot 1, flushed. So of one bad slot the other
+//    is always the newest complete state, whether a crash tore the bad one or it rotted.
 #pragma once
 
 #include <cstdint>

@@ -95,7 +95,8 @@ class Scanner {
     return {};
   }
 
-  // Reads on from the end. `leftovers`: something of a later checkpoint of this incarnation is there.
+  // Reads on from the end. `leftovers`: something of a later checkpoint of this incarnation is
+  // there.
   Status look_for_witnesses(bool& leftovers) {
     RecoveryReport& report = result_.report;
     const std::uint32_t block = file_.geometry().block_bytes;

@@ -1,9 +1,10 @@
 // LogScan: reads the log from its tail to its end and judges the end.
 //
-// The judgement (FORMAT.md, "The end of the log"): at the first LSN where no checkpoint proves itself,
-// everything below the highest LSN known to be stable is damage; at or above it, a torn tail and rot
-// look the same. That LSN is known from the state slots, from the good checkpoints, and from any
-// later whole record of this incarnation (a witness): it was built after the writes below were flushed.
+// The judgement (FORMAT.md, "The end of the log"): at the first LSN where no checkpoint proves
+// itself, everything below the highest LSN known to be stable is damage; at or above it, a torn
+// tail and rot look the same. That LSN is known from the state slots, from the good checkpoints,
+// and from any later whole record of this incarnation (a witness): it was built after the writes
+// below were flushed.
 #pragma once
 
 #include "keel/base/result.h"

@@ -29,8 +29,8 @@ namespace keel {
 class Journal;
 
 struct JournalConfig {
-  Pool* pool = nullptr;      // for snapshots and buffers; nullptr: default_pool()
-  bool buffered = false;     // through the page cache, where there is no direct I/O
+  Pool* pool = nullptr;   // for snapshots and buffers; nullptr: default_pool()
+  bool buffered = false;  // through the page cache, where there is no direct I/O
   // Go on at the first damage, dropping it and all that follows. The report still tells of it.
   bool salvage = false;
   // A context of this size is written without being asked for; 0: an eighth of the log, at most
@@ -40,23 +40,23 @@ struct JournalConfig {
 };
 
 struct JournalStats {
-  std::uint64_t transactions = 0;    // committed
-  std::uint64_t items = 0;           // in them
-  Bytes committed{};                 // what they would have written, one by one
-  Bytes coalesced{};                 // of it, replaced in memory before it was written
-  std::uint64_t checkpoints = 0;     // stable
-  Bytes written{};                   // to the log, padding and headers included
-  std::uint64_t writes = 0;          // system calls
+  std::uint64_t transactions = 0;  // committed
+  std::uint64_t items = 0;         // in them
+  Bytes committed{};               // what they would have written, one by one
+  Bytes coalesced{};               // of it, replaced in memory before it was written
+  std::uint64_t checkpoints = 0;   // stable
+  Bytes written{};                 // to the log, padding and headers included
+  std::uint64_t writes = 0;        // system calls
   std::uint64_t flushes = 0;
-  std::uint64_t forces = 0;          // calls of force() that had to wait
-  Bytes log_used{};                  // tail to head, context included
-  Bytes log_reserved{};              // by open transactions
-  Sequence current{};                // of the context that commits join
+  std::uint64_t forces = 0;  // calls of force() that had to wait
+  Bytes log_used{};          // tail to head, context included
+  Bytes log_reserved{};      // by open transactions
+  Sequence current{};        // of the context that commits join
   Sequence stable{};
 };
 
-// A set of items that are journalled together or not at all. Threads: bound to the one that began it,
-// which may have only one. Destroying it without commit() cancels it: nothing is journalled.
+// A set of items that are journalled together or not at all. Threads: bound to the one that began
+// it, which may have only one. Destroying it without commit() cancels it: nothing is journalled.
 class Transaction {
  public:
   Transaction(Transaction&& other) noexcept;
@@ -90,7 +90,7 @@ class Transaction {
                                       std::uint64_t bulk_delta);
   void finish();
 
-  Journal* journal_ = nullptr;       // nullptr: over
+  Journal* journal_ = nullptr;  // nullptr: over
   NoReclaimScope no_reclaim_;
   Entry* entries_ = nullptr;
   std::uint32_t entry_count_ = 0;
@@ -114,8 +114,9 @@ class Journal {
   Journal(const Journal&) = delete;
   Journal& operator=(const Journal&) = delete;
 
-  // Reserves log space for a transaction of at most `max_bytes` payload (what the items' regions add
-  // up to) in `max_items` items, and waits for it in turn if need be. Take it before any object lock.
+  // Reserves log space for a transaction of at most `max_bytes` payload (what the items' regions
+  // add up to) in `max_items` items, and waits for it in turn if need be. Take it before any object
+  // lock.
   // Errors: kTooLarge (more than max_checkpoint), kLogFull, kNoMemory, kForked, the first error.
   [[nodiscard]] Result<Transaction> begin(std::size_t max_bytes, std::uint32_t max_items);
 
@@ -129,15 +130,16 @@ class Journal {
   // All up to here is stable. Threads: any; no lock.
   [[nodiscard]] Sequence stable_sequence() const;
 
-  // The item's newest state no longer needs the log: it is stable elsewhere, or dropped. Returns false
-  // if a checkpoint that is not yet stable holds it. Threads: under the object's lock.
+  // The item's newest state no longer needs the log: it is stable elsewhere, or dropped. Returns
+  // false if a checkpoint that is not yet stable holds it. Threads: under the object's lock.
   bool release(LogItem& item);
 
   // What open() recovered no longer needs the log. Idempotent.
   void release_recovered();
 
-  // Forces everything, marks the log clean, lets go of every item (LogItem::release). No transaction
-  // may be open. Errors: the first error; the journal is closed all the same. Idempotent.
+  // Forces everything, marks the log clean, lets go of every item (LogItem::release). No
+  // transaction may be open. Errors: the first error; the journal is closed all the same.
+  // Idempotent.
   [[nodiscard]] Status close();
 
   [[nodiscard]] const RecoveryReport& recovery() const;

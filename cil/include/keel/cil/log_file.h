@@ -12,8 +12,8 @@ namespace keel {
 
 struct LogConfig {
   Bytes size{std::uint64_t{256} << 20};  // of the whole file; rounded down to whole blocks
-  Bytes max_checkpoint{};  // 0: a quarter of the log, at most 64 MiB
-  bool buffered = false;   // through the page cache, where there is no direct I/O
+  Bytes max_checkpoint{};                // 0: a quarter of the log, at most 64 MiB
+  bool buffered = false;                 // through the page cache, where there is no direct I/O
 };
 
 // The smallest file that create_log() makes.
@@ -24,7 +24,7 @@ struct LogInfo {
   std::uint32_t format_version = 0;
   std::uint32_t block_bytes = 0;
   Bytes file{};
-  Bytes data{};             // log size: LSN x stands at x mod this
+  Bytes data{};  // log size: LSN x stands at x mod this
   Bytes max_checkpoint{};
   std::uint64_t created_realtime_ns = 0;
   std::uint32_t alignment = 0;  // what direct I/O on this file wants
@@ -36,15 +36,15 @@ struct LogInfo {
   int valid_states = 0;       // of 2 slots
   std::uint64_t state_generation = 0;
   std::uint64_t incarnation = 0;
-  Lsn tail{};                 // recovery reads from here
-  Lsn stable{};               // as recorded; the log may be stable further
-  bool clean = false;         // closed in order: the log ends at `stable`
+  Lsn tail{};          // recovery reads from here
+  Lsn stable{};        // as recorded; the log may be stable further
+  bool clean = false;  // closed in order: the log ends at `stable`
 };
 
-// Makes a log: allocates the file, writes all of it once, syncs it and its directory. Nothing appears
-// at `path` before it is whole.
-// Errors: kExists, kInvalidArgument (too small), kNoSpace, kUnsupported (no direct I/O), kPermission,
-// kNotFound, kIo.
+// Makes a log: allocates the file, writes all of it once, syncs it and its directory. Nothing
+// appears at `path` before it is whole.
+// Errors: kExists, kInvalidArgument (too small), kNoSpace, kUnsupported (no direct I/O),
+// kPermission, kNotFound, kIo.
 [[nodiscard]] Result<LogInfo> create_log(const std::string& path, const LogConfig& config);
 
 // Reads what the log says of itself; changes nothing.

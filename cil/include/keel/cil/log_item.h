@@ -5,10 +5,10 @@
 //
 // I1 From Transaction::log() to the end of commit() the caller holds the object's own lock: two
 //    transactions never touch one item at the same time.
-// I2 pin() is called once for each checkpoint that the item enters, however often it is committed to
-//    it; unpin() once for each pin().
-// I3 An item may be destroyed only when it is neither pinned nor tracked: before its first commit, or
-//    after Journal::release() or the journal's close.
+// I2 pin() is called once for each checkpoint that the item enters, however often it is committed
+//    to it; unpin() once for each pin().
+// I3 An item may be destroyed only when it is neither pinned nor tracked: before its first commit,
+//    or after Journal::release() or the journal's close.
 #pragma once
 
 #include <cstddef>
@@ -103,21 +103,21 @@ class LogItem {
 
   const std::uint32_t type_;
   // Guarded by the client's object lock.
-  LogVector* shadow_ = nullptr;           // standby snapshot; see log_vector.h
-  std::uint64_t transaction_ = 0;         // id of the transaction that holds the item, or 0
+  LogVector* shadow_ = nullptr;    // standby snapshot; see log_vector.h
+  std::uint64_t transaction_ = 0;  // id of the transaction that holds the item, or 0
   // Guarded by the context lock (shared and the object lock, or exclusive).
-  LogVector* active_ = nullptr;           // snapshot in the current context
+  LogVector* active_ = nullptr;  // snapshot in the current context
   // Guarded by the CIL's lock.
   LogItem* cil_next_ = nullptr;
-  std::uint64_t order_ = 0;               // of the last commit
+  std::uint64_t order_ = 0;  // of the last commit
   // Guarded by the AIL's lock.
-  Bucket* bucket_ = nullptr;              // checkpoint that the item counts for
+  Bucket* bucket_ = nullptr;  // checkpoint that the item counts for
   LogItem* ail_next_ = nullptr;
   LogItem* ail_previous_ = nullptr;
-  // Number of unstable checkpoints that hold the item; written under the context lock or by the push
-  // thread, read by anyone.
+  // Number of unstable checkpoints that hold the item; written under the context lock or by the
+  // push thread, read by anyone.
   std::uint32_t pins_ = 0;
-  class Pool* pool_ = nullptr;            // owner of the log vectors; set at first commit
+  class Pool* pool_ = nullptr;  // owner of the log vectors; set at first commit
 };
 
 }  // namespace keel

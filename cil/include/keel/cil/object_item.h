@@ -11,8 +11,8 @@ namespace keel {
 
 class RecoveredItem;
 
-// Journals the bytes of one object, whole. Owner: the caller keeps the bytes alive and unchanged from
-// Transaction::log() to the end of commit(). Threads: under the caller's object lock.
+// Journals the bytes of one object, whole. Owner: the caller keeps the bytes alive and unchanged
+// from Transaction::log() to the end of commit(). Threads: under the caller's object lock.
 class ObjectItem : public LogItem {
  public:
   explicit ObjectItem(std::uint64_t id);

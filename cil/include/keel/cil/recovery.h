@@ -50,10 +50,10 @@ struct RecoveredObject {
 struct RecoveredCheckpoint {
   Sequence sequence{};
   Lsn start{};
-  Bytes bytes{};              // in the log
+  Bytes bytes{};  // in the log
   std::uint64_t incarnation = 0;
   std::uint32_t record_count = 0;
-  Lsn tail{};                 // as recorded when it was written
+  Lsn tail{};  // as recorded when it was written
   Lsn stable{};
   std::span<const RecoveredItem> items;
 };
@@ -69,16 +69,16 @@ enum class LogEnd : std::uint8_t {
 
 struct RecoveryReport {
   LogEnd end = LogEnd::kClean;
-  Lsn tail{};                    // where reading began
-  Lsn head{};                    // end of the last good checkpoint
-  Lsn stable{};                  // highest LSN known to have been stable
-  Sequence last_sequence{};      // of the last good checkpoint, 0 if none
+  Lsn tail{};                // where reading began
+  Lsn head{};                // end of the last good checkpoint
+  Lsn stable{};              // highest LSN known to have been stable
+  Sequence last_sequence{};  // of the last good checkpoint, 0 if none
   std::uint64_t checkpoints = 0;
   std::uint64_t items = 0;
-  Bytes bytes{};                 // of the good checkpoints
-  Bytes read{};                  // from the device, scan for witnesses included
+  Bytes bytes{};  // of the good checkpoints
+  Bytes read{};   // from the device, scan for witnesses included
   std::uint64_t duration_ns = 0;
-  const char* reason = "";       // static storage: why the end is where it is
+  const char* reason = "";  // static storage: why the end is where it is
 
   // One line for a person.
   [[nodiscard]] std::string message() const;
@@ -95,7 +95,8 @@ struct ScanOptions {
 // Reads a log without changing it, as recovery would: every good checkpoint goes to `handler`, the
 // report tells the rest; a damaged log is a report, not an Error.
 // Errors: those of read_log_info(), kIo, kNoMemory, and what the handler returns.
-[[nodiscard]] Result<RecoveryReport> scan_log(const std::string& path, const RecoveryHandler& handler,
+[[nodiscard]] Result<RecoveryReport> scan_log(const std::string& path,
+                                              const RecoveryHandler& handler,
                                               const ScanOptions& options = {});
 
 }  // namespace keel
