@@ -47,7 +47,7 @@ Bucket* Ail::publish(Lsn lsn, const format::CheckpointId& predecessor) {
   MutexLock lock(mutex_);
   drop_empty_front();
   if (spare_ == nullptr && back_ != nullptr) {
-    back_->held = true;
+    ++back_->holds;
     return back_;
   }
   Bucket* bucket = spare_ != nullptr ? spare_ : &reserve_;
@@ -55,7 +55,7 @@ Bucket* Ail::publish(Lsn lsn, const format::CheckpointId& predecessor) {
   *bucket = Bucket{};
   bucket->lsn = lsn;
   bucket->predecessor = predecessor;
-  bucket->held = true;
+  bucket->holds = 1;
   KEEL_CHECK(back_ == nullptr || back_->lsn < lsn, "buckets out of order", lsn.value());
   (back_ != nullptr ? back_->next : front_) = bucket;
   back_ = bucket;
@@ -74,7 +74,8 @@ void Ail::fill(Bucket& bucket, LogVector* first) {
 
 void Ail::let_go(Bucket& bucket) {
   MutexLock lock(mutex_);
-  bucket.held = false;
+  KEEL_CHECK(bucket.holds > 0, "a bucket let go twice");
+  --bucket.holds;
   drop_empty_front();
 }
 
@@ -99,7 +100,7 @@ LogItem* Ail::remove_first() {
 TailPosition Ail::tail() const {
   MutexLock lock(mutex_);
   for (const Bucket* bucket = front_; bucket != nullptr; bucket = bucket->next) {
-    if (bucket->items != 0 || bucket->held) {
+    if (bucket->items != 0 || bucket->holds != 0) {
       return {false, bucket->lsn, bucket->predecessor, bucket->items};
     }
   }
@@ -133,7 +134,7 @@ void Ail::unlink(LogItem& item) {
 }
 
 void Ail::drop_empty_front() {
-  while (front_ != nullptr && front_->items == 0 && !front_->held) {
+  while (front_ != nullptr && front_->items == 0 && front_->holds == 0) {
     Bucket* bucket = front_;
     front_ = bucket->next;
     back_ = front_ == nullptr ? nullptr : back_;

@@ -25,7 +25,7 @@ struct Bucket {
   format::CheckpointId predecessor{};  // what recovery must find named at lsn
   LogItem* first = nullptr;
   std::size_t items = 0;
-  bool held = false;  // being filled, or kept on purpose
+  unsigned holds = 0;  // being filled, or kept on purpose
   Bucket* next = nullptr;
 };
 

@@ -214,10 +214,16 @@ Status Journal::Impl::force(Sequence sequence) {
 }
 
 void Journal::Impl::release_recovered() {
-  MutexLock lock(recovered_mutex);
-  if (recovered != nullptr) {
+  {
+    MutexLock lock(recovered_mutex);
+    if (recovered == nullptr) {
+      return;
+    }
     ail.let_go(*recovered);
     recovered = nullptr;
+  }
+  if (space.wanted()) {
+    nudge();
   }
 }
 

@@ -75,8 +75,11 @@ Result<std::unique_ptr<LogDevice>> LogDevice::open(const std::string& path, Devi
     return status.error();
   }
   const int locked = writing ? os().lock_exclusive(device->fd_) : os().lock_shared(device->fd_);
+  if (locked == -EAGAIN || locked == -EACCES) {
+    return Error{Errc::kBusy, 0, "another journal or tool has the log open", 0};
+  }
   if (locked < 0) {
-    return system_error(-locked, "the log is in use by another journal");
+    return system_error(-locked, "lock the log");
   }
   if (auto status = device->find_alignment(); !status) {
     return status.error();

@@ -43,6 +43,22 @@ run(${CMAKE_COMMAND} -S ${consumer} -B ${WORK}/cmake -G Ninja -DCMAKE_CXX_COMPIL
   -DCMAKE_EXPORT_COMPILE_COMMANDS=ON -DCMAKE_FIND_USE_PACKAGE_REGISTRY=OFF)
 run(${CMAKE_COMMAND} --build ${WORK}/cmake)
 run(${WORK}/cmake/program)
+# The README's program: the second run finds what the first one journalled.
+set(two_objects ${WORK}/cmake/two_objects)
+execute_process(COMMAND ${two_objects} WORKING_DIRECTORY ${WORK} OUTPUT_VARIABLE first
+  COMMAND_ERROR_IS_FATAL ANY)
+execute_process(COMMAND ${two_objects} WORKING_DIRECTORY ${WORK} OUTPUT_VARIABLE second
+  COMMAND_ERROR_IS_FATAL ANY)
+if(NOT first STREQUAL "" OR
+   NOT second STREQUAL "recovered object 1: 60\nrecovered object 2: 40\n")
+  message(FATAL_ERROR "two_objects printed '${first}', then '${second}'")
+endif()
+file(READ ${consumer}/two_objects.cc code)
+file(READ ${SOURCE}/README.md readme)
+string(FIND "${readme}" "${code}" at)
+if(at EQUAL -1)
+  message(FATAL_ERROR "README.md does not show two_objects.cc as it is")
+endif()
 file(READ ${WORK}/cmake/compile_commands.json text)
 check_clean("the program's compile command" "${text}")
 
@@ -57,6 +73,7 @@ check_clean("pkg-config" "${flags}")
 separate_arguments(flags UNIX_COMMAND "${flags}")
 run(${CXX} -std=c++20 ${consumer}/program.cc -o ${WORK}/pc_program ${flags})
 run(${WORK}/pc_program)
+run(${CXX} -std=c++20 ${consumer}/two_objects.cc -o ${WORK}/pc_two_objects ${flags})
 
 message(STATUS "add_subdirectory")
 # Only configured: neither doctest nor benchmark may be looked for, and no option may leak.
