@@ -1,9 +1,9 @@
 // kvmalloc: which tier serves a request, and what happens when none can.
 //
-// The order is that of seed 002: contiguous from the free lists and fail fast, then vmalloc, then (for
-// kNoFail) again and again. What a kernel's page allocator does between (compaction, direct reclaim)
-// never happens here. Below capacity the store grows before the scattered tier is tried, since an empty
-// store would otherwise send every request there.
+// The order is that of seed 002: contiguous from the free lists and fail fast, then vmalloc, then
+// (for kNoFail) again and again. What a kernel's page allocator does between (compaction, direct
+// reclaim) never happens here. Below capacity the store grows before the scattered tier is tried,
+// since an empty store would otherwise send every request there.
 #include <algorithm>
 #include <cstring>
 
@@ -79,7 +79,7 @@ void* Pool::Impl::allocate_once(const Request& request) {
   return try_vmalloc(request);
 }
 
-// Tier 1 -------------------------------------------------------------------------------------------------
+// Tier 1 ------------------------------------------------------------------------------------------
 
 void* Pool::Impl::try_contiguous(const Request& request) {
   const std::optional<Pfn> frame = pages->allocate(request.pages, request.owner);
@@ -124,7 +124,7 @@ bool Pool::Impl::grow() {
   return true;
 }
 
-// Tier 2 -------------------------------------------------------------------------------------------------
+// Tier 2 ------------------------------------------------------------------------------------------
 
 void* Pool::Impl::try_vmalloc(const Request& request) {
   const std::optional<Pfn> chain = gather(request);
@@ -132,8 +132,8 @@ void* Pool::Impl::try_vmalloc(const Request& request) {
     return nullptr;
   }
   ChainSource frames(*pages, *chain);
-  const Result<void*> mapped = window->map(
-      frames, {.owner = request.owner, .cookie = chain->value(), .guard = true});
+  const Result<void*> mapped =
+      window->map(frames, {.owner = request.owner, .cookie = chain->value(), .guard = true});
   if (!mapped) {
     pages->free_chain(*chain);
     return nullptr;
@@ -159,7 +159,7 @@ std::optional<Pfn> Pool::Impl::gather(const Request& request) {
   }
 }
 
-// When there is nothing ------------------------------------------------------------------------------------
+// When there is nothing ---------------------------------------------------------------------------
 
 void* Pool::Impl::allocate_nofail(const Request& request) {
   std::uint64_t next_message_ns = os().monotonic_ns() + kMessageIntervalNs;

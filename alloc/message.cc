@@ -23,7 +23,8 @@ class Line {
   [[gnu::format(printf, 2, 3)]] void add(const char* format, ...) {
     va_list arguments;
     va_start(arguments, format);
-    const int wanted = std::vsnprintf(text_.data() + used_, text_.size() - used_, format, arguments);
+    const int wanted =
+        std::vsnprintf(text_.data() + used_, text_.size() - used_, format, arguments);
     va_end(arguments);
     if (wanted > 0) {
       const std::size_t room = text_.size() - 1 - used_;

@@ -13,9 +13,7 @@ namespace {
 constexpr std::uint32_t kMaxBlock = std::uint32_t{1} << kMaxOrder;
 
 // Order of the smallest block that holds `pages`.
-unsigned order_for(std::uint32_t pages) {
-  return static_cast<unsigned>(std::bit_width(pages - 1));
-}
+unsigned order_for(std::uint32_t pages) { return static_cast<unsigned>(std::bit_width(pages - 1)); }
 
 unsigned floor_order(std::uint32_t pages) {
   return static_cast<unsigned>(std::bit_width(pages)) - 1;
@@ -23,8 +21,7 @@ unsigned floor_order(std::uint32_t pages) {
 
 }  // namespace
 
-PageAllocator::PageAllocator(Pages capacity)
-    : capacity_(static_cast<Index>(capacity.value())) {
+PageAllocator::PageAllocator(Pages capacity) : capacity_(static_cast<Index>(capacity.value())) {
   heads_.fill(kNone);
 }
 
@@ -77,7 +74,7 @@ Status PageAllocator::prepare(FrameRun run) {
   return {};
 }
 
-// Free blocks ------------------------------------------------------------------------------------------
+// Free blocks -------------------------------------------------------------------------------------
 
 void PageAllocator::push_block(Index first, unsigned order) {
   Frame& head = frames_[first];
@@ -178,7 +175,7 @@ bool PageAllocator::remove(FrameRun chunk) {
   return true;
 }
 
-// Allocate ---------------------------------------------------------------------------------------------
+// Allocate ----------------------------------------------------------------------------------------
 
 // The first `pages` frames of the first block of `order`; the rest goes back.
 PageAllocator::Index PageAllocator::take(Index pages, unsigned order, FrameUse use,
@@ -236,10 +233,10 @@ std::optional<Pfn> PageAllocator::gather(Pages pages, const char* owner) {
   return Pfn(first);
 }
 
-// Free and find ------------------------------------------------------------------------------------------
+// Free and find -----------------------------------------------------------------------------------
 
-// First frame of the block or run that `frame` lies in; kNone if it is absent. By I4, and since blocks
-// are aligned, it is `frame` with some low bits cleared.
+// First frame of the block or run that `frame` lies in; kNone if it is absent. By I4, and since
+// blocks are aligned, it is `frame` with some low bits cleared.
 PageAllocator::Index PageAllocator::head_of(Index frame) const {
   for (unsigned order = 0; order <= kMaxOrder; ++order) {
     const Index at = frame & (~Index{0} << order);
@@ -307,9 +304,7 @@ void PageAllocator::free_chain(Pfn first) {
 }
 
 ChainSource::ChainSource(const PageAllocator& allocator, Pfn first)
-    : allocator_(allocator),
-      first_(static_cast<std::uint32_t>(first.value())),
-      at_(first_) {}
+    : allocator_(allocator), first_(static_cast<std::uint32_t>(first.value())), at_(first_) {}
 
 bool ChainSource::next(FrameRun& run) {
   if (at_ == PageAllocator::kNone) {
@@ -322,7 +317,7 @@ bool ChainSource::next(FrameRun& run) {
   return true;
 }
 
-// Reports ------------------------------------------------------------------------------------------------
+// Reports -----------------------------------------------------------------------------------------
 
 PageCounts PageAllocator::counts() const {
   MutexLock lock(lock_);
@@ -355,8 +350,8 @@ class HolderSums {
  public:
   void take(const char* owner, std::uint64_t pages) {
     const auto end = sums_.begin() + static_cast<std::ptrdiff_t>(count_);
-    auto found = std::find_if(sums_.begin(), end,
-                              [owner](const Holder& sum) { return sum.owner == owner; });
+    auto found =
+        std::find_if(sums_.begin(), end, [owner](const Holder& sum) { return sum.owner == owner; });
     if (found == end) {
       if (count_ == kOwners) {
         others_ += Pages(pages);
@@ -403,7 +398,7 @@ std::size_t PageAllocator::holders(std::span<Holder> largest) const {
   return sums.largest(largest);
 }
 
-// Audit --------------------------------------------------------------------------------------------------
+// Audit -------------------------------------------------------------------------------------------
 
 struct PageAllocator::FreeCensus {
   std::array<std::uint64_t, kMaxOrder + 1> blocks{};

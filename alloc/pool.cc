@@ -29,7 +29,7 @@ PoolConfig complete(PoolConfig config) {
 
 }  // namespace
 
-// Birth and death ----------------------------------------------------------------------------------------
+// Birth and death ---------------------------------------------------------------------------------
 
 Result<std::unique_ptr<Pool>> Pool::create(const PoolConfig& config) {
   const PoolConfig completed = complete(config);
@@ -64,8 +64,8 @@ Status Pool::Impl::open(const PoolConfig& completed) {
     return made_store.error();
   }
   store = std::move(*made_store);
-  auto made_window = Window::create(
-      *store, {.bytes = config.window_bytes, .max_mappings = config.max_mappings});
+  auto made_window =
+      Window::create(*store, {.bytes = config.window_bytes, .max_mappings = config.max_mappings});
   if (!made_window) {
     return made_window.error();
   }
@@ -99,7 +99,7 @@ void* kvmalloc(std::size_t size_bytes, AllocFlags flags, const char* owner) {
 }
 void kvfree(void* address) { default_pool().kvfree(address); }
 
-// Free and lookup ----------------------------------------------------------------------------------------
+// Free and lookup ---------------------------------------------------------------------------------
 
 void Pool::kvfree(void* address) {
   if (address == nullptr) {
@@ -177,7 +177,7 @@ bool Pool::is_contiguous(const void* address) const {
   return aligned && impl_->pages->find(impl_->store->pfn_of(address)).use == FrameUse::kBuffer;
 }
 
-// Purge and trim -----------------------------------------------------------------------------------------
+// Purge and trim ----------------------------------------------------------------------------------
 
 void Pool::purge() { (void)impl_->window->purge(); }
 
@@ -202,7 +202,7 @@ Bytes Pool::trim() {
   return given;
 }
 
-// Reports --------------------------------------------------------------------------------------------------
+// Reports -----------------------------------------------------------------------------------------
 
 PoolStats Pool::stats() const {
   const auto read = [](const std::atomic<std::uint64_t>& counter) {

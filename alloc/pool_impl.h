@@ -58,7 +58,7 @@ struct Pool::Impl : MetadataObject {
   void send_report(const char* headline, const Request& request) const;
 
   PoolConfig config{};
-  std::unique_ptr<FrameStore> store;   // outlives the window, which maps it
+  std::unique_ptr<FrameStore> store;  // outlives the window, which maps it
   std::unique_ptr<Window> window;
   std::unique_ptr<PageAllocator> pages;
 

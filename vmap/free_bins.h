@@ -1,7 +1,7 @@
 // Free runs of the window by size: two-level bins with bitmaps, so that a fit is found in O(1).
 //
-// Bins hold the index of their first run; the runs themselves are linked through the table's entries.
-// Under 8 pages each size has its bin; above, every doubling has eight.
+// Bins hold the index of their first run; the runs themselves are linked through the table's
+// entries. Under 8 pages each size has its bin; above, every doubling has eight.
 // Source: M. Masmano et al., "TLSF: a new dynamic memory allocator for real-time systems" (2004).
 #pragma once
 
@@ -53,8 +53,8 @@ class FreeBins {
     levels_ = subs_[bin.level] != 0 ? levels_ | level_bit : levels_ & ~level_bit;
   }
 
-  // First run of the lowest bin whose runs all have at least `pages`; kNoIndex if there is none. The
-  // bin of `pages` itself may hold a fit too, among runs that are too small.
+  // First run of the lowest bin whose runs all have at least `pages`; kNoIndex if there is none.
+  // The bin of `pages` itself may hold a fit too, among runs that are too small.
   [[nodiscard]] std::uint32_t find(std::uint32_t pages) const {
     const unsigned width = static_cast<unsigned>(std::bit_width(pages));
     const std::uint32_t step = width > kSubBits ? std::uint32_t{1} << (width - 1 - kSubBits) : 1;

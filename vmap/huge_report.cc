@@ -1,7 +1,7 @@
 // What huge pages the direct map really got: the kernel's own account of it.
 //
-// The advice says nothing about what was given (it is accepted with huge shared memory switched off),
-// so the mapping's entry in /proc/self/smaps is read.
+// The advice says nothing about what was given (it is accepted with huge shared memory switched
+// off), so the mapping's entry in /proc/self/smaps is read.
 #include <fcntl.h>
 
 #include <array>
@@ -38,8 +38,8 @@ struct SmapsSum {
 std::size_t feed_lines(char* text, std::size_t length, SmapsSum& sum) {
   char* line = text;
   char* const end = text + length;
-  while (char* newline = static_cast<char*>(
-             std::memchr(line, '\n', static_cast<std::size_t>(end - line)))) {
+  while (char* newline =
+             static_cast<char*>(std::memchr(line, '\n', static_cast<std::size_t>(end - line)))) {
     *newline = '\0';
     sum.take(line);
     line = newline + 1;

@@ -10,8 +10,8 @@
 namespace keel {
 namespace {
 
-// A free gap up to this size is mapped over along with the lazy areas on both sides, to save a call.
-// Larger ones stay in the bins, so that a map() meanwhile finds them.
+// A free gap up to this size is mapped over along with the lazy areas on both sides, to save a
+// call. Larger ones stay in the bins, so that a map() meanwhile finds them.
 constexpr std::uint32_t kMaxGapPages = 256;
 
 }  // namespace
@@ -38,7 +38,7 @@ Status RangeTable::open(std::uint32_t pages) {
   return {};
 }
 
-// Free runs ------------------------------------------------------------------------------------------
+// Free runs ---------------------------------------------------------------------------------------
 
 void RangeTable::insert_run(PageIndex first, std::uint32_t pages) {
   const FreeBins::Bin bin = FreeBins::bin_of(pages);
@@ -98,7 +98,7 @@ std::uint32_t RangeTable::find_run(std::uint32_t pages) const {
   return run;
 }
 
-// Areas ----------------------------------------------------------------------------------------------
+// Areas -------------------------------------------------------------------------------------------
 
 std::optional<PageIndex> RangeTable::begin_area(std::uint32_t pages, std::uint32_t mappings,
                                                 const char* owner, bool guard) {
@@ -180,7 +180,7 @@ void RangeTable::remove_lazy(PageIndex area) {
   --lazy_areas_;
 }
 
-// Neighbours -----------------------------------------------------------------------------------------
+// Neighbours --------------------------------------------------------------------------------------
 
 std::optional<PageIndex> RangeTable::area_containing(PageIndex page) const {
   const RangeEntry& entry = table_[page];
@@ -236,7 +236,7 @@ std::optional<PageIndex> RangeTable::lazy_above(PageIndex end) const {
   return std::nullopt;
 }
 
-// Purge ----------------------------------------------------------------------------------------------
+// Purge -------------------------------------------------------------------------------------------
 
 void RangeTable::claim_one(PageIndex range, PurgeSlice& slice) {
   RangeEntry& head = table_[range];
@@ -314,7 +314,7 @@ void RangeTable::abandon_purge(const PurgeSlice& slice) {
   }
 }
 
-// Audit ----------------------------------------------------------------------------------------------
+// Audit -------------------------------------------------------------------------------------------
 
 struct RangeTable::Census {
   std::uint32_t free_pages = 0;

@@ -1,10 +1,11 @@
 // RangeTable: who owns each page of the window. One small entry a page, no other memory.
 //
-// The first entry of a range says all about it; a free run's last entry repeats its length (boundary
-// tag), so that neighbours are found and joined in O(1). An area's other entries lead back to its first.
+// The first entry of a range says all about it; a free run's last entry repeats its length
+// (boundary tag), so that neighbours are found and joined in O(1). An area's other entries lead
+// back to its first.
 //
-// I1 Every page lies in exactly one range: a free run, an area, or a free run that a purge has taken
-//    along (kFreeBusy).
+// I1 Every page lies in exactly one range: a free run, an area, or a free run that a purge has
+//    taken along (kFreeBusy).
 // I2 No two neighbouring ranges are both free runs in the bins.
 // I3 Tags of free ends and of areas stand only where such a range begins or ends. kInterior may be
 //    stale: it is believed only if the first entry that it leads to is an area that covers it.
@@ -43,13 +44,13 @@ enum class RangeState : std::uint8_t {
 }
 
 struct RangeEntry {
-  std::uint32_t tag;    // state in the low four bits, pages above
+  std::uint32_t tag;  // state in the low four bits, pages above
   // Area: kernel mappings it may cost. Free: pages of the last area that began here, 0 if none.
   // The top bit says that the area has, or had, a guard page.
   std::uint32_t count;
-  const char* owner;    // of the area, or of the last one
-  std::uint32_t prev;   // free: in its bin; lazy: in the lazy list; live: low half of the cookie
-  std::uint32_t next;   // likewise; high half
+  const char* owner;   // of the area, or of the last one
+  std::uint32_t prev;  // free: in its bin; lazy: in the lazy list; live: low half of the cookie
+  std::uint32_t next;  // likewise; high half
 
   static constexpr std::uint32_t kGuardBit = std::uint32_t{1} << 31;
 
@@ -94,8 +95,8 @@ class RangeTable {
   // kLive or kMapping -> kLazy, last in the lazy list.
   void set_lazy(PageIndex area);
 
-  // Takes the oldest lazy area and the lazy ones beside it, over small free gaps too, while the whole
-  // stays within `max_pages` (one area may be larger). None if nothing is lazy.
+  // Takes the oldest lazy area and the lazy ones beside it, over small free gaps too, while the
+  // whole stays within `max_pages` (one area may be larger). None if nothing is lazy.
   [[nodiscard]] std::optional<PurgeSlice> claim_lazy(std::uint32_t max_pages);
   // The slice's aliases are gone: its pages are free.
   void finish_purge(const PurgeSlice& slice);
@@ -110,7 +111,8 @@ class RangeTable {
   [[nodiscard]] std::uint32_t free_pages() const { return free_pages_; }
   [[nodiscard]] std::uint32_t lazy_pages() const { return lazy_pages_; }
   [[nodiscard]] std::uint32_t lazy_areas() const { return lazy_areas_; }
-  // Kernel mappings that the window costs at most: those of the areas, and the gap before the first.
+  // Kernel mappings that the window costs at most: those of the areas, and the gap before the
+  // first.
   [[nodiscard]] std::uint64_t mappings() const { return mappings_; }
 
   void audit() const;

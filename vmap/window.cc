@@ -83,8 +83,7 @@ struct Window::Impl : MetadataObject {
   [[nodiscard]] std::optional<PageIndex> live_area_at(const void* address) const
       KEEL_REQUIRES(lock);
   [[nodiscard]] VmapArea describe(PageIndex area) const KEEL_REQUIRES(lock);
-  [[nodiscard]] BugReport diagnose(const void* address, const char* call) const
-      KEEL_REQUIRES(lock);
+  [[nodiscard]] BugReport diagnose(const void* address, const char* call) const KEEL_REQUIRES(lock);
 
   const FrameStore& store;
   const std::size_t bytes;
@@ -101,13 +100,12 @@ struct Window::Impl : MetadataObject {
   WindowStats counters KEEL_GUARDED_BY(lock);
 };
 
-// Birth and death -------------------------------------------------------------------------------------
+// Birth and death ---------------------------------------------------------------------------------
 
 Result<std::unique_ptr<Window>> Window::create(const FrameStore& store,
                                                const WindowConfig& config) {
   const std::uint64_t pages = config.bytes >> kPageShift;
-  if (config.bytes < kMinWindowBytes || config.bytes % kPageBytes != 0 ||
-      pages > kMaxWindowPages) {
+  if (config.bytes < kMinWindowBytes || config.bytes % kPageBytes != 0 || pages > kMaxWindowPages) {
     return Error{Errc::kInvalidArgument, 0, "window of bytes", config.bytes};
   }
   std::unique_ptr<Impl> impl(new (std::nothrow) Impl(store, config));
@@ -145,7 +143,7 @@ Window::Impl::~Impl() {
   }
 }
 
-// Map --------------------------------------------------------------------------------------------------
+// Map ---------------------------------------------------------------------------------------------
 
 Result<void*> Window::map(std::span<const Pfn> frames, const MapOptions& options) {
   PfnSource source(frames);
@@ -221,8 +219,8 @@ Result<PageIndex> Window::Impl::reserve(const Shape& shape, const MapOptions& op
   }
   std::optional<PageIndex> area;
   if (pages <= table.pages()) {
-    area = table.begin_area(static_cast<std::uint32_t>(pages),
-                            static_cast<std::uint32_t>(mappings), options.owner, options.guard);
+    area = table.begin_area(static_cast<std::uint32_t>(pages), static_cast<std::uint32_t>(mappings),
+                            options.owner, options.guard);
   }
   if (!area) {
     return Error{Errc::kNoAddressSpace, 0, "no room in the window for pages", pages};
@@ -254,8 +252,8 @@ Status Window::Impl::install(JoinedSource& frames, PageIndex area, std::uint64_t
   return {};
 }
 
-// Covers the run whose mmap failed too: kernels before 6.12 may have unmapped its place by then, and
-// a hole must not stay.
+// Covers the run whose mmap failed too: kernels before 6.12 may have unmapped its place by then,
+// and a hole must not stay.
 void Window::Impl::undo(PageIndex area, std::uint64_t pages) {
   const int error = map_nothing(area, pages);
   MutexLock guard(lock);
@@ -268,11 +266,11 @@ void Window::Impl::undo(PageIndex area, std::uint64_t pages) {
 
 int Window::Impl::map_nothing(PageIndex first, std::uint64_t pages) const {
   void* mapped = nullptr;
-  return os().mmap(address_of(first), pages << kPageShift, PROT_NONE, kReserveFlags | MAP_FIXED,
-                   -1, 0, &mapped);
+  return os().mmap(address_of(first), pages << kPageShift, PROT_NONE, kReserveFlags | MAP_FIXED, -1,
+                   0, &mapped);
 }
 
-// Unmap ------------------------------------------------------------------------------------------------
+// Unmap -------------------------------------------------------------------------------------------
 
 bool Window::unmap(const void* address, VmapArea* out, const char* call) {
   {
@@ -355,7 +353,7 @@ BugReport Window::Impl::diagnose(const void* address, const char* call) const {
   return report;
 }
 
-// Purge ------------------------------------------------------------------------------------------------
+// Purge -------------------------------------------------------------------------------------------
 
 Status Window::purge() { return impl_->purge(); }
 
@@ -426,7 +424,7 @@ std::uint64_t Window::Impl::purged_so_far() {
   return counters.purged_pages;
 }
 
-// Reports ------------------------------------------------------------------------------------------------
+// Reports -----------------------------------------------------------------------------------------
 
 WindowStats Window::stats() const {
   MutexLock guard(impl_->lock);

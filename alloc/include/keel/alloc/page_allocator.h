@@ -1,17 +1,17 @@
 // PageAllocator: buddy free lists over the frames of a store. Knows numbers, never memory.
 //
-// I1 Free frames form blocks of 2^order frames, aligned to their size, orders 0 to 10; two free buddies
-//    are always one block.
+// I1 Free frames form blocks of 2^order frames, aligned to their size, orders 0 to 10; two free
+//    buddies are always one block.
 // I2 Exact size: of a block, what a request does not need goes back at once, so a request holds as
 //    many frames as it has pages and no more.
-// I3 Only the first frame of a block or run says what it is; a frame inside says kBody (or kAbsent, if
-//    its chunk is not populated). So allocate and free cost no walk over the frames.
+// I3 Only the first frame of a block or run says what it is; a frame inside says kBody (or kAbsent,
+//    if its chunk is not populated). So allocate and free cost no walk over the frames.
 // I4 A run of n frames begins at a multiple of n rounded up to a power of two. So the run that an
 //    interior frame lies in is found by looking at 11 frames.
-// I5 No memory of its own beyond the frames' records, one flat array reserved once. gather() links the
-//    runs that it found through it.
-// Locks: kPageAllocator over the lists and records. The records of a gathered chain are written under
-//    it and read by the chain's owner without it.
+// I5 No memory of its own beyond the frames' records, one flat array reserved once. gather() links
+//    the runs that it found through it.
+// Locks: kPageAllocator over the lists and records. The records of a gathered chain are written
+//    under it and read by the chain's owner without it.
 #pragma once
 
 #include <array>
@@ -33,7 +33,7 @@ inline constexpr unsigned kMaxOrder = 10;
 inline constexpr Pages kMaxContiguous{std::uint64_t{1} << kMaxOrder};  // 4 MiB
 
 enum class FrameUse : std::uint8_t {
-  kAbsent,     // not populated
+  kAbsent,  // not populated
   kFree,
   kBuffer,     // first frame of a contiguous run
   kScattered,  // first frame of a run of a gathered chain
@@ -43,7 +43,7 @@ enum class FrameUse : std::uint8_t {
 // What a frame is part of.
 struct FrameInfo {
   FrameUse use = FrameUse::kAbsent;
-  FrameRun run{};          // the run that it lies in; of a free frame the last buffer that began at it
+  FrameRun run{};  // the run that it lies in; of a free frame the last buffer that began at it
   const char* owner = "";  // of that run
   bool scattered = false;  // the run belongs to a gathered chain
 };
@@ -78,8 +78,8 @@ class PageAllocator : public MetadataObject {
   // Takes an aligned chunk of a power of two of frames out, if all of it is free.
   [[nodiscard]] bool remove(FrameRun chunk) KEEL_EXCLUDES(lock_);
 
-  // A contiguous run of exactly `pages`, from the smallest block that holds it: broken blocks are used
-  // up before whole ones. Fails fast. Threads: any; makes no system call.
+  // A contiguous run of exactly `pages`, from the smallest block that holds it: broken blocks are
+  // used up before whole ones. Fails fast. Threads: any; makes no system call.
   // Errors: nullopt if no free block is large enough, or `pages` is 0 or above kMaxContiguous.
   // Source: __alloc_pages, alloc_pages_exact (Linux mm/page_alloc.c).
   [[nodiscard]] std::optional<Pfn> allocate(Pages pages, const char* owner) KEEL_EXCLUDES(lock_);
@@ -88,8 +88,8 @@ class PageAllocator : public MetadataObject {
   // first frame of the chain. Threads: as allocate(). Errors: nullopt if fewer frames are free.
   [[nodiscard]] std::optional<Pfn> gather(Pages pages, const char* owner) KEEL_EXCLUDES(lock_);
 
-  // Frees the run that begins at `frame` if it is one of allocate()'s, and says what was found there:
-  // the run was freed if and only if `use` is kBuffer and `run.first` is `frame`.
+  // Frees the run that begins at `frame` if it is one of allocate()'s, and says what was found
+  // there: the run was freed if and only if `use` is kBuffer and `run.first` is `frame`.
   FrameInfo free(Pfn frame) KEEL_EXCLUDES(lock_);
 
   // Frees a chain of gather().
@@ -117,13 +117,13 @@ class PageAllocator : public MetadataObject {
 
   struct Frame {
     FrameUse use;
-    std::uint8_t order;   // kFree
+    std::uint8_t order;  // kFree
     std::uint16_t unused;
     // kBuffer, kScattered: length of the run. Else: of the last buffer that began here, 0 if none.
     std::uint32_t pages;
-    Index prev;           // kFree: in the list of its order
-    Index next;           // likewise; kScattered: next run of the chain
-    const char* owner;    // of the run, or of the last buffer
+    Index prev;         // kFree: in the list of its order
+    Index next;         // likewise; kScattered: next run of the chain
+    const char* owner;  // of the run, or of the last buffer
   };
   static_assert(sizeof(Frame) == 24);
 

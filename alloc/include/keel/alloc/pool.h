@@ -1,12 +1,14 @@
 // Pool: a frame store, its window and its page allocator, and kvmalloc over them.
 //
-// kvmalloc(size) takes a contiguous run from the page allocator's free lists and fails fast there; then
-// it gathers scattered frames and maps them in the window (vmalloc). Free finds the tier from the
-// address alone. A process usually has one pool, default_pool().
+// kvmalloc(size) takes a contiguous run from the page allocator's free lists and fails fast there;
+// then it gathers scattered frames and maps them in the window (vmalloc). Free finds the tier from
+// the address alone. A process usually has one pool, default_pool().
 //
 // I1 Populated memory never passes the capacity. Every populated frame is free or some caller's.
-// I2 A failed allocation changes nothing but that chunks which it had populated stay, as free memory.
-// I3 Allocate and free make no memory of their own: they link and record in arrays set aside before.
+// I2 A failed allocation changes nothing but that chunks which it had populated stay, as free
+//    memory.
+// I3 Allocate and free make no memory of their own: they link and record in arrays set aside
+//    before.
 // Locks: kPool, held while the store grows or shrinks, so that many callers who find the free lists
 //    empty populate one chunk and not one each. The rest has the locks of the parts below.
 #pragma once
@@ -55,7 +57,8 @@ struct PoolStats {
 class Pool : public MetadataObject {
  public:
   // Reserves address space and populates `initial_bytes`. The capacity is rounded down to chunks.
-  // Errors: kInvalidArgument (also less than 64 KiB of capacity), kNoMemory, kNoAddressSpace, kSystem.
+  // Errors: kInvalidArgument (also less than 64 KiB of capacity), kNoMemory, kNoAddressSpace,
+  // kSystem.
   [[nodiscard]] static Result<std::unique_ptr<Pool>> create(const PoolConfig& config);
   // Every buffer is gone with it, freed or not.
   ~Pool();
@@ -65,13 +68,14 @@ class Pool : public MetadataObject {
   // Memory of at least `size_bytes`, page-aligned.
   // Units: bytes; held in whole pages. Owner: the caller, until kvfree(). Threads: any; may block
   // unless kNoWait. `owner` (static storage) is the tag that reports and dumps show.
-  // Errors: nullptr for size 0, above the limit (kvmalloc_max_bytes, or what capacity or window could
-  // never hold), or when there is none (never with kNoFail).
+  // Errors: nullptr for size 0, above the limit (kvmalloc_max_bytes, or what capacity or window
+  // could never hold), or when there is none (never with kNoFail).
   // Source: kvmalloc_node, xlog_kvmalloc (Linux).
   [[nodiscard]] void* kvmalloc(std::size_t size_bytes, AllocFlags flags = AllocFlags::kKernel,
                                const char* owner = "");
 
-  // Gives back what kvmalloc() gave; nullptr is allowed. Threads: any. Never fails, never allocates.
+  // Gives back what kvmalloc() gave; nullptr is allowed. Threads: any. Never fails, never
+  // allocates.
   // Errors: a wrong address is a reported bug and changes nothing.
   void kvfree(void* address);
 
@@ -84,11 +88,13 @@ class Pool : public MetadataObject {
   // Threads: any; the parts are read one after the other.
   [[nodiscard]] PoolStats stats() const;
 
-  // Removes all lazy aliases now; what the kernel refuses to remove stays lazy. Threads: any; blocks.
+  // Removes all lazy aliases now; what the kernel refuses to remove stays lazy. Threads: any;
+  // blocks.
   void purge();
 
-  // Gives unused chunks back to the system; returns the bytes given back. Purges once first, since an
-  // alias must not outlive its chunk. Threads: any; blocks; an allocation that needs growth waits.
+  // Gives unused chunks back to the system; returns the bytes given back. Purges once first, since
+  // an alias must not outlive its chunk. Threads: any; blocks; an allocation that needs growth
+  // waits.
   Bytes trim();
 
   // Walks every structure and aborts on a broken invariant. Threads: needs a quiet pool.
@@ -104,8 +110,8 @@ class Pool : public MetadataObject {
 [[nodiscard]] Pool& default_pool();
 
 // A line for a person: an allocation that failed, or that has waited for a second. `line` is valid
-// during the call only and has no final newline. May be called from any thread that allocates, without
-// keel's locks held; it may free, and must not allocate from the pool.
+// during the call only and has no final newline. May be called from any thread that allocates,
+// without keel's locks held; it may free, and must not allocate from the pool.
 using MessageHook = void (*)(const char* line);
 
 // Replaces the hook (default: to stderr); nullptr gives the default back. Returns the one before.

@@ -1,12 +1,12 @@
 // FrameStore: the pool's memory, one memfd mapped once (the direct map), grown in chunks.
 //
-// I1 A frame is used only while its chunk is populated: the kernel has its page, in the direct map's
-//    page table, so that nobody takes a page fault on pool memory.
+// I1 A frame is used only while its chunk is populated: the kernel has its page, in the direct
+//    map's page table, so that nobody takes a page fault on pool memory.
 // I2 The direct map is never forked (MADV_DONTFORK): it is shared memory, and a child that wrote to
 //    it would write to its parent's buffers.
 // I3 A chunk is populated or not, never in part; a growth that fails changes nothing.
-// Locks: kFrameStore, over the chunk map; growing and trimming make their system calls under it, one
-//    at a time, and nothing on an allocation path that has free frames ever takes it.
+// Locks: kFrameStore, over the chunk map; growing and trimming make their system calls under it,
+//    one at a time, and nothing on an allocation path that has free frames ever takes it.
 #pragma once
 
 #include <cstddef>
@@ -22,10 +22,10 @@
 namespace keel {
 
 struct FrameStoreConfig {
-  std::size_t capacity_bytes = 0;        // a multiple of chunk_bytes
-  std::size_t chunk_bytes = 4U << 20;    // a power of two, at least a page
-  bool lock_memory = false;              // mlock each chunk when it is populated
-  bool dump_memory = false;              // the direct map goes into core dumps
+  std::size_t capacity_bytes = 0;      // a multiple of chunk_bytes
+  std::size_t chunk_bytes = 4U << 20;  // a power of two, at least a page
+  bool lock_memory = false;            // mlock each chunk when it is populated
+  bool dump_memory = false;            // the direct map goes into core dumps
 };
 
 class FrameStore : public MetadataObject {
@@ -44,7 +44,9 @@ class FrameStore : public MetadataObject {
   [[nodiscard]] Pages populated() const KEEL_EXCLUDES(lock_);
 
   // Addresses of the direct map. pfn_of() rounds down to the page and needs contains().
-  [[nodiscard]] std::byte* address_of(Pfn frame) const { return base_ + (frame.value() << kPageShift); }
+  [[nodiscard]] std::byte* address_of(Pfn frame) const {
+    return base_ + (frame.value() << kPageShift);
+  }
   [[nodiscard]] bool contains(const void* address) const;
   [[nodiscard]] Pfn pfn_of(const void* address) const;
 

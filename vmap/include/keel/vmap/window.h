@@ -1,13 +1,15 @@
 // Window: one reserved range of addresses in which any list of frames becomes contiguous (vmap).
 //
-// I1 The reservation lives until the destructor. Taking aliases away maps PROT_NONE over them and never
-//    unmaps: another thread's mmap could take a hole, and the next MAP_FIXED would overwrite it.
-// I2 Every page of the window belongs to one free run or one area. Both are kept in a flat table over
-//    the window (range_table.h), so unmap() and purge() allocate nothing and cannot fail for memory.
-// I3 A lazily unmapped area keeps its addresses until a purge has removed its aliases. A purge that the
-//    kernel refuses leaves it lazy.
-// I4 Aliases are never forked and never dumped: a child must not write to its parent's frames, and a
-//    core dump has them already through the direct map if it is to have them at all.
+// I1 The reservation lives until the destructor. Taking aliases away maps PROT_NONE over them and
+//    never unmaps: another thread's mmap could take a hole, and the next MAP_FIXED would overwrite
+//    it.
+// I2 Every page of the window belongs to one free run or one area. Both are kept in a flat table
+//    over the window (range_table.h), so unmap() and purge() allocate nothing and cannot fail for
+//    memory.
+// I3 A lazily unmapped area keeps its addresses until a purge has removed its aliases. A purge that
+//    the kernel refuses leaves it lazy.
+// I4 Aliases are never forked and never dumped: a child must not write to its parent's frames, and
+//    a core dump has them already through the direct map if it is to have them at all.
 // I5 `mappings` is at least what the kernel counts for the window, and at most the budget.
 // Locks: kPurge makes purges one at a time and is held over their system calls; kWindow guards the
 //    table and is held over none. map() waits for kPurge only when it must purge itself.
@@ -42,21 +44,21 @@ struct MapOptions {
 
 struct VmapArea {
   std::byte* start = nullptr;
-  Pages pages{};             // without the guard page
+  Pages pages{};  // without the guard page
   const char* owner = "";
   std::uint64_t cookie = 0;
 };
 
 struct WindowStats {
   std::uint64_t maps = 0;
-  std::uint64_t map_retries = 0;   // purges that map() had to make before it could go on
-  std::uint64_t purges = 0;        // that removed something
+  std::uint64_t map_retries = 0;  // purges that map() had to make before it could go on
+  std::uint64_t purges = 0;       // that removed something
   std::uint64_t purged_pages = 0;
-  std::uint64_t purge_calls = 0;   // system calls
+  std::uint64_t purge_calls = 0;  // system calls
   std::uint64_t purge_failures = 0;
   std::uint64_t mappings = 0;
   std::uint64_t max_mappings = 0;
-  Pages live{};                    // guard pages included, here and below
+  Pages live{};  // guard pages included, here and below
   Pages lazy{};
   Pages free{};
 };
@@ -74,8 +76,8 @@ class Window : public MetadataObject {
 
   // Makes the frames contiguous, readable and writable, in list order, already in the page tables.
   // Purges and tries again by itself when there are no addresses, no budget or no kernel memory.
-  // Units: frames of the store that are populated and stay so. Owner: the caller, until unmap(); the
-  // frames stay the caller's throughout. Threads: any; blocks.
+  // Units: frames of the store that are populated and stay so. Owner: the caller, until unmap();
+  // the frames stay the caller's throughout. Threads: any; blocks.
   // Errors: kInvalidArgument (empty list, a frame beyond the store), kNoAddressSpace, kNoMappings,
   // kNoMemory, kSystem; nothing has changed then.
   // Source: vm_map_ram, _vm_unmap_aliases (Linux mm/vmalloc.c).

@@ -1,0 +1,224 @@
+#include "keel/alloc/page_allocator.h"
+
+#include <doctest/doctest.h>
+
+#include <vector>
+
+#include "support/fault_os.h"
+
+using namespace keel;
+using keel_test::FaultOs;
+
+namespace {
+
+std::unique_ptr<PageAllocator> make(std::uint64_t frames, std::uint64_t present) {
+  auto made = PageAllocator::create(Pages(frames));
+  REQUIRE(made.ok());
+  if (present != 0) {
+    REQUIRE((*made)->prepare({Pfn(0), Pages(present)}).ok());
+    (*made)->add({Pfn(0), Pages(present)});
+  }
+  return std::move(*made);
+}
+
+std::vector<FrameRun> runs_of(const PageAllocator& allocator, Pfn chain) {
+  ChainSource source(allocator, chain);
+  std::vector<FrameRun> runs;
+  FrameRun run;
+  while (source.next(run)) {
+    runs.push_back(run);
+  }
+  return runs;
+}
+
+}  // namespace
+
+TEST_CASE("frames that are added become the largest blocks they can be") {
+  const auto pages = make(2048, 1024 + 512 + 3);
+  const auto blocks = pages->buddyinfo();
+  CHECK(blocks[10] == 1);
+  CHECK(blocks[9] == 1);
+  CHECK(blocks[1] == 1);
+  CHECK(blocks[0] == 1);
+  CHECK(pages->counts().free == Pages(1539));
+  CHECK(pages->counts().present == Pages(1539));
+  pages->audit();
+}
+
+TEST_CASE("a request holds exactly its pages, the rest of the block is free at once") {
+  const auto pages = make(1024, 1024);
+  const auto run = pages->allocate(Pages(5), "five");
+  REQUIRE(run);
+  CHECK(pages->counts().free == Pages(1019));
+  const FrameInfo info = pages->find(*run);
+  CHECK(info.use == FrameUse::kBuffer);
+  CHECK(info.run == FrameRun{*run, Pages(5)});
+  CHECK(info.owner == doctest::String("five"));
+  CHECK(pages->find(*run + Pages(4)).use == FrameUse::kBody);
+  CHECK(pages->find(*run + Pages(5)).use == FrameUse::kFree);
+  pages->audit();
+  CHECK(pages->free(*run).use == FrameUse::kBuffer);
+  CHECK(pages->buddyinfo()[10] == 1);  // all joined again
+  pages->audit();
+}
+
+TEST_CASE("small requests use up broken blocks before whole ones are broken") {
+  const auto pages = make(4096, 4096);
+  std::vector<Pfn> single;
+  for (int i = 0; i < 1024; ++i) {
+    single.push_back(*pages->allocate(Pages(1), ""));
+  }
+  CHECK(pages->buddyinfo()[10] == 3);  // 1,024 single frames broke one block of four
+  for (std::size_t i = 0; i < single.size(); i += 2) {
+    pages->free(single[i]);
+  }
+  const Pfn two = *pages->allocate(Pages(2), "");  // none of the holes fits: a second block breaks
+  CHECK(pages->buddyinfo()[10] == 2);
+  for (int i = 0; i < 512; ++i) {
+    REQUIRE(pages->allocate(Pages(1), ""));
+  }
+  CHECK(pages->buddyinfo()[10] == 2);
+  pages->free(two);
+  pages->audit();
+}
+
+TEST_CASE("a request that no block holds fails at once and changes nothing") {
+  const auto pages = make(1024, 1024);
+  std::vector<Pfn> frames;
+  while (const auto frame = pages->allocate(Pages(1), "")) {
+    frames.push_back(*frame);
+  }
+  CHECK(frames.size() == 1024);
+  for (std::uint64_t i = 0; i < 1024; i += 2) {
+    pages->free(Pfn(i));
+  }
+  CHECK(pages->counts().free == Pages(512));
+  CHECK(!pages->allocate(Pages(2), ""));
+  CHECK(!pages->allocate(Pages(0), ""));
+  CHECK(!pages->allocate(Pages(1025), ""));
+  CHECK(!pages->gather(Pages(513), ""));
+  CHECK(!pages->gather(Pages(0), ""));
+  CHECK(pages->counts().free == Pages(512));
+  pages->audit();
+}
+
+TEST_CASE("gather takes the largest runs first, and only what it needs") {
+  const auto pages = make(3 * 1024, 3 * 1024);
+  const Pfn hole = *pages->allocate(Pages(1), "");
+  const auto chain = pages->gather(Pages(2 * 1024 + 600), "chain");
+  REQUIRE(chain);
+  const auto runs = runs_of(*pages, *chain);
+  REQUIRE(runs.size() == 4);
+  CHECK(runs[0].count == Pages(1024));
+  CHECK(runs[1].count == Pages(1024));
+  CHECK(runs[2].count == Pages(512));
+  CHECK(runs[3].count == Pages(88));
+  CHECK(pages->counts().free == Pages(1024 - 1 - 600));
+  CHECK(pages->find(runs[2].first).use == FrameUse::kScattered);
+  CHECK(pages->find(runs[2].first + Pages(1)).scattered);
+  pages->audit();
+  pages->free_chain(*chain);
+  pages->free(hole);
+  CHECK(pages->buddyinfo()[10] == 3);
+  pages->audit();
+}
+
+TEST_CASE("gather reaches the last free frame, however scattered") {
+  const auto pages = make(1024, 1024);
+  while (pages->allocate(Pages(1), "")) {
+  }
+  for (std::uint64_t i = 1; i < 1024; i += 2) {
+    pages->free(Pfn(i));
+  }
+  const auto chain = pages->gather(Pages(512), "");
+  REQUIRE(chain);
+  CHECK(runs_of(*pages, *chain).size() == 512);
+  CHECK(pages->counts().free == Pages(0));
+  pages->audit();
+  pages->free_chain(*chain);
+  CHECK(pages->counts().free == Pages(512));
+  pages->audit();
+}
+
+TEST_CASE("a wrong free changes nothing and says what was found") {
+  const auto pages = make(2048, 1024);
+  const Pfn run = *pages->allocate(Pages(5), "five");
+  const Pfn chain = *pages->gather(Pages(3), "chain");
+  CHECK(pages->free(run + Pages(2)).use == FrameUse::kBody);
+  CHECK(pages->free(run + Pages(2)).run == FrameRun{run, Pages(5)});
+  CHECK(pages->free(chain).use == FrameUse::kScattered);
+  CHECK(pages->free(Pfn(1500)).use == FrameUse::kAbsent);
+  const FrameInfo never = pages->free(Pfn(1000));
+  CHECK(never.use == FrameUse::kFree);
+  CHECK(never.run.count == Pages(0));
+  CHECK(pages->counts().free == Pages(1016));
+  pages->audit();
+  pages->free(run);
+  const FrameInfo again = pages->free(run);
+  CHECK(again.use == FrameUse::kFree);
+  CHECK(again.run == FrameRun{run, Pages(5)});
+  CHECK(again.owner == doctest::String("five"));
+  pages->audit();
+}
+
+TEST_CASE("a chunk is removed only when all of it is free, and can come back") {
+  for (const std::uint64_t chunk : {std::uint64_t{16}, std::uint64_t{1024}, std::uint64_t{2048}}) {
+    const auto pages = make(4096, 4096);
+    const FrameRun last{Pfn(4096 - chunk), Pages(chunk)};
+    REQUIRE(pages->remove(last));
+    CHECK(pages->counts().present == Pages(4096 - chunk));
+    CHECK(pages->counts().free == Pages(4096 - chunk));
+    CHECK(!pages->remove(last));
+    pages->audit();
+    const auto all = pages->gather(Pages(4096 - chunk), "");
+    REQUIRE(all);
+    CHECK(!pages->remove({Pfn(0), Pages(chunk)}));
+    pages->free_chain(*all);
+    pages->add(last);
+    CHECK(pages->buddyinfo()[10] == 4);
+    pages->audit();
+  }
+}
+
+TEST_CASE("who holds memory is summed by owner, largest first") {
+  const auto pages = make(4096, 4096);
+  static const char kLarge[] = "large";
+  static const char kSmall[] = "small";
+  (void)pages->allocate(Pages(10), kSmall);
+  (void)pages->allocate(Pages(600), kLarge);
+  (void)pages->allocate(Pages(5), kSmall);
+  (void)pages->gather(Pages(1100), kLarge);
+  std::array<Holder, 4> holders;
+  REQUIRE(pages->holders(holders) == 2);
+  CHECK(holders[0].owner == kLarge);
+  CHECK(holders[0].pages == Pages(1700));
+  CHECK(holders[1].pages == Pages(15));
+  // More owners than the table holds are summed as others.
+  static const std::array<char, 100> tags{};
+  for (const char& tag : tags) {
+    (void)pages->allocate(Pages(1), &tag);
+  }
+  REQUIRE(pages->holders(holders) == 4);
+  CHECK(holders[1].owner == doctest::String("(others)"));
+  CHECK(holders[1].pages == Pages(38));
+}
+
+TEST_CASE("creating it and preparing records survive every failing call") {
+  FaultOs os;
+  ScopedOs scope(os);
+  for (std::uint64_t n = 1;; ++n) {
+    os.fail_nth(n);
+    auto made = PageAllocator::create(Pages(1024));
+    const bool prepared = made.ok() && (*made)->prepare({Pfn(0), Pages(1024)}).ok();
+    if (made.ok()) {
+      (*made)->audit();
+    }
+    made = Error{};
+    CHECK(os.holds_nothing());
+    if (!os.fired()) {
+      CHECK(prepared);
+      break;
+    }
+  }
+  CHECK(PageAllocator::create(Pages(0)).error().code == Errc::kInvalidArgument);
+}

@@ -1,0 +1,144 @@
+// Random kvmalloc and kvfree of all sizes near the cap, with failing system calls, purges and
+// trims: every buffer keeps what was written to it, and live bytes are exact to the page.
+#include <doctest/doctest.h>
+
+#include <cstring>
+#include <vector>
+
+#include "keel/alloc/pool.h"
+#include "support/fault_os.h"
+#include "support/seeded.h"
+
+using namespace keel;
+
+namespace {
+
+constexpr int kSteps = 15'000;
+constexpr int kAuditEvery = 50;  // a whole pool's audit walks some thousand records
+constexpr std::size_t kCapacity = std::size_t{12} << 20;
+
+struct Buffer {
+  unsigned char* at;
+  std::size_t size;
+  unsigned char mark;
+};
+
+class Model {
+ public:
+  Model() {
+    auto made = Pool::create({.capacity_bytes = kCapacity,
+                              .chunk_bytes = std::size_t{1} << 20,
+                              .window_bytes = std::size_t{24} << 20,
+                              .max_mappings = 2'000});
+    REQUIRE(made.ok());
+    pool_ = std::move(*made);
+  }
+
+  void step() {
+    const std::uint64_t act = random_(100);
+    if (act < 52) {
+      allocate();
+    } else if (act < 96) {
+      free_one();
+    } else if (act < 97) {
+      pool_->purge();
+    } else if (act < 98) {
+      pool_->trim();
+    } else {
+      faults_.fail_nth(1 + random_(6));
+      allocate();
+      faults_.disarm();
+    }
+  }
+
+  void audit() {
+    pool_->audit();
+    REQUIRE(pool_->stats().live == Bytes(live_));
+    REQUIRE(pool_->stats().populated <= Bytes(kCapacity));
+  }
+
+  void finish() {
+    while (!buffers_.empty()) {
+      free_one();
+    }
+    audit();
+    pool_->trim();
+    REQUIRE(pool_->stats().populated == Bytes(0));
+    REQUIRE(pool_->stats().mappings == 1);
+    REQUIRE(pool_->stats().vmalloc_allocations > 100);
+    REQUIRE(pool_->stats().contiguous_allocations > 100);
+  }
+
+ private:
+  std::size_t random_size() {
+    switch (random_(20)) {
+      case 0: return 1 + random_(std::size_t{6} << 20);
+      case 1:
+      case 2: return 1 + random_(std::size_t{1} << 20);
+      default: return 1 + random_(std::size_t{80} << 10);
+    }
+  }
+
+  // The first and last byte of each page hold the mark: enough to see a frame given to two owners.
+  template <class Act>
+  static void for_each_marked(const Buffer& buffer, Act act) {
+    for (std::size_t at = 0; at < buffer.size; at += kPageBytes) {
+      act(buffer.at[at]);
+      const std::size_t last = at + kPageBytes - 1;
+      act(buffer.at[last < buffer.size ? last : buffer.size - 1]);
+    }
+  }
+
+  void allocate() {
+    Buffer buffer{nullptr, random_size(), static_cast<unsigned char>(1 + random_(255))};
+    const bool zero = random_.one_in(4);
+    const AllocFlags flags = AllocFlags::kNoWarn |
+                             (zero ? AllocFlags::kZero : AllocFlags::kKernel) |
+                             (random_.one_in(10) ? AllocFlags::kNoWait : AllocFlags::kKernel);
+    buffer.at = static_cast<unsigned char*>(pool_->kvmalloc(buffer.size, flags, "model"));
+    if (buffer.at == nullptr) {
+      return;
+    }
+    for_each_marked(buffer, [&](unsigned char& byte) {
+      if (zero) {
+        REQUIRE((byte == 0 || byte == buffer.mark));
+      }
+      byte = buffer.mark;
+    });
+    live_ += bytes_of(pages_for(buffer.size));
+    REQUIRE(pool_->kvsize(buffer.at) == bytes_of(pages_for(buffer.size)));
+    buffers_.push_back(buffer);
+  }
+
+  void free_one() {
+    if (buffers_.empty()) {
+      return;
+    }
+    std::swap(buffers_[random_(buffers_.size())], buffers_.back());
+    const Buffer buffer = buffers_.back();
+    buffers_.pop_back();
+    for_each_marked(buffer, [&](unsigned char byte) { REQUIRE(byte == buffer.mark); });
+    pool_->kvfree(buffer.at);
+    live_ -= bytes_of(pages_for(buffer.size));
+  }
+
+  keel_test::Seeded random_{"pool model"};
+  keel_test::FaultOs faults_;
+  ScopedOs scope_{faults_};
+  std::unique_ptr<Pool> pool_;
+  std::vector<Buffer> buffers_;
+  std::size_t live_ = 0;
+};
+
+}  // namespace
+
+TEST_CASE("buffers of a pool keep their contents and are counted to the page") {
+  Model model;
+  for (int i = 0; i < kSteps; ++i) {
+    model.step();
+    if (i % kAuditEvery == 0) {
+      model.audit();
+    }
+  }
+  model.finish();
+}

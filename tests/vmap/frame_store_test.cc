@@ -1,0 +1,194 @@
+#include "keel/vmap/frame_store.h"
+
+#include <doctest/doctest.h>
+#include <sys/resource.h>
+
+#include <algorithm>
+#include <cinttypes>
+#include <cstdio>
+#include <fstream>
+#include <string>
+
+#include "support/fault_os.h"
+
+using namespace keel;
+using keel_test::FaultOs;
+using keel_test::OsCall;
+
+namespace {
+
+constexpr std::size_t kChunkBytes = 64U << 10;
+constexpr FrameStoreConfig kConfig{.capacity_bytes = 8 * kChunkBytes, .chunk_bytes = kChunkBytes};
+
+std::unique_ptr<FrameStore> make(const FrameStoreConfig& config = kConfig) {
+  auto store = FrameStore::create(config);
+  REQUIRE(store.ok());
+  return std::move(*store);
+}
+
+// The kernel's flags of the mapping that holds `address`.
+std::string mapping_flags(const void* address) {
+  std::ifstream smaps("/proc/self/smaps");
+  std::string line;
+  bool inside = false;
+  const auto at = reinterpret_cast<std::uintptr_t>(address);
+  while (std::getline(smaps, line)) {
+    std::uintptr_t from = 0;
+    std::uintptr_t to = 0;
+    if (std::sscanf(line.c_str(), "%" SCNxPTR "-%" SCNxPTR " ", &from, &to) == 2) {
+      inside = from <= at && at < to;
+    } else if (inside && line.rfind("VmFlags:", 0) == 0) {
+      return line + " ";
+    }
+  }
+  return {};
+}
+
+bool is_zero(const FrameStore& store, FrameRun run) {
+  const std::byte* from = store.address_of(run.first);
+  return std::all_of(from, from + bytes_of(run.count),
+                     [](std::byte b) { return b == std::byte{}; });
+}
+
+}  // namespace
+
+TEST_CASE("a store grows chunk by chunk to its capacity and says so there") {
+  const auto store = make();
+  CHECK(store->populated() == Pages(0));
+  for (std::uint64_t i = 0; i < 8; ++i) {
+    const auto next = store->next_chunk();
+    REQUIRE(next.ok());
+    const auto chunk = store->grow();
+    REQUIRE(chunk.ok());
+    CHECK(*chunk == *next);
+    CHECK(*chunk == FrameRun{Pfn(i * 16), Pages(16)});
+    CHECK(is_zero(*store, *chunk));
+  }
+  CHECK(store->populated() == store->capacity());
+  CHECK(store->grow().error().code == Errc::kNoMemory);
+  CHECK(store->next_chunk().error().code == Errc::kNoMemory);
+  store->audit();
+}
+
+// The sanitizers' shadow memory has faults of its own, and they turn mlock off.
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+TEST_CASE("nobody takes a page fault on a populated chunk") {
+  const auto store = make({.capacity_bytes = 4U << 20, .chunk_bytes = 4U << 20});
+  const auto chunk = store->grow();
+  REQUIRE(chunk.ok());
+  const auto minor_faults = [] {
+    struct rusage usage {};
+    REQUIRE(::getrusage(RUSAGE_SELF, &usage) == 0);
+    return usage.ru_minflt;
+  };
+  const long before = minor_faults();
+  for (std::uint64_t i = 0; i < chunk->count.value(); ++i) {
+    *static_cast<volatile std::byte*>(store->address_of(Pfn(i))) = std::byte{1};
+  }
+  CHECK(minor_faults() - before < 16);  // of 1024, the test's own
+}
+
+TEST_CASE("memory is locked if asked for") {
+  FrameStoreConfig config = kConfig;
+  config.lock_memory = true;
+  const auto store = make(config);
+  const auto chunk = store->grow();
+  REQUIRE(chunk.ok());
+  CHECK(mapping_flags(store->address_of(chunk->first)).find(" lo ") != std::string::npos);
+  CHECK(store->trim(*chunk).ok());
+  CHECK(store->grow().ok());
+}
+
+#endif
+
+TEST_CASE("a trimmed chunk is gone, the lowest hole grows first, and comes back zeroed") {
+  const auto store = make();
+  const auto first = store->grow();
+  const auto second = store->grow();
+  REQUIRE(second.ok());
+  *store->address_of(first->first) = std::byte{7};
+  CHECK(store->trim(*first).ok());
+  CHECK(store->populated() == Pages(16));
+  CHECK(store->trim(*first).error().code == Errc::kInvalidArgument);
+  CHECK(store->trim({second->first, Pages(8)}).error().code == Errc::kInvalidArgument);
+  CHECK(store->trim({Pfn(1U << 20), Pages(16)}).error().code == Errc::kInvalidArgument);
+  const auto again = store->grow();
+  REQUIRE(again.ok());
+  CHECK(*again == *first);
+  CHECK(is_zero(*store, *again));
+  store->audit();
+}
+
+TEST_CASE("the direct map is not forked, and dumped only if asked for") {
+  const auto quiet = make();
+  CHECK(mapping_flags(quiet->address_of(Pfn(0))).find(" dc ") != std::string::npos);
+  CHECK(mapping_flags(quiet->address_of(Pfn(0))).find(" dd ") != std::string::npos);
+  FrameStoreConfig config = kConfig;
+  config.dump_memory = true;
+  const auto dumped = make(config);
+  CHECK(mapping_flags(dumped->address_of(Pfn(0))).find(" dc ") != std::string::npos);
+  CHECK(mapping_flags(dumped->address_of(Pfn(0))).find(" dd ") == std::string::npos);
+}
+
+TEST_CASE("a config that makes no sense is refused") {
+  for (const FrameStoreConfig& config :
+       {FrameStoreConfig{}, FrameStoreConfig{.capacity_bytes = 100},
+        FrameStoreConfig{.capacity_bytes = 3 * kChunkBytes / 2, .chunk_bytes = kChunkBytes},
+        FrameStoreConfig{.capacity_bytes = 3 * kPageBytes, .chunk_bytes = 3 * kPageBytes},
+        FrameStoreConfig{.capacity_bytes = 1024, .chunk_bytes = 512}}) {
+    CHECK(FrameStore::create(config).error().code == Errc::kInvalidArgument);
+  }
+}
+
+TEST_CASE("refused huge-page advice is no error, and what was got is reported") {
+  FaultOs faults;
+  keel_test::OsCallMask advice = keel_test::mask_of(OsCall::kMadvise);
+  ScopedOs scope(faults);
+  faults.fail_nth(3, advice, EINVAL);  // after DONTFORK and DONTDUMP
+  const auto store = make();
+  CHECK(faults.fired());
+  CHECK(!store->huge_advice_taken());
+  const auto huge = store->huge_bytes();
+  REQUIRE(huge.ok());
+  CHECK(*huge == Bytes(0));
+}
+
+TEST_CASE("creating a store survives every failing call and leaks nothing") {
+  FaultOs faults;
+  ScopedOs scope(faults);
+  for (std::uint64_t n = 1;; ++n) {
+    faults.fail_nth(n);
+    const bool made = FrameStore::create(kConfig).ok();
+    if (!faults.fired()) {
+      break;
+    }
+    // Only the huge-page advice, the last call, may be refused.
+    CHECK((!made || faults.calls(OsCall::kMadvise) != 0));
+    CHECK(faults.holds_nothing());
+  }
+  CHECK(faults.holds_nothing());
+}
+
+TEST_CASE("a growth that fails changes nothing") {
+  FaultOs faults;
+  ScopedOs scope(faults);
+  FrameStoreConfig config = kConfig;
+  config.lock_memory = true;
+  const auto store = make(config);
+  REQUIRE(store->grow().ok());
+  for (std::uint64_t n = 1;; ++n) {
+    faults.fail_from(n);  // the undo fails too
+    const auto grown = store->grow();
+    if (!faults.fired()) {
+      break;
+    }
+    CHECK(grown.error().code == Errc::kNoMemory);
+    CHECK(store->populated() == Pages(16));
+    store->audit();
+  }
+  CHECK(store->populated() == Pages(32));
+  faults.fail_nth(1, keel_test::mask_of(OsCall::kFallocate), EIO);
+  CHECK(!store->trim({Pfn(0), Pages(16)}).ok());
+  CHECK(store->populated() == Pages(32));
+  store->audit();
+}

@@ -1,0 +1,479 @@
+#include "keel/vmap/window.h"
+
+#include <doctest/doctest.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cinttypes>
+#include <condition_variable>
+#include <cstdio>
+#include <cstring>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "keel/vmap/frame_store.h"
+#include "support/bug_recorder.h"
+#include "support/fault_os.h"
+
+using namespace keel;
+using keel_test::BugRecorder;
+using keel_test::FaultOs;
+using keel_test::OsCall;
+
+namespace {
+
+constexpr std::uint64_t kFrames = 256;
+
+// A populated store of 1 MiB whose frames hold their number, and a window on it.
+struct Fixture {
+  explicit Fixture(WindowConfig config = {.bytes = 1U << 20}) {
+    auto made_store =
+        FrameStore::create({.capacity_bytes = kFrames * kPageBytes, .chunk_bytes = 1U << 20});
+    REQUIRE(made_store.ok());
+    store = std::move(*made_store);
+    REQUIRE(store->grow().ok());
+    for (std::uint64_t i = 0; i < kFrames; ++i) {
+      std::memcpy(store->address_of(Pfn(i)), &i, sizeof i);
+    }
+    auto made_window = Window::create(*store, config);
+    REQUIRE(made_window.ok());
+    window = std::move(*made_window);
+  }
+
+  std::byte* map(const std::vector<Pfn>& frames, const MapOptions& options = {}) {
+    auto mapped = window->map(frames, options);
+    REQUIRE(mapped.ok());
+    return static_cast<std::byte*>(*mapped);
+  }
+
+  std::unique_ptr<FrameStore> store;
+  std::unique_ptr<Window> window;
+};
+
+std::vector<Pfn> run_of(std::uint64_t first, std::uint64_t count) {
+  std::vector<Pfn> frames;
+  for (std::uint64_t i = 0; i < count; ++i) {
+    frames.push_back(Pfn(first + i));
+  }
+  return frames;
+}
+
+std::uint64_t number_at(const std::byte* page) {
+  std::uint64_t number = 0;
+  std::memcpy(&number, page, sizeof number);
+  return number;
+}
+
+// True if a read of `address` in a child process ends in SIGSEGV.
+bool faults_in_child(const void* address) {
+  const pid_t child = ::fork();
+  if (child == 0) {
+    ::signal(SIGSEGV, SIG_DFL);
+    const volatile char value = *static_cast<const volatile char*>(address);
+    (void)value;
+    ::_exit(0);
+  }
+  int status = 0;
+  REQUIRE(::waitpid(child, &status, 0) == child);
+  return WIFSIGNALED(status) && WTERMSIG(status) == SIGSEGV;
+}
+
+// What of a window must not change when a call fails.
+struct Snapshot {
+  explicit Snapshot(const Window& window) : stats(window.stats()) {}
+  bool operator==(const Snapshot& other) const {
+    return stats.live == other.stats.live && stats.lazy == other.stats.lazy &&
+           stats.free == other.stats.free && stats.mappings == other.stats.mappings;
+  }
+  WindowStats stats;
+};
+
+}  // namespace
+
+TEST_CASE("any list of frames becomes contiguous, neighbours as one mapping") {
+  FaultOs os;
+  ScopedOs scope(os);
+  Fixture f;
+  const std::uint64_t before = os.calls(OsCall::kMmap);
+  const std::byte* at = f.map({Pfn(7), Pfn(8), Pfn(9), Pfn(3), Pfn(200), Pfn(201)});
+  CHECK(os.calls(OsCall::kMmap) - before == 3);
+  const std::uint64_t expected[] = {7, 8, 9, 3, 200, 201};
+  for (std::size_t i = 0; i < 6; ++i) {
+    CHECK(number_at(at + i * kPageBytes) == expected[i]);
+  }
+  // The same memory, not a copy.
+  *f.store->address_of(Pfn(3)) = std::byte{99};
+  CHECK(at[3 * kPageBytes] == std::byte{99});
+  CHECK(f.window->stats().mappings == 1 + 3 + 1);
+  f.window->audit();
+}
+
+TEST_CASE("a frame may be mapped twice, also in one list") {
+  Fixture f;
+  const std::byte* at = f.map({Pfn(5), Pfn(5), Pfn(4)});
+  CHECK(number_at(at) == 5);
+  CHECK(number_at(at + kPageBytes) == 5);
+  CHECK(number_at(at + 2 * kPageBytes) == 4);
+}
+
+TEST_CASE("unmap makes no system call and the alias lives until a purge") {
+  FaultOs os;
+  ScopedOs scope(os);
+  Fixture f;
+  std::byte* at = f.map(run_of(10, 4), {.owner = "test", .cookie = 0x1234567890ABCDEF});
+  const std::uint64_t before = os.all_calls();
+  VmapArea area;
+  CHECK(f.window->unmap(at, &area));
+  CHECK(os.all_calls() == before);
+  CHECK(area.start == at);
+  CHECK(area.pages == Pages(4));
+  CHECK(area.cookie == 0x1234567890ABCDEF);
+  CHECK(number_at(at) == 10);
+  CHECK(f.window->stats().lazy == Pages(4));
+  CHECK(f.window->purge().ok());
+  CHECK(f.window->stats().lazy == Pages(0));
+  CHECK(f.window->stats().mappings == 1);
+  CHECK(faults_in_child(at));
+  f.window->audit();
+}
+
+TEST_CASE("a purge removes neighbours, also over small gaps, with one call") {
+  FaultOs os;
+  ScopedOs scope(os);
+  Fixture f;
+  std::vector<std::byte*> areas;
+  for (std::uint64_t i = 0; i < 9; ++i) {
+    areas.push_back(f.map(run_of(2 * i, 1)));
+  }
+  REQUIRE(areas[8] == areas[0] + 8 * kPageBytes);
+  f.window->unmap(areas[4]);
+  REQUIRE(f.window->purge().ok());  // leaves a gap
+  for (const std::size_t i : {7U, 1U, 3U, 6U, 2U, 5U}) {
+    f.window->unmap(areas[i]);
+  }
+  const std::uint64_t before = os.calls(OsCall::kMmap);
+  REQUIRE(f.window->purge().ok());
+  CHECK(os.calls(OsCall::kMmap) - before == 1);
+  CHECK(f.window->stats().purged_pages == 7);
+  CHECK(number_at(areas[0]) == 0);
+  CHECK(number_at(areas[8]) == 16);
+  f.window->audit();
+  f.window->unmap(areas[0]);
+  f.window->unmap(areas[8]);
+  REQUIRE(f.window->purge().ok());
+  CHECK(os.calls(OsCall::kMmap) - before == 2);  // the gap of seven pages went along
+  CHECK(f.window->stats().free == Pages(256));
+  f.window->audit();
+}
+
+TEST_CASE("a guard page stands behind an area that asks for one, and none by default") {
+  Fixture f;
+  const std::byte* plain = f.map({Pfn(1)});
+  const std::byte* guarded = f.map({Pfn(2)}, {.guard = true});
+  const std::byte* after = f.map({Pfn(3)});
+  CHECK(guarded == plain + kPageBytes);
+  CHECK(after == guarded + 2 * kPageBytes);
+  CHECK(f.window->find(guarded)->pages == Pages(1));
+  CHECK(faults_in_child(guarded + kPageBytes));
+}
+
+TEST_CASE("a forked child has neither the direct map nor an alias") {
+  Fixture f;
+  const std::byte* at = f.map({Pfn(1)});
+  CHECK(number_at(at) == 1);
+  CHECK(faults_in_child(at));
+  CHECK(faults_in_child(f.store->address_of(Pfn(1))));
+}
+
+TEST_CASE("a window of 1 MiB is filled to its last page, emptied, and filled again") {
+  Fixture f;
+  for (int round = 0; round < 3; ++round) {
+    std::vector<std::byte*> areas;
+    for (std::uint64_t i = 0; i < kFrames; ++i) {
+      areas.push_back(f.map({Pfn(i)}));
+    }
+    CHECK(f.window->stats().free == Pages(0));
+    CHECK(f.window->map(run_of(0, 1)).error().code == Errc::kNoAddressSpace);
+    f.window->audit();
+    for (std::byte* area : areas) {
+      CHECK(f.window->unmap(area));
+    }
+    // Nothing is free: the next round's first map() purges by itself.
+  }
+  CHECK(f.window->stats().map_retries == 2);
+  std::byte* whole = f.map(run_of(0, kFrames));
+  CHECK(f.window->unmap(whole));
+  f.window->audit();
+}
+
+TEST_CASE("a run that fits exactly is found although its bin holds smaller ones") {
+  Fixture f;
+  std::byte* a = f.map(run_of(0, 100));
+  f.map({Pfn(0)});
+  f.map(run_of(0, 155));
+  f.window->unmap(a);
+  REQUIRE(f.window->purge().ok());
+  CHECK(f.window->map(run_of(0, 101)).error().code == Errc::kNoAddressSpace);
+  CHECK(f.map(run_of(0, 100)) == a);
+}
+
+TEST_CASE("a list without frames, a frame beyond the store, too many pages are refused") {
+  Fixture f;
+  CHECK(f.window->map(std::vector<Pfn>{}).error().code == Errc::kInvalidArgument);
+  CHECK(f.window->map(std::vector<Pfn>{Pfn(kFrames)}).error().code == Errc::kInvalidArgument);
+  CHECK(f.window->map(std::vector<Pfn>(257, Pfn(0))).error().code == Errc::kNoAddressSpace);
+  CHECK(Window::create(*f.store, {.bytes = 4096}).error().code == Errc::kInvalidArgument);
+  CHECK(Window::create(*f.store, {.bytes = (1U << 20) + 1}).error().code == Errc::kInvalidArgument);
+  f.window->audit();
+}
+
+TEST_CASE("each wrong unmap is told apart and changes nothing") {
+  Fixture f;
+  BugRecorder bugs;
+  std::byte* left = f.map({Pfn(0)});
+  std::byte* area = f.map(run_of(10, 4), {.owner = "log vector", .guard = true});
+  std::byte* right = f.map({Pfn(1)});
+  const auto expect = [&](const void* address, Bug bug, const void* start, std::uint64_t bytes,
+                          const char* owner) {
+    const Snapshot before(*f.window);
+    CHECK(!f.window->unmap(address));
+    REQUIRE(bugs.count() == 1);
+    const BugReport report = bugs.take();
+    CHECK(report.bug == bug);
+    CHECK(report.address == reinterpret_cast<std::uintptr_t>(address));
+    CHECK(report.area_start == reinterpret_cast<std::uintptr_t>(start));
+    CHECK(report.area_bytes == bytes);
+    CHECK(std::strcmp(report.owner, owner) == 0);
+    CHECK(std::strcmp(report.call, "unmap") == 0);
+    CHECK(Snapshot(*f.window) == before);
+    f.window->audit();
+  };
+  int on_stack = 0;
+  expect(&on_stack, Bug::kUnknownAddress, nullptr, 0, "");
+  expect(nullptr, Bug::kUnknownAddress, nullptr, 0, "");
+  expect(right + kPageBytes, Bug::kUnknownAddress, nullptr, 0, "");  // never used
+  expect(f.store->address_of(Pfn(10)), Bug::kDirectMapAddress, nullptr, 0, "");
+  expect(area + kPageBytes, Bug::kInteriorPointer, area, 4 * kPageBytes, "log vector");
+  expect(area + 1, Bug::kInteriorPointer, area, 4 * kPageBytes, "log vector");
+  expect(area + 4 * kPageBytes, Bug::kInteriorPointer, area, 4 * kPageBytes, "log vector");
+  CHECK(f.window->unmap(area));
+  expect(area, Bug::kDoubleFree, area, 4 * kPageBytes, "log vector");  // lazy
+  expect(area + kPageBytes, Bug::kUnknownAddress, area, 4 * kPageBytes, "log vector");
+  REQUIRE(f.window->purge().ok());
+  expect(area, Bug::kDoubleFree, area, 4 * kPageBytes, "log vector");  // purged, heads a free run
+  CHECK(f.window->unmap(left));
+  REQUIRE(f.window->purge().ok());
+  expect(area, Bug::kDoubleFree, area, 4 * kPageBytes, "log vector");  // inside a free run
+  expect(area + kPageBytes, Bug::kUnknownAddress, nullptr, 0, "");
+  // The pages in use again: nothing is remembered of the area that began there.
+  std::byte* wide = f.map(run_of(20, 5), {.owner = "wide"});
+  REQUIRE(wide == left);
+  expect(area, Bug::kInteriorPointer, wide, 5 * kPageBytes, "wide");
+}
+
+TEST_CASE("at the mapping budget map() purges, then refuses, and goes on when there is room") {
+  Fixture f({.bytes = 16U << 20, .max_mappings = 11});
+  std::vector<std::byte*> areas;
+  for (std::uint64_t i = 0; i < 5; ++i) {
+    areas.push_back(f.map({Pfn(i)}));  // two each, and the window's own
+  }
+  CHECK(f.window->stats().mappings == 11);
+  CHECK(f.window->map(run_of(9, 1)).error().code == Errc::kNoMappings);
+  f.window->audit();
+  f.window->unmap(areas[2]);
+  CHECK(number_at(f.map({Pfn(9)})) == 9);
+  CHECK(f.window->stats().map_retries == 1);
+  // A longer run costs no more than a page; a scattered list does.
+  f.window->unmap(areas[0]);
+  f.window->unmap(areas[1]);
+  CHECK(number_at(f.map(run_of(30, 100))) == 30);
+  CHECK(f.window->map(std::vector<Pfn>{Pfn(1), Pfn(3)}).error().code == Errc::kNoMappings);
+  f.window->audit();
+}
+
+TEST_CASE("mappings never pass the budget, however the window is used") {
+  // Counted by the kernel: lines of /proc/self/maps inside the window.
+  Fixture f({.bytes = 16U << 20, .max_mappings = 200});
+  std::vector<std::byte*> areas;
+  for (std::uint64_t i = 0; areas.size() < 99; ++i) {
+    areas.push_back(f.map({Pfn(i % kFrames)}));
+  }
+  CHECK(f.window->map(run_of(0, 1)).error().code == Errc::kNoMappings);
+  std::uint64_t lines = 0;
+  std::FILE* maps = std::fopen("/proc/self/maps", "r");
+  REQUIRE(maps != nullptr);
+  char line[512];
+  while (std::fgets(line, sizeof line, maps) != nullptr) {
+    std::uintptr_t from = 0;
+    REQUIRE(std::sscanf(line, "%" SCNxPTR "-", &from) == 1);
+    lines += f.window->contains(reinterpret_cast<void*>(from)) ? 1U : 0U;
+  }
+  std::fclose(maps);
+  CHECK(lines <= f.window->stats().mappings);
+  for (std::byte* area : areas) {
+    f.window->unmap(area);
+  }
+  CHECK(f.map({Pfn(1)}) != nullptr);
+}
+
+TEST_CASE("the default budget is half of vm.max_map_count") {
+  Fixture f;
+  CHECK(f.window->stats().max_mappings > 1000);
+}
+
+TEST_CASE("lazy pages past the threshold are purged by the next map()") {
+  Fixture f({.bytes = 16U << 20, .lazy_max = Pages(8)});
+  for (int i = 0; i < 9; ++i) {
+    f.window->unmap(f.map({Pfn(1)}));
+  }
+  CHECK(f.window->stats().purges == 0);
+  f.map({Pfn(1)});
+  CHECK(f.window->stats().purges == 1);
+  CHECK(f.window->stats().lazy == Pages(0));
+}
+
+TEST_CASE("when the kernel refuses a mapping, map() purges and tries again") {
+  FaultOs os;
+  ScopedOs scope(os);
+  Fixture f;
+  f.window->unmap(f.map({Pfn(1)}));
+  os.fail_nth(1, keel_test::mask_of(OsCall::kMmap));
+  CHECK(f.window->map(run_of(2, 1)).ok());
+  CHECK(os.fired());
+  CHECK(f.window->stats().map_retries == 1);
+  f.window->audit();
+}
+
+TEST_CASE("a map() that fails at any call leaves the window as it was") {
+  FaultOs os;
+  ScopedOs scope(os);
+  Fixture f;
+  const std::byte* neighbour = f.map({Pfn(0)});
+  const Snapshot before(*f.window);
+  const std::vector<Pfn> scattered = {Pfn(1), Pfn(3), Pfn(5), Pfn(7)};
+  std::uint64_t n = 1;
+  for (;; ++n) {
+    os.fail_nth(n);
+    const auto mapped = f.window->map(scattered, {.guard = true});
+    if (!os.fired()) {
+      break;
+    }
+    CHECK(mapped.error().code == Errc::kNoMemory);
+    CHECK(Snapshot(*f.window) == before);
+    CHECK(number_at(neighbour) == 0);
+    CHECK(faults_in_child(neighbour + kPageBytes));
+    f.window->audit();
+  }
+  CHECK(n == 7);  // four runs and two pieces of advice
+}
+
+TEST_CASE("when undoing a failed map() fails too, the addresses stay lazy and are not lost") {
+  FaultOs os;
+  ScopedOs scope(os);
+  Fixture f;
+  os.fail_from(3, keel_test::mask_of(OsCall::kMmap));
+  CHECK(!f.window->map(std::vector<Pfn>{Pfn(1), Pfn(3), Pfn(5)}).ok());
+  f.window->audit();
+  CHECK(f.window->stats().lazy == Pages(3));
+  os.disarm();
+  CHECK(f.window->purge().ok());
+  CHECK(f.window->stats().free == Pages(256));
+  f.window->audit();
+}
+
+TEST_CASE("a purge that the kernel refuses keeps every range lazy") {
+  FaultOs os;
+  ScopedOs scope(os);
+  Fixture f;
+  std::vector<std::byte*> areas;
+  for (std::uint64_t i = 0; i < 6; ++i) {
+    areas.push_back(f.map({Pfn(i)}));
+  }
+  f.window->unmap(areas[1]);
+  REQUIRE(f.window->purge().ok());  // a gap between lazy areas
+  f.window->unmap(areas[0]);
+  f.window->unmap(areas[2]);
+  f.window->unmap(areas[5]);
+  const Snapshot before(*f.window);
+  os.fail_from(1, keel_test::mask_of(OsCall::kMmap));
+  CHECK(f.window->purge().error().code == Errc::kNoMemory);
+  CHECK(Snapshot(*f.window) == before);
+  f.window->audit();
+  os.fail_nth(1, keel_test::mask_of(OsCall::kMmap));
+  CHECK(!f.window->purge().ok());  // one range refused, the other purged
+  CHECK(f.window->stats().lazy < before.stats.lazy);
+  CHECK(f.window->stats().lazy > Pages(0));
+  f.window->audit();
+  os.disarm();
+  CHECK(f.window->purge().ok());
+  CHECK(f.window->stats().lazy == Pages(0));
+  f.window->audit();
+}
+
+TEST_CASE("creating a window survives every failing call and leaks nothing") {
+  auto store = FrameStore::create({.capacity_bytes = 1U << 20, .chunk_bytes = 1U << 20});
+  REQUIRE(store.ok());
+  FaultOs os;
+  ScopedOs scope(os);
+  for (std::uint64_t n = 1;; ++n) {
+    os.fail_nth(n);
+    (void)Window::create(**store, {.bytes = 1U << 20}).ok();
+    CHECK(os.holds_nothing());
+    if (!os.fired()) {
+      break;
+    }
+  }
+}
+
+namespace {
+
+// Holds the first mapping of nothing (a purge's) until it is let go.
+class BlockingOs : public Os {
+ public:
+  int mmap(void* address, std::size_t bytes, int protection, int flags, int fd,
+           std::uint64_t offset, void** out) override {
+    if (address != nullptr && protection == PROT_NONE) {
+      std::unique_lock lock(mutex_);
+      blocked_ = true;
+      changed_.notify_all();
+      changed_.wait(lock, [this] { return released_; });
+    }
+    return Os::mmap(address, bytes, protection, flags, fd, offset, out);
+  }
+  void wait_until_blocked() {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [this] { return blocked_; });
+  }
+  void release() {
+    const std::lock_guard lock(mutex_);
+    released_ = true;
+    changed_.notify_all();
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  bool blocked_ = false;
+  bool released_ = false;
+};
+
+}  // namespace
+
+TEST_CASE("map() and unmap() go on while a purge is in the kernel") {
+  BlockingOs os;
+  ScopedOs scope(os);
+  Fixture f({.bytes = 16U << 20});
+  f.window->unmap(f.map(run_of(0, 8)));
+  std::thread purger([&] { CHECK(f.window->purge().ok()); });
+  os.wait_until_blocked();
+  std::byte* at = f.map(run_of(8, 8));  // would wait for ever on a lock held over the call
+  CHECK(f.window->unmap(at));
+  f.window->audit();
+  os.release();
+  purger.join();
+  CHECK(f.window->stats().lazy == Pages(8));  // came after the purge had begun
+  f.window->audit();
+}
