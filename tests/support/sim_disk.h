@@ -1,8 +1,8 @@
 // A simulated disk: an Os under which every path in /sim is a file in memory that can crash.
 //
 // What no flush has covered may be lost, torn or garbage after a crash; a name that no fsync of the
-// directory /sim has covered may be lost. Reads see writes at once. Other paths and descriptors go to
-// the kernel. A crash test is a loop over seeds, or over the moments at which to crash:
+// directory /sim has covered may be lost. Reads see writes at once. Other paths and descriptors go
+// to the kernel. A crash test is a loop over seeds, or over the moments at which to crash:
 //
 //   SimDisk disk;
 //   ScopedOs scope(disk);

@@ -23,6 +23,6 @@ int main() {
   alice.set("60", 2);
   bob.set("40", 2);
   if (!transaction->log(alice).ok() || !transaction->log(bob).ok()) return 1;
-  const auto sequence = transaction->commit();                               // in memory
+  const auto sequence = transaction->commit();                        // in memory
   return sequence.ok() && (*journal)->force(*sequence).ok() ? 0 : 1;  // on disk
 }

@@ -1,4 +1,5 @@
-// Standard containers for metadata: their memory comes through the seam, so that a test can fail it.
+// Standard containers for metadata: their memory comes through the seam, so that a test can fail
+// it.
 #pragma once
 
 #include <cstddef>
