@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "keel/base/check.h"
+#include "log/format.h"
 #include "log_vector.h"
 
 namespace keel {
@@ -24,6 +25,32 @@ LogVector* merge(LogVector* a, LogVector* b) {
 }
 
 }  // namespace
+
+std::uint64_t context_bytes(const Context& context, std::uint32_t block_bytes) {
+  return context.empty()
+             ? 0
+             : format::checkpoint_shape(context.packed_bytes, context.bulk_blocks, block_bytes)
+                   .bytes;
+}
+
+void audit(const Context& context) {
+  Context walked{.sequence = context.sequence};
+  for (LogItem* item = context.first; item != nullptr; item = ItemAccess::cil_next(*item)) {
+    const LogVector* vector = ItemAccess::active(*item);
+    KEEL_CHECK(vector != nullptr && vector->item == item && item->pinned(),
+               "an item of the context has no vector or no pin", walked.items);
+    ++walked.items;
+    walked.packed_bytes += vector->packed_bytes;
+    walked.bulk_blocks += vector->bulk_blocks;
+    walked.last = item;
+  }
+  KEEL_CHECK(walked.items == context.items && walked.last == context.last, "items of the context",
+             walked.items, context.items);
+  KEEL_CHECK(
+      walked.packed_bytes == context.packed_bytes && walked.bulk_blocks == context.bulk_blocks,
+      "stream lengths of the context", walked.packed_bytes, context.packed_bytes,
+      walked.bulk_blocks, context.bulk_blocks);
+}
 
 void append(Context& context, LogItem& item) {
   ItemAccess::cil_next(item) = nullptr;

@@ -20,6 +20,12 @@ struct Context {
   [[nodiscard]] bool empty() const { return items == 0; }
 };
 
+// What the context takes in the log, 0 if it is empty.
+[[nodiscard]] std::uint64_t context_bytes(const Context& context, std::uint32_t block_bytes);
+
+// Walks the list and aborts if the sums do not match. Needs the context lock exclusively.
+void audit(const Context& context);
+
 // Puts an item at the end of the list.
 void append(Context& context, LogItem& item);
 

@@ -138,7 +138,14 @@ JournalStats Journal::stats() const {
   return stats;
 }
 
-void Journal::audit() const { impl_->ail.audit(); }
+void Journal::audit() const {
+  Impl& impl = *impl_;
+  ExclusiveLock exclusive(impl.context_mutex);
+  MutexLock lock(impl.cil_mutex);
+  keel::audit(impl.context);
+  impl.space.audit(context_bytes(impl.context, impl.block_bytes()));
+  impl.ail.audit();
+}
 
 Journal::Impl::Impl(LogFile log_file, CheckpointWriter checkpoint_writer, Pool& memory,
                     const ScanResult& found, std::uint64_t push_threshold)

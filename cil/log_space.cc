@@ -131,6 +131,19 @@ void LogSpace::fail(const Error& error) {
   wake_first();
 }
 
+void LogSpace::audit(std::uint64_t context_bytes) const {
+  MutexLock lock(mutex_);
+  KEEL_CHECK(context_bytes_ == context_bytes, "the context's share of the log", context_bytes_,
+             context_bytes);
+  KEEL_CHECK(tail_ <= head_, "tail beyond the head", tail_.value(), head_.value());
+  KEEL_CHECK(context_bytes_ + outstanding_ <= limits_.max_checkpoint_bytes,
+             "more is promised than fits a checkpoint", context_bytes_, outstanding_);
+  // A recovered log may be fuller than that, until its first checkpoint is asked for.
+  KEEL_CHECK(context_bytes_ + outstanding_ == 0 ||
+                 (head_ - tail_).value() + context_bytes_ + outstanding_ <= limits_.log_bytes,
+             "more is promised than the log holds", context_bytes_, outstanding_);
+}
+
 Bytes LogSpace::used() const {
   MutexLock lock(mutex_);
   return Bytes((head_ - tail_).value() + context_bytes_);

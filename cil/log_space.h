@@ -48,6 +48,9 @@ class LogSpace {
   // Every waiter and later reserve() gets this error.
   void fail(const Error& error) KEEL_EXCLUDES(mutex_);
 
+  // Aborts if the sums are broken or the context's share is not `context_bytes`.
+  void audit(std::uint64_t context_bytes) const KEEL_EXCLUDES(mutex_);
+
   [[nodiscard]] Bytes used() const KEEL_EXCLUDES(mutex_);
   [[nodiscard]] Bytes outstanding() const KEEL_EXCLUDES(mutex_);
 

@@ -65,9 +65,7 @@ bool Journal::Impl::close_context(ClosedCheckpoint& checkpoint) {
   checkpoint.first = detach_vectors(context);
   checkpoint.packed_bytes = context.packed_bytes;
   checkpoint.bulk_blocks = context.bulk_blocks;
-  const std::uint64_t bytes =
-      format::checkpoint_shape(checkpoint.packed_bytes, checkpoint.bulk_blocks, block_bytes())
-          .bytes;
+  const std::uint64_t bytes = context_bytes(context, block_bytes());
   const Lsn start = space.close_context(bytes);
   checkpoint.id = {incarnation, context.sequence.value(), start.value(), bytes};
   context = Context{.sequence = next(context.sequence)};

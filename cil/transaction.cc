@@ -252,11 +252,7 @@ Sequence Transaction::join_context(LogItem* inserted, std::uint64_t packed_delta
   }
   context.packed_bytes += packed_delta;
   context.bulk_blocks += bulk_delta;
-  const std::uint64_t bytes =
-      context.empty()
-          ? 0
-          : format::checkpoint_shape(context.packed_bytes, context.bulk_blocks, impl.block_bytes())
-                .bytes;
+  const std::uint64_t bytes = context_bytes(context, impl.block_bytes());
   impl.space.committed(reserved_bytes_, bytes);
   if (bytes >= impl.threshold_bytes) {
     impl.request_push(context.sequence);
