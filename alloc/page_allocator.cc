@@ -213,7 +213,7 @@ PageAllocator::Index PageAllocator::take_run(Index wanted, const char* owner) {
     const auto order = static_cast<unsigned>(std::countr_zero(large_enough));
     return take(wanted, order, FrameUse::kScattered, owner);
   }
-  KEEL_CHECK(orders_ != 0, "free frames without a free block", free_);
+  KEEL_CHECK(orders_ != 0, "frames are counted as free that no list has", free_);
   const unsigned largest = floor_order(orders_);
   return take(std::min(wanted, Index{1} << largest), largest, FrameUse::kScattered, owner);
 }

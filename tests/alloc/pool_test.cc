@@ -1,10 +1,13 @@
 #include "keel/alloc/pool.h"
 
 #include <doctest/doctest.h>
+#include <sys/mman.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "keel/base/scopes.h"
@@ -184,6 +187,73 @@ TEST_CASE("sizes that can never be had get nullptr at once, kNoFail or not") {
   CHECK(make(config)->kvmalloc(6 * kMiB, AllocFlags::kNoFail) == nullptr);  // no guard page left
   CHECK(make(config)->kvmalloc(6 * kMiB - kPageBytes) != nullptr);
   CHECK(pool->stats().populated == Bytes(0));
+}
+
+TEST_CASE("a request above 4 MiB grows the store by no more than the free lists lack") {
+  const auto pool = make({.capacity_bytes = 32 * kMiB, .initial_bytes = 8 * kMiB});
+  void* buffer = pool->kvmalloc(5 * kMiB);
+  REQUIRE(buffer != nullptr);
+  CHECK(pool->stats().inline_growths == 0);
+  void* other = pool->kvmalloc(6 * kMiB);
+  REQUIRE(other != nullptr);
+  CHECK(pool->stats().inline_growths == 1);
+  pool->kvfree(buffer);
+  pool->kvfree(other);
+}
+
+TEST_CASE("growth populates the frames' records too, so that nothing faults later") {
+  FaultOs os;
+  ScopedOs scope(os);
+  const auto pool = make();
+  const std::uint64_t before = os.calls(OsCall::kMadvise);
+  pool->kvfree(pool->kvmalloc(1));
+  CHECK(os.calls(OsCall::kMadvise) - before == 2);
+}
+
+namespace {
+
+// Keeps whoever populates first in the kernel until `threads` have announced that they allocate.
+class SlowGrowthOs : public Os {
+ public:
+  explicit SlowGrowthOs(int threads) : threads_(threads) {}
+  void announce() { ++announced_; }
+  int madvise(void* address, std::size_t bytes, int advice) override {
+    if (advice == MADV_POPULATE_WRITE) {
+      while (announced_ < threads_) {
+        std::this_thread::yield();
+      }
+      // They are on their way from the announcement to the lock. Should one come late, the test
+      // sees less than it could, and nothing that is not there.
+      for (int i = 0; i < 1'000; ++i) {
+        std::this_thread::yield();
+      }
+    }
+    return Os::madvise(address, bytes, advice);
+  }
+
+ private:
+  const int threads_;
+  std::atomic<int> announced_{0};
+};
+
+}  // namespace
+
+TEST_CASE("many threads that find the pool empty populate one chunk, not one each") {
+  constexpr int kThreads = 4;
+  SlowGrowthOs os(kThreads);
+  ScopedOs scope(os);
+  const auto pool = make({.capacity_bytes = 16 * kMiB, .chunk_bytes = kMiB});
+  std::vector<std::thread> threads;
+  for (int i = 0; i < kThreads; ++i) {
+    threads.emplace_back([&] {
+      os.announce();
+      CHECK(pool->kvmalloc(1) != nullptr);
+    });
+  }
+  for (std::thread& thread : threads) {
+    thread.join();
+  }
+  CHECK(pool->stats().inline_growths == 1);
 }
 
 TEST_CASE("kZero clears a buffer that was used before, in both tiers") {
