@@ -4,6 +4,7 @@
 #include <system_error>
 
 #include "journal_impl.h"
+#include "keel/base/no_throw.h"
 #include "keel/base/os.h"
 
 namespace keel {
@@ -45,6 +46,12 @@ Journal::~Journal() {
 
 Result<std::unique_ptr<Journal>> Journal::open(const std::string& path, const JournalConfig& config,
                                                const RecoveryHandler& handler) {
+  return no_throw("open a journal", [&] { return open_or_throw(path, config, handler); });
+}
+
+Result<std::unique_ptr<Journal>> Journal::open_or_throw(const std::string& path,
+                                                        const JournalConfig& config,
+                                                        const RecoveryHandler& handler) {
   Pool& pool = config.pool != nullptr ? *config.pool : default_pool();
   auto file = LogFile::open(path, DeviceMode::kReadWrite, config.buffered, pool);
   if (!file) {
@@ -63,14 +70,23 @@ Result<std::unique_ptr<Journal>> Journal::open(const std::string& path, const Jo
     return writer.error();
   }
   const std::uint64_t threshold = choose_threshold(config, file->superblock());
-  auto impl = std::make_unique<Impl>(std::move(*file), std::move(*writer), pool, *found, threshold);
+  std::unique_ptr<Impl> impl(
+      new (std::nothrow) Impl(std::move(*file), std::move(*writer), pool, *found, threshold));
+  if (impl == nullptr) {
+    return Error{Errc::kNoMemory, 0, "open a journal", 0};
+  }
   if (auto status = impl->take_over(); !status) {
     return status.error();
   }
   if (auto status = impl->start_thread(); !status) {
     return status.error();
   }
-  return std::unique_ptr<Journal>(new Journal(std::move(impl)));
+  std::unique_ptr<Journal> journal(new (std::nothrow) Journal(std::move(impl)));
+  if (journal == nullptr) {
+    (void)impl->close();  // still here: nothing was constructed from it
+    return Error{Errc::kNoMemory, 0, "open a journal", 0};
+  }
+  return journal;
 }
 
 Result<Transaction> Journal::begin(std::size_t max_bytes, std::uint32_t max_items) {

@@ -16,6 +16,7 @@
 #include "ail.h"
 #include "context.h"
 #include "keel/alloc/pool.h"
+#include "keel/base/metadata_object.h"
 #include "keel/base/mutex.h"
 #include "keel/cil/journal.h"
 #include "log/checkpoint_writer.h"
@@ -43,7 +44,7 @@ struct JournalCounters {
   }
 };
 
-struct Journal::Impl {
+struct Journal::Impl : MetadataObject {
   Impl(LogFile log_file, CheckpointWriter checkpoint_writer, Pool& memory, const ScanResult& found,
        std::uint64_t push_threshold);
   ~Impl();

@@ -64,9 +64,21 @@ std::size_t total_bytes(const struct iovec* parts, int count) {
 
 }  // namespace
 
+Result<std::unique_ptr<LogDevice>> LogDevice::make(const std::string& path, bool buffered) {
+  std::unique_ptr<LogDevice> device(new (std::nothrow) LogDevice(path, buffered));
+  if (device == nullptr) {
+    return Error{Errc::kNoMemory, 0, "open the log", 0};
+  }
+  return device;
+}
+
 Result<std::unique_ptr<LogDevice>> LogDevice::open(const std::string& path, DeviceMode mode,
                                                    bool buffered) {
-  std::unique_ptr<LogDevice> device(new LogDevice(path, buffered));
+  auto made = make(path, buffered);
+  if (!made) {
+    return made.error();
+  }
+  LogDevice* device = made->get();
   const bool writing = mode == DeviceMode::kReadWrite;
   if (auto status = device->open_named(writing ? O_RDWR : O_RDONLY); !status) {
     return status.error();
@@ -87,11 +99,15 @@ Result<std::unique_ptr<LogDevice>> LogDevice::open(const std::string& path, Devi
   if (auto status = device->fork_guard_.arm(); !status) {
     return status.error();
   }
-  return device;
+  return made;
 }
 
 Result<std::unique_ptr<LogDevice>> LogDevice::create(const std::string& path, bool buffered) {
-  std::unique_ptr<LogDevice> device(new LogDevice(path, buffered));
+  auto made = make(path, buffered);
+  if (!made) {
+    return made.error();
+  }
+  LogDevice* device = made->get();
   // A file without a name until it is whole: a crash or an interrupt leaves nothing behind. Not
   // every file system has that; then the name comes first and goes again on failure.
   if (!device->open_unnamed(O_RDWR).ok()) {
@@ -102,7 +118,7 @@ Result<std::unique_ptr<LogDevice>> LogDevice::create(const std::string& path, bo
   if (auto status = device->find_alignment(); !status) {
     return status.error();
   }
-  return device;
+  return made;
 }
 
 LogDevice::~LogDevice() {

@@ -20,6 +20,7 @@
 #include <memory>
 #include <string>
 
+#include "keel/base/metadata_object.h"
 #include "keel/base/mutex.h"
 #include "keel/base/result.h"
 #include "log/fork_guard.h"
@@ -28,7 +29,7 @@ namespace keel {
 
 enum class DeviceMode : std::uint8_t { kReadOnly, kReadWrite };
 
-class LogDevice {
+class LogDevice : public MetadataObject {
  public:
   // Opens an existing regular file, without following a symbolic link, and locks it (shared for
   // kReadOnly). `buffered` goes through the page cache instead of O_DIRECT.
@@ -67,6 +68,8 @@ class LogDevice {
   [[nodiscard]] bool owned_by_this_process() const { return fork_guard_.same_process(); }
 
  private:
+  [[nodiscard]] static Result<std::unique_ptr<LogDevice>> make(const std::string& path,
+                                                               bool buffered);
   LogDevice(std::string path, bool buffered) : path_(std::move(path)), buffered_(buffered) {}
 
   [[nodiscard]] Status open_named(int flags);

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "keel/base/no_throw.h"
 #include "keel/base/os.h"
 
 namespace keel {
@@ -112,9 +113,7 @@ bool exists(const std::string& path) {
   return fd >= 0;
 }
 
-}  // namespace
-
-Result<LogInfo> create_log(const std::string& path, const LogConfig& config) {
+Result<LogInfo> make_log(const std::string& path, const LogConfig& config) {
   if (exists(path)) {
     return Error{Errc::kExists, 0, "the path", 0};
   }
@@ -151,12 +150,20 @@ Result<LogInfo> create_log(const std::string& path, const LogConfig& config) {
   return info;
 }
 
+}  // namespace
+
+Result<LogInfo> create_log(const std::string& path, const LogConfig& config) {
+  return no_throw("create a log", [&] { return make_log(path, config); });
+}
+
 Result<LogInfo> read_log_info(const std::string& path, bool buffered) {
-  auto file = LogFile::open(path, DeviceMode::kReadOnly, buffered, default_pool());
-  if (!file) {
-    return file.error();
-  }
-  return file->info();
+  return no_throw("read a log", [&]() -> Result<LogInfo> {
+    auto file = LogFile::open(path, DeviceMode::kReadOnly, buffered, default_pool());
+    if (!file) {
+      return file.error();
+    }
+    return file->info();
+  });
 }
 
 std::string to_string(const std::array<std::uint8_t, 16>& uuid) {

@@ -4,6 +4,7 @@
 #include <cstring>
 #include <new>
 
+#include "keel/base/no_throw.h"
 #include "keel/base/os.h"
 #include "log/checkpoint_reader.h"
 
@@ -151,15 +152,17 @@ Result<ScanResult> scan(const LogFile& file, Pool& pool, const RecoveryHandler& 
 
 Result<RecoveryReport> scan_log(const std::string& path, const RecoveryHandler& handler,
                                 const ScanOptions& options) {
-  auto file = LogFile::open(path, DeviceMode::kReadOnly, options.buffered, default_pool());
-  if (!file) {
-    return file.error();
-  }
-  auto result = scan(*file, default_pool(), handler, options);
-  if (!result) {
-    return result.error();
-  }
-  return result->report;
+  return no_throw("scan a log", [&]() -> Result<RecoveryReport> {
+    auto file = LogFile::open(path, DeviceMode::kReadOnly, options.buffered, default_pool());
+    if (!file) {
+      return file.error();
+    }
+    auto result = scan(*file, default_pool(), handler, options);
+    if (!result) {
+      return result.error();
+    }
+    return result->report;
+  });
 }
 
 const char* to_string(LogEnd end) {

@@ -17,6 +17,7 @@
 #include <string>
 
 #include "keel/alloc/pool.h"
+#include "keel/base/metadata_object.h"
 #include "keel/base/result.h"
 #include "keel/base/scopes.h"
 #include "keel/base/units.h"
@@ -99,7 +100,7 @@ class Transaction {
   std::uint64_t id_ = 0;
 };
 
-class Journal {
+class Journal : public MetadataObject {
  public:
   // Opens the log at `path`, hands every checkpoint found in it to `handler` (oldest first, before
   // open() returns), and makes it ready for commits. What was recovered stays in the log until
@@ -153,6 +154,8 @@ class Journal {
   friend class Transaction;
   struct Impl;
   explicit Journal(std::unique_ptr<Impl> impl);
+  [[nodiscard]] static Result<std::unique_ptr<Journal>> open_or_throw(
+      const std::string& path, const JournalConfig& config, const RecoveryHandler& handler);
   std::unique_ptr<Impl> impl_;
 };
 
