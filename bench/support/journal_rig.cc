@@ -8,6 +8,8 @@
 #include <thread>
 #include <utility>
 
+#include "keel/base/os.h"
+
 namespace keel::bench {
 
 TouchedBytes::TouchedBytes(std::size_t bytes) : bytes_(round_up(bytes, kPageBytes)) {
@@ -32,7 +34,9 @@ JournalRig::JournalRig(std::string path, std::unique_ptr<Pool> pool, const RigCo
 
 JournalRig::~JournalRig() {
   journal_.reset();
-  (void)::unlink(path_.c_str());
+  if (!keep_log_) {
+    (void)::unlink(path_.c_str());
+  }
 }
 
 Result<std::unique_ptr<JournalRig>> JournalRig::create(const std::string& dir,
@@ -91,6 +95,19 @@ Status JournalRig::settle(std::size_t first, std::size_t count) {
     }
   }
   return {};
+}
+
+void JournalRig::quiesce() const {
+  // A checkpoint is freed in microseconds: a millisecond without a free is the end.
+  constexpr std::uint64_t kQuietNs = 1'000'000;
+  for (std::uint64_t seen = pool_->stats().frees;;) {
+    os().sleep_ns(kQuietNs);
+    if (const std::uint64_t now = pool_->stats().frees; now != seen) {
+      seen = now;
+    } else {
+      return;
+    }
+  }
 }
 
 }  // namespace keel::bench

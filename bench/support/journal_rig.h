@@ -40,6 +40,8 @@ struct RigConfig {
   std::size_t pool_bytes = std::size_t{128} << 20;
   std::size_t objects = 0;
   std::size_t object_bytes = 0;
+
+  bool operator==(const RigConfig&) const = default;
 };
 
 class JournalRig {
@@ -65,12 +67,18 @@ class JournalRig {
   [[nodiscard]] Result<Sequence> commit_each(std::size_t first, std::size_t count);
   // Forces all, then releases objects [first, first + count): the next commit of each is its first.
   [[nodiscard]] Status settle(std::size_t first, std::size_t count);
+  // Waits until the push thread has freed what it wrote; it does that after it has woken the waiters.
+  // For a measurement of memory alone. Nobody else may use the rig meanwhile.
+  void quiesce() const;
+  // The log's file stays when the rig goes.
+  void keep_log() { keep_log_ = true; }
 
  private:
   JournalRig(std::string path, std::unique_ptr<Pool> pool, const RigConfig& config);
 
   const std::string path_;
   const std::size_t object_bytes_;
+  bool keep_log_ = false;
   std::unique_ptr<Pool> pool_;  // outlives the items, which outlive the journal
   TouchedBytes bytes_;
   std::deque<ObjectItem> items_;
