@@ -39,7 +39,11 @@ void Ail::prepare() {
   }
   auto* bucket = ::new (memory) Bucket;
   MutexLock lock(mutex_);
-  KEEL_CHECK(spare_ == nullptr, "two threads prepare buckets");
+  if (spare_ != nullptr) {
+    // A release emptied a bucket meanwhile and left it here.
+    os().metadata_free(bucket);
+    return;
+  }
   spare_ = bucket;
 }
 

@@ -1,0 +1,187 @@
+// scoreboard: ours against peers and limits, side by side in one run, one line a row.
+//
+// Exit status: 0 if every row ran, met or not; 1 if one could not be measured; 2 for wrong use.
+
+#include <fnmatch.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "scoreboard/report.h"
+#include "scoreboard/row.h"
+#include "scoreboard/runner.h"
+#include "support/temp_dir.h"
+
+namespace keel::bench {
+namespace {
+
+constexpr int kDefaultPairs = 5;
+
+struct Options {
+  std::string json;
+  std::string only;
+  std::string dir;
+  int pairs = kDefaultPairs;
+  bool full = false;
+  bool smoke = false;
+  bool list = false;
+};
+
+// A part of the name, or a glob over all of it.
+bool matches(const RowDefinition& row, const std::string& pattern) {
+  return pattern.empty() || std::string(row.name).find(pattern) != std::string::npos ||
+         fnmatch(pattern.c_str(), row.name, 0) == 0;
+}
+
+std::vector<RowDefinition> select(const std::string& pattern) {
+  std::vector<RowDefinition> rows = all_rows();
+  std::erase_if(rows, [&](const RowDefinition& row) { return !matches(row, pattern); });
+  return rows;
+}
+
+// One line on stderr, rewritten in place; nothing where nobody looks.
+class Progress {
+ public:
+  void show(const std::string& text) const {
+    if (on_) {
+      std::fprintf(stderr, "\r\033[K%s", text.c_str());
+    }
+  }
+  void clear() const { show(""); }
+
+ private:
+  const bool on_ = isatty(STDERR_FILENO) == 1;
+};
+
+class Run {
+ public:
+  Run(const Options& options, Setting setting) : options_(options), setting_(std::move(setting)) {}
+
+  // False if a row failed.
+  bool all(const std::vector<RowDefinition>& rows) {
+    bool ok = true;
+    print_header();
+    for (std::size_t i = 0; i < rows.size(); ++i) {
+      title_ = std::to_string(i + 1) + "/" + std::to_string(rows.size()) + " " + rows[i].name;
+      if (auto status = one(rows[i]); !status) {
+        progress_.clear();
+        std::fprintf(stderr, "scoreboard: %s: %s\n", rows[i].name,
+                     status.error().message().c_str());
+        ok = false;
+      }
+    }
+    return ok;
+  }
+
+  [[nodiscard]] const std::vector<Outcome>& outcomes() const { return outcomes_; }
+
+ private:
+  Status one(const RowDefinition& row) {
+    progress_.show(title_ + ": preparing");
+    auto comparison = row.prepare(setting_);
+    if (!comparison) {
+      return comparison.error();
+    }
+    for (const Peer& peer : comparison->peers) {
+      const auto progress = [&](int pair, int pairs) {
+        progress_.show(title_ + " against " + peer.name + ": " +
+                       (pair == 0 ? std::string("warming up")
+                                  : "pair " + std::to_string(pair) + "/" + std::to_string(pairs)));
+      };
+      auto outcome = measure(row, comparison->ours, peer, options_.pairs, progress);
+      if (!outcome) {
+        return outcome.error();
+      }
+      progress_.clear();
+      print_outcome(*outcome, options_.smoke);
+      outcomes_.push_back(std::move(*outcome));
+      if (!options_.full) {
+        break;
+      }
+    }
+    return {};
+  }
+
+  const Options& options_;
+  const Setting setting_;
+  const Progress progress_;
+  std::string title_;
+  std::vector<Outcome> outcomes_;
+};
+
+int fail(const std::string& text) {
+  std::fprintf(stderr, "scoreboard: %s\n", text.c_str());
+  return 2;
+}
+
+// Asked before the run: minutes of measuring must not end in a file that cannot be written.
+bool can_be_written(const std::string& path) {
+  const auto parent = std::filesystem::path(path).parent_path();
+  return std::filesystem::exists(path)
+             ? !std::filesystem::is_directory(path) && access(path.c_str(), W_OK) == 0
+             : access(parent.empty() ? "." : parent.c_str(), W_OK) == 0;
+}
+
+int run(const Options& options) {
+  const std::vector<RowDefinition> rows = select(options.only);
+  if (rows.empty()) {
+    return fail("no row matches '" + options.only + "'; --list shows them");
+  }
+  if (options.list) {
+    print_rows(rows);
+    return 0;
+  }
+  if (!options.json.empty() && !can_be_written(options.json)) {
+    return fail("cannot write " + options.json);
+  }
+  auto dir = TempDir::create(options.dir);
+  if (!dir) {
+    return fail(dir.error().message() +
+                (options.dir.empty() ? " (--dir DIR)" : ": " + options.dir));
+  }
+  Run run(options, {(*dir)->path(), options.full, options.smoke});
+  const bool ok = run.all(rows);
+  print_footer(run.outcomes(), options.pairs, options.smoke);
+  if (!options.json.empty()) {
+    if (auto status = write_json(options.json, run.outcomes(), options.smoke); !status) {
+      std::fprintf(stderr, "scoreboard: %s\n", status.error().message().c_str());
+      return 1;
+    }
+  }
+  return ok ? 0 : 1;
+}
+
+}  // namespace
+}  // namespace keel::bench
+
+int main(int argc, char** argv) {
+  keel::bench::Options options;
+  CLI::App app{"Compares keel with peers and limits, interleaved in one run"};
+  app.add_option("--only", options.only,
+                 "rows whose name has PATTERN in it or matches it as a glob")
+      ->type_name("PATTERN");
+  app.add_option("--json", options.json, "write the rows there as well")->type_name("FILE");
+  app.add_option("--dir", options.dir,
+                 "file system to measure (default: a temporary directory on a real one)")
+      ->type_name("DIR");
+  app.add_option("--pairs", options.pairs, "pairs of each row, 5 to 1000")
+      ->check(CLI::Range(keel::bench::kDefaultPairs, 1000))
+      ->capture_default_str();
+  app.add_flag("--full", options.full, "every peer of a row, not only the best");
+  app.add_flag("--smoke", options.smoke, "as little as can be; proves that the rows run");
+  app.add_flag("--list", options.list, "list the rows");
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? 0 : 2;
+  }
+  if (options.smoke) {
+    options.pairs = 1;
+  }
+  return keel::bench::run(options);
+}

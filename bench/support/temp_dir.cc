@@ -1,0 +1,89 @@
+#include "support/temp_dir.h"
+
+#include <fcntl.h>
+#include <linux/magic.h>
+#include <pthread.h>
+#include <sys/statfs.h>
+#include <unistd.h>
+
+#include <array>
+#include <csignal>
+#include <cstdlib>
+#include <filesystem>
+#include <system_error>
+#include <thread>
+#include <utility>
+
+namespace keel::bench {
+namespace {
+
+bool lives_in_memory(const std::string& path) {
+  struct statfs found {};
+  if (statfs(path.c_str(), &found) != 0) {
+    return true;
+  }
+  const auto type = static_cast<unsigned long>(found.f_type);
+  return type == TMPFS_MAGIC || type == RAMFS_MAGIC;
+}
+
+bool has_direct_io(const std::string& path) {
+  const int fd = ::open(path.c_str(), O_RDWR | O_TMPFILE | O_DIRECT | O_CLOEXEC, 0600);
+  if (fd < 0) {
+    // A file system without unnamed files may still have direct I/O; the log's creation will tell.
+    return errno == EOPNOTSUPP || errno == EISDIR;
+  }
+  ::close(fd);
+  return true;
+}
+
+// Empty if there is none.
+std::string find_base() {
+  const char* wished = std::getenv("TMPDIR");
+  const std::array<std::string, 4> places{wished != nullptr ? wished : "", "/var/tmp", ".", "/tmp"};
+  for (const std::string& place : places) {
+    if (!place.empty() && !lives_in_memory(place) && has_direct_io(place)) {
+      return place;
+    }
+  }
+  return "";
+}
+
+// A thread and not a handler: removing files is nothing that a handler may do.
+void remove_at_signal(const std::string& path) {
+  sigset_t set;
+  sigemptyset(&set);
+  for (const int signal : {SIGINT, SIGTERM, SIGHUP}) {
+    sigaddset(&set, signal);
+  }
+  pthread_sigmask(SIG_BLOCK, &set, nullptr);
+  std::thread([set, path] {
+    int signal = 0;
+    if (sigwait(&set, &signal) == 0) {
+      std::error_code ignored;
+      std::filesystem::remove_all(path, ignored);
+      _exit(128 + signal);
+    }
+  }).detach();
+}
+
+}  // namespace
+
+Result<std::unique_ptr<TempDir>> TempDir::create(const std::string& base) {
+  const std::string place = base.empty() ? find_base() : base;
+  if (place.empty()) {
+    return Error{Errc::kNotFound, 0, "no place for files on a real file system; name one", 0};
+  }
+  std::string path = place + "/keel-bench-XXXXXX";
+  if (mkdtemp(path.data()) == nullptr) {
+    return system_error(errno, "make a directory for the benchmark's files");
+  }
+  remove_at_signal(path);
+  return std::unique_ptr<TempDir>(new TempDir(std::move(path)));
+}
+
+TempDir::~TempDir() {
+  std::error_code ignored;
+  std::filesystem::remove_all(path_, ignored);
+}
+
+}  // namespace keel::bench
