@@ -205,6 +205,15 @@ class Life {
         release_recovered(journal);
       }
     }
+    if (plan_.threads > 1) {
+      // The others still need the space.
+      KEEL_CHECK(journal.force_all().ok(), "force_all");
+      for (const auto& object : mine) {
+        if (history_[object->item.id()].size() > 1) {
+          go_home(journal, *object, object->version);
+        }
+      }
+    }
     MutexLock lock(mutex_);
     std::move(mine.begin(), mine.end(), std::back_inserter(objects_));
   }
