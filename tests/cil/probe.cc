@@ -153,6 +153,13 @@ Sequence commit(Journal& journal, const std::vector<LogItem*>& items, std::size_
   return *sequence;
 }
 
+void finish(std::unique_ptr<Journal>& journal) {
+  if (const Status status = journal->close(); !status) {
+    FAIL(status.error().message());
+  }
+  journal.reset();
+}
+
 BugCounter::BugCounter() {
   for (auto& counter : bug_counts) {
     counter = 0;

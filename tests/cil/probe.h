@@ -125,6 +125,9 @@ class LogWorld {
 keel::Sequence commit(keel::Journal& journal, const std::vector<keel::LogItem*>& items,
                       std::size_t bytes = 1000);
 
+// Closes the journal and lets go of its log. Fails the test if it cannot.
+void finish(std::unique_ptr<keel::Journal>& journal);
+
 // Counts bug reports instead of aborting, while it lives.
 class BugCounter {
  public:
