@@ -37,7 +37,7 @@ struct JournalConfig {
   // A context of this size is written without being asked for; 0: an eighth of the log, at most
   // 32 MiB, and never more than half of max_checkpoint.
   Bytes push_threshold{};
-  std::function<void(Bytes done, Bytes most)> recovery_progress;  // may be empty
+  std::function<void(Bytes done, Bytes most)> recovery_progress = {};  // may be empty
 };
 
 struct JournalStats {

@@ -54,7 +54,8 @@ class ItemSize {
 };
 
 // Where LogItem::format() writes the regions, in the order in which size() named them; fewer or
-// shorter ones are fine, more is a bug and aborts.
+// shorter ones are fine (but a region sized at a log block or more stays at a block or more), more
+// is a bug and aborts.
 class ItemFormatter {
  public:
   explicit ItemFormatter(LogVector& vector) : vector_(vector) {}

@@ -89,7 +89,7 @@ struct RecoveryReport {
 struct ScanOptions {
   bool buffered = false;
   // Called now and then with bytes read so far and the most there can be. May be empty.
-  std::function<void(Bytes done, Bytes most)> progress;
+  std::function<void(Bytes done, Bytes most)> progress = {};
 };
 
 // Reads a log without changing it, as recovery would: every good checkpoint goes to `handler`, the

@@ -1,0 +1,442 @@
+#include "crash_lab.h"
+
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <cstring>
+#include <memory>
+#include <thread>
+
+#include "keel/base/check.h"
+#include "keel/cil/object_item.h"
+#include "log/log_scan.h"
+#include "probe.h"
+
+using namespace keel;
+
+namespace keel_test {
+namespace {
+
+// Number of an object's content; unique over all lives. 0: the object never was.
+using Version = std::uint64_t;
+using Versions = std::array<Version, kCrashObjects>;
+
+bool is_erasure(Version version) { return version % 13 == 0; }
+
+std::size_t size_of(Version version) {
+  std::uint64_t state = version * 77;
+  const std::uint64_t draw = sim_random(state);
+  switch (draw % 8) {
+    case 0: return 4096;
+    case 1: return 4096 + draw / 8 % 20000;
+    case 2: return 8192 - 8;
+    case 3: return 4095;
+    default: return 8 + draw / 8 % 4000;
+  }
+}
+
+std::string content_of(Version version) {
+  if (is_erasure(version)) {
+    return {};
+  }
+  std::string bytes = random_bytes(version, size_of(version));
+  std::memcpy(bytes.data(), &version, sizeof version);
+  return bytes;
+}
+
+struct Change {
+  std::uint64_t sequence;
+  Version version;
+};
+
+// What is promised of a disk at one moment.
+struct Moment {
+  SimSnapshot disk;
+  std::uint64_t forced = 0;
+  Versions home{};
+};
+
+// What recovery delivered.
+struct Recovered {
+  Error error{};
+  bool ok = false;
+  RecoveryReport report{};
+  Versions versions{};  // 0: not in the log
+  std::array<bool, kCrashObjects> erased{};
+  std::string fault;  // bytes that belong to no version
+};
+
+RecoveryHandler collector(Recovered& recovered) {
+  return [&recovered](const RecoveredCheckpoint& checkpoint) -> Status {
+    for (const RecoveredItem& item : checkpoint.items) {
+      const auto object = RecoveredObject::from(item);
+      if (!object || object->id >= kCrashObjects) {
+        recovered.fault = "an item that nobody logged";
+        return {};
+      }
+      recovered.erased[object->id] = object->erased;
+      recovered.versions[object->id] = 0;
+      if (object->erased) {
+        continue;
+      }
+      std::string bytes(object->bytes.size_bytes(), '\0');
+      object->bytes.copy_to(bytes.data(), bytes.size());
+      Version version = 0;
+      std::memcpy(&version, bytes.data(), std::min(sizeof version, bytes.size()));
+      if (bytes != content_of(version)) {
+        recovered.fault = "wrong bytes for object " + std::to_string(object->id);
+      }
+      recovered.versions[object->id] = version;
+    }
+    return {};
+  };
+}
+
+// As Journal::open() recovers, without what it writes afterwards.
+Recovered recover() {
+  Recovered recovered;
+  auto file = LogFile::open(kLogPath, DeviceMode::kReadWrite, false, default_pool());
+  if (!file) {
+    recovered.error = file.error();
+    return recovered;
+  }
+  const auto found = scan(*file, default_pool(), collector(recovered), {});
+  recovered.ok = found.ok();
+  if (found) {
+    recovered.report = found->report;
+  } else {
+    recovered.error = found.error();
+  }
+  return recovered;
+}
+
+class Life {
+ public:
+  Life(const CrashPlan& plan, CrashTally& tally, std::uint32_t depth, std::uint64_t seed,
+       SimDisk& disk, Version& last_version)
+      : plan_(plan),
+        tally_(tally),
+        depth_(depth),
+        seed_(seed),
+        disk_(disk),
+        last_version_(last_version) {
+    ++tally_.lives;
+  }
+
+  // Begins with what a crash left, of which `parent` promised this.
+  void run(std::uint64_t base_sequence, const Versions& base, const Versions& home) {
+    base_ = base;
+    for (std::size_t i = 0; i < kCrashObjects; ++i) {
+      history_[i].push_back({base_sequence, base[i]});
+    }
+    {
+      MutexLock lock(mutex_);
+      home_ = home;
+      forced_ = base_sequence;
+    }
+    disk_.on_io([this](const SimIo&) { take_moment(); });
+    live(base_sequence);
+    disk_.on_io(nullptr);
+    tally_.moments += moments_.size();
+    crash_all();
+  }
+
+ private:
+  struct Object {
+    explicit Object(std::uint64_t id) : item(id) {}
+    ObjectItem item;
+    std::string bytes;
+    Version version = 0;
+  };
+
+  void take_moment() {
+    Moment moment;
+    moment.disk = disk_.snapshot();
+    MutexLock lock(mutex_);
+    moment.forced = forced_;
+    moment.home = home_;
+    moments_.push_back(std::move(moment));
+  }
+
+  void live(std::uint64_t base_sequence) {
+    Recovered recovered;
+    auto journal = Journal::open(kLogPath, {}, collector(recovered));
+    if (!journal) {
+      FAIL("open: " << journal.error().message() << ", depth " << depth_ << " seed " << seed_);
+    }
+    CHECK((*journal)->recovery().last_sequence.value() == base_sequence);
+    std::vector<std::thread> threads;
+    const std::uint32_t share = plan_.transactions / plan_.threads / (depth_ == 0 ? 1 : 2);
+    for (std::uint32_t t = 1; t < plan_.threads; ++t) {
+      threads.emplace_back([this, &journal, t, share] { commit_many(**journal, t, share); });
+    }
+    commit_many(**journal, 0, share);
+    for (std::thread& thread : threads) {
+      thread.join();
+    }
+    tally_.bytes_logged += (*journal)->stats().written.value();
+    (*journal)->audit();
+    // Every other life ends in order: moments of the close are crashed as well.
+    if (seed_ % 2 == 0) {
+      KEEL_CHECK((*journal)->close().ok(), "close");
+      take_moment();
+    }
+    journal->reset();
+    objects_.clear();
+  }
+
+  // Threads share the journal, not the objects.
+  void commit_many(Journal& journal, std::uint32_t thread, std::uint32_t transactions) {
+    std::uint64_t random = seed_ * 1000 + thread;
+    std::vector<std::unique_ptr<Object>> mine;
+    for (std::uint64_t id = thread; id < kCrashObjects; id += plan_.threads) {
+      mine.push_back(std::make_unique<Object>(id));
+      mine.back()->version = history_[id].back().version;
+    }
+    for (std::uint32_t i = 0; i < transactions; ++i) {
+      const std::uint64_t sequence = commit_one(journal, mine, random);
+      const std::uint64_t draw = sim_random(random) % 16;
+      // Half of the time nobody forces: then checkpoints of several records come to be.
+      if (draw < 5 && (i / 32 % 2 == 0 || draw == 4)) {
+        force(journal, sequence - (draw == 3 ? 1 : 0));
+      } else if (draw < 8) {
+        release_some(journal, mine, random, 3);
+      } else if (draw == 8 && i > transactions / 4) {
+        release_recovered(journal);
+      }
+    }
+    if (plan_.threads > 1) {
+      // The others still need the space.
+      KEEL_CHECK(journal.force_all().ok(), "force_all");
+      for (const auto& object : mine) {
+        if (history_[object->item.id()].size() > 1) {
+          go_home(journal, *object, object->version);
+        }
+      }
+    }
+    MutexLock lock(mutex_);
+    std::move(mine.begin(), mine.end(), std::back_inserter(objects_));
+  }
+
+  std::uint64_t commit_one(Journal& journal, std::vector<std::unique_ptr<Object>>& mine,
+                           std::uint64_t& random) {
+    std::array<Object*, 4> chosen{};
+    const std::size_t count = 1 + sim_random(random) % chosen.size();
+    std::size_t bytes = 0;
+    for (std::size_t i = 0; i < count; ++i) {
+      Object& object = *mine[sim_random(random) % mine.size()];
+      if (std::find(chosen.begin(), chosen.begin() + static_cast<std::ptrdiff_t>(i), &object) !=
+          chosen.begin() + static_cast<std::ptrdiff_t>(i)) {
+        continue;
+      }
+      chosen[i] = &object;
+      {
+        MutexLock lock(mutex_);
+        object.version = ++last_version_;
+      }
+      object.bytes = content_of(object.version);
+      if (is_erasure(object.version)) {
+        object.item.erase();
+      } else {
+        object.item.set(object.bytes.data(), object.bytes.size());
+      }
+      bytes += ObjectItem::log_bytes(object.bytes.size());
+    }
+    auto transaction = begin(journal, mine, bytes);
+    for (Object* object : chosen) {
+      if (object != nullptr) {
+        KEEL_CHECK(transaction.log(object->item).ok(), "log");
+      }
+    }
+    const auto sequence = transaction.commit();
+    KEEL_CHECK(sequence.ok(), "commit");
+    for (const Object* object : chosen) {
+      if (object != nullptr) {
+        history_[object->item.id()].push_back({sequence->value(), object->version});
+      }
+    }
+    return sequence->value();
+  }
+
+  // Makes room itself when the log is full.
+  Transaction begin(Journal& journal, std::vector<std::unique_ptr<Object>>& mine,
+                    std::size_t bytes) {
+    for (int attempt = 0;; ++attempt) {
+      auto transaction = journal.begin(bytes, 4);
+      if (transaction) {
+        return std::move(*transaction);
+      }
+      KEEL_CHECK(transaction.error().code == Errc::kLogFull && attempt < 1000, "begin",
+                 static_cast<std::uint64_t>(transaction.error().code));
+      KEEL_CHECK(journal.force_all().ok(), "force_all");
+      release_recovered(journal);
+      for (const auto& object : mine) {
+        go_home(journal, *object, history_[object->item.id()].back().version);
+      }
+    }
+  }
+
+  void force(Journal& journal, std::uint64_t sequence) {
+    KEEL_CHECK(journal.force(Sequence(sequence)).ok(), "force");
+    MutexLock lock(mutex_);
+    forced_ = std::max(forced_, sequence);
+  }
+
+  // An object goes home only when its newest version is stable, and is home before the log lets go.
+  void go_home(Journal& journal, Object& object, Version version) {
+    if (object.item.pinned()) {
+      return;
+    }
+    {
+      MutexLock lock(mutex_);
+      home_[object.item.id()] = version;
+    }
+    KEEL_CHECK(journal.release(object.item), "release");
+  }
+
+  void release_some(Journal& journal, std::vector<std::unique_ptr<Object>>& mine,
+                    std::uint64_t& random, int count) {
+    for (int i = 0; i < count; ++i) {
+      Object& object = *mine[sim_random(random) % mine.size()];
+      // An object that this life has not committed may have newer bytes in the log than at home.
+      if (history_[object.item.id()].size() > 1) {
+        go_home(journal, object, object.version);
+      }
+    }
+  }
+
+  void release_recovered(Journal& journal) {
+    {
+      MutexLock lock(mutex_);
+      for (std::size_t i = 0; i < kCrashObjects; ++i) {
+        // What this life has written home is newer.
+        home_[i] = std::max(home_[i], base_[i]);
+      }
+    }
+    journal.release_recovered();
+  }
+
+  [[nodiscard]] Version expected(std::size_t id, std::uint64_t sequence) const {
+    Version version = 0;
+    for (const Change& change : history_[id]) {
+      if (change.sequence <= sequence) {
+        version = change.version;
+      }
+    }
+    return version;
+  }
+
+  void crash_all() {
+    std::uint64_t random = seed_ ^ 0xabcdef;
+    for (std::size_t i = 0; i < moments_.size(); i += plan_.moment_stride) {
+      const Moment& moment = moments_[i];
+      crash_one(moment, 0, SimFate::kKeep);
+      crash_one(moment, 0, SimFate::kDrop);
+      for (std::uint32_t k = 0; k < plan_.crashes; ++k) {
+        crash_one(moment, sim_random(random), SimFate::kGarbage);
+      }
+    }
+    if (depth_ + 1 < plan_.depth) {
+      for (std::uint32_t child = 0; child < plan_.children; ++child) {
+        give_birth(moments_[sim_random(random) % moments_.size()], sim_random(random));
+      }
+    }
+  }
+
+  static void boot(SimDisk& after, const Moment& moment, std::uint64_t crash_seed, SimFate fate) {
+    if (fate != SimFate::kGarbage) {
+      after.boot_with(moment.disk, [fate](const SimSector&) { return fate; });
+    } else {
+      after.boot(moment.disk, crash_seed, {.sector_bytes = crash_seed % 2 == 0 ? 512U : 4096U});
+    }
+  }
+
+  Recovered crash_one(const Moment& moment, std::uint64_t crash_seed, SimFate fate) {
+    ++tally_.states;
+    SimDisk after;
+    const ScopedOs scope(after);
+    boot(after, moment, crash_seed, fate);
+    Recovered recovered = recover();
+    check(moment, recovered, crash_seed, fate);
+    return recovered;
+  }
+
+  void check(const Moment& moment, const Recovered& recovered, std::uint64_t crash_seed,
+             SimFate fate) {
+    const auto fail = [&](const std::string& what) {
+      FAIL(what << "; depth " << depth_ << ", life's seed " << seed_ << ", crash seed "
+                << crash_seed << ", fate " << static_cast<int>(fate) << ", I/Os "
+                << (&moment - moments_.data()) << ", forced " << moment.forced << "; "
+                << recovered.report.message());
+    };
+    if (!recovered.ok) {
+      fail("recovery failed: " + recovered.error.message());
+    }
+    if (!recovered.fault.empty()) {
+      fail(recovered.fault);
+    }
+    if (recovered.report.end == LogEnd::kDamaged) {
+      fail("a crash was taken for damage");
+    }
+    tally_.torn += recovered.report.end == LogEnd::kTorn ? 1 : 0;
+    const std::uint64_t last = recovered.report.last_sequence.value();
+    if (last < moment.forced) {
+      fail("a forced sequence is gone");
+    }
+    for (std::size_t id = 0; id < kCrashObjects; ++id) {
+      const Version want = expected(id, last);
+      const bool in_log = recovered.versions[id] != 0 || recovered.erased[id];
+      const bool right =
+          in_log ? (recovered.erased[id] ? is_erasure(want) : recovered.versions[id] == want)
+                 : moment.home[id] == want;
+      if (!right) {
+        fail("object " + std::to_string(id) + " has version " +
+             std::to_string(recovered.versions[id]) + ", at home " +
+             std::to_string(moment.home[id]) + ", expected " + std::to_string(want));
+      }
+    }
+  }
+
+  void give_birth(const Moment& moment, std::uint64_t crash_seed) {
+    const Recovered recovered = crash_one(moment, crash_seed, SimFate::kGarbage);
+    Versions base;
+    for (std::size_t id = 0; id < kCrashObjects; ++id) {
+      base[id] = expected(id, recovered.report.last_sequence.value());
+    }
+    SimDisk after;
+    const ScopedOs scope(after);
+    boot(after, moment, crash_seed, SimFate::kGarbage);
+    Life child(plan_, tally_, depth_ + 1, crash_seed, after, last_version_);
+    child.run(recovered.report.last_sequence.value(), base, moment.home);
+  }
+
+  const CrashPlan& plan_;
+  CrashTally& tally_;
+  const std::uint32_t depth_;
+  const std::uint64_t seed_;
+  SimDisk& disk_;
+
+  Mutex mutex_{LockRank::kLeaf};
+  Version& last_version_;  // guarded by mutex_ while threads run
+  std::uint64_t forced_ KEEL_GUARDED_BY(mutex_) = 0;
+  Versions home_ KEEL_GUARDED_BY(mutex_){};
+  Versions base_{};
+  std::vector<std::unique_ptr<Object>> objects_;
+  std::array<std::vector<Change>, kCrashObjects> history_;  // each of one thread
+  std::vector<Moment> moments_;                             // of the thread that does the I/O
+};
+
+}  // namespace
+
+CrashTally run_crash_plan(const CrashPlan& plan) {
+  CrashTally tally;
+  SimDisk disk({.seed = plan.seed});
+  const ScopedOs scope(disk);
+  REQUIRE(create_log(kLogPath, {.size = kMinLogBytes}).ok());
+  Version last_version = 0;
+  Life life(plan, tally, 0, plan.seed, disk, last_version);
+  life.run(0, {}, {});
+  return tally;
+}
+
+}  // namespace keel_test

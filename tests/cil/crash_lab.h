@@ -1,0 +1,52 @@
+// Crash tests of the journal on the simulated disk.
+//
+// A life is a journal from its open to a power cut: it commits random transactions over a few
+// objects, forces now and then, writes objects home and releases them, on a log so small that it
+// wraps. At every I/O the disk is snapshotted, with what had been promised by then: a moment. After
+// the life each moment is crashed in several ways, and what recovery delivers must be
+//
+//   1. every sequence that had been forced,
+//   2. for every object exactly the version that the last recovered sequence left it with: so whole
+//      transactions only, and a prefix of the sequences,
+//   3. never "damaged": a crash is not rot.
+//
+// From some of those crashed disks the next life begins, three deep, so that incarnations and
+// leftovers of earlier laps and lives meet.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "keel/base/mutex.h"
+#include "keel/cil/journal.h"
+#include "support/sim_disk.h"
+
+namespace keel_test {
+
+inline constexpr std::size_t kCrashObjects = 48;
+
+struct CrashPlan {
+  std::uint64_t seed = 1;
+  std::uint32_t transactions = 400;  // of the first life, over all threads; later ones half of it
+  std::uint32_t threads = 1;
+  std::uint32_t crashes = 6;   // of each moment, beside "keep all" and "drop all"
+  std::uint32_t children = 2;  // lives that begin at crashes of a life
+  std::uint32_t depth = 3;
+  // Of so many moments one is crashed.
+  std::uint32_t moment_stride = 1;
+};
+
+struct CrashTally {
+  std::uint64_t states = 0;
+  std::uint64_t lives = 0;
+  std::uint64_t moments = 0;
+  std::uint64_t bytes_logged = 0;
+  std::uint64_t torn = 0;  // states whose report said so
+};
+
+// Fails the running test with the seed of what went wrong.
+CrashTally run_crash_plan(const CrashPlan& plan);
+
+}  // namespace keel_test

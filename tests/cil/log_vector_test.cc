@@ -1,0 +1,210 @@
+#include "log_vector.h"
+
+#include <doctest/doctest.h>
+
+#include <cstring>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "keel/alloc/pool.h"
+#include "log/format.h"
+#include "probe.h"
+#include "support/death.h"
+#include "support/test_seed.h"
+
+using namespace keel;
+using namespace keel_test;
+
+namespace {
+
+constexpr std::uint32_t kBlock = 4096;
+
+struct Freer {
+  void operator()(LogVector* vector) const { default_pool().kvfree(vector); }
+};
+using Vector = std::unique_ptr<LogVector, Freer>;
+
+Vector vector_for(const ItemSize& size) {
+  return Vector(allocate_log_vector(default_pool(), layout_of(size), kBlock));
+}
+
+// Formats the regions and checks that each stands where it may, with its bytes.
+void check_layout(LogVector& vector, const std::vector<std::size_t>& lengths) {
+  std::vector<std::byte*> places;
+  for (std::size_t i = 0; i < lengths.size(); ++i) {
+    std::byte* place = append_region(vector, lengths[i]);
+    if (lengths[i] != 0) {
+      std::memset(place, static_cast<int>(i + 1), lengths[i]);
+    }
+    places.push_back(place);
+  }
+  const auto* begin = reinterpret_cast<const std::byte*>(&vector);
+  REQUIRE(vector.region_count == lengths.size());
+  for (std::size_t i = 0; i < lengths.size(); ++i) {
+    const Region& region = vector.regions()[i];
+    CHECK(region.data == places[i]);
+    CHECK(region.bytes == lengths[i]);
+    CHECK(region.data >= begin + sizeof(LogVector) + lengths.size() * sizeof(Region));
+    CHECK(region.data + region.bytes <= begin + vector.capacity_bytes);
+    CHECK(reinterpret_cast<std::uintptr_t>(region.data) % (lengths[i] >= kBlock ? 4096 : 8) == 0);
+    for (std::size_t at = 0; at < lengths[i]; ++at) {
+      REQUIRE(region.data[at] == static_cast<std::byte>(i + 1));
+    }
+  }
+}
+
+ItemSize size_of(const std::vector<std::size_t>& lengths) {
+  ItemSize size(kBlock);
+  for (const std::size_t bytes : lengths) {
+    size.region(bytes);
+  }
+  return size;
+}
+
+}  // namespace
+
+TEST_CASE("a region below a block is packed, one of a block and more keeps its blocks apart") {
+  struct Row {
+    std::size_t bytes;
+    std::uint64_t packed, bulk;
+    std::size_t small, large;
+  };
+  for (const Row& row : {Row{0, 16, 0, 0, 0}, Row{1, 24, 0, 8, 0}, Row{8, 24, 0, 8, 0},
+                         Row{4095, 16 + 4096, 0, 4096, 0}, Row{4096, 16, 1, 0, 4096},
+                         Row{4097, 24, 1, 0, 8192}, Row{3U << 20, 16, 768, 0, 3U << 20}}) {
+    CAPTURE(row.bytes);
+    const ItemSize size = size_of({row.bytes});
+    CHECK(size.packed_bytes() == row.packed);
+    CHECK(size.bulk_blocks() == row.bulk);
+    CHECK(size.small_bytes() == row.small);
+    CHECK(size.large_bytes() == row.large);
+    CHECK(size.region_count() == 1);
+    CHECK_FALSE(size.empty());
+    CHECK_FALSE(size.is_ordered());
+    const Vector vector = vector_for(size);
+    REQUIRE(vector != nullptr);
+    CHECK(vector->capacity_bytes >= log_vector_bytes(layout_of(size)));
+    check_layout(*vector, {row.bytes});
+    CHECK(vector->packed_bytes == row.packed);
+    CHECK(vector->bulk_blocks == row.bulk);
+  }
+}
+
+TEST_CASE("an item that adds nothing is empty, an ordered one is not") {
+  ItemSize size(kBlock);
+  CHECK(size.empty());
+  CHECK(size.packed_bytes() == 0);
+  size.ordered();
+  CHECK_FALSE(size.empty());
+  CHECK(size.is_ordered());
+  CHECK(size.packed_bytes() == 0);
+}
+
+TEST_CASE("regions of all kinds share one vector without touching each other") {
+  std::uint64_t random = test_seed("log vector", 5);
+  for (int round = 0; round < 200; ++round) {
+    std::vector<std::size_t> lengths(1 + sim_random(random) % 40);
+    for (std::size_t& bytes : lengths) {
+      const std::uint64_t draw = sim_random(random);
+      const std::size_t kinds[] = {0, draw % 64, draw % 4096, 4095, 4096, 4097, draw % 20000};
+      bytes = kinds[draw / 65536 % 7];
+    }
+    const ItemSize size = size_of(lengths);
+    const Vector vector = vector_for(size);
+    check_layout(*vector, lengths);
+    CHECK(vector->packed_bytes == size.packed_bytes());
+    CHECK(vector->bulk_blocks == size.bulk_blocks());
+  }
+}
+
+TEST_CASE(
+    "a vector is laid out anew for a smaller snapshot, and fewer regions than sized are fine") {
+  const Vector vector = vector_for(size_of({100, 10000, 200}));
+  check_layout(*vector, {100, 10000, 200});
+  reset_log_vector(*vector, layout_of(size_of({5000, 10, 0, 0})));
+  check_layout(*vector, {5000, 10});
+  CHECK(vector->packed_bytes == 8 + 8 + 904 + 8 + 16);
+  CHECK(vector->bulk_blocks == 1);
+}
+
+TEST_CASE("a region may turn out shorter than sized on its side of a block") {
+  const Vector vector = vector_for(size_of({12000, 100, 4000}));
+  check_layout(*vector, {4097, 7, 0});
+  CHECK(vector->bulk_blocks == 1);
+  CHECK(vector->packed_bytes == 8 + (8 + 8) + (8 + 8) + 8);
+}
+
+TEST_CASE("more regions or bytes than sized abort") {
+  const auto more = [](const std::vector<std::size_t>& sized,
+                       const std::vector<std::size_t>& done) {
+    return run_in_child([&] {
+      const Vector vector(allocate_log_vector(default_pool(), layout_of(size_of(sized)), kBlock));
+      for (const std::size_t bytes : done) {
+        (void)append_region(*vector, bytes);
+      }
+    });
+  };
+  CHECK(more({100}, {100}).exit_code == 0);
+  CHECK(more({100}, {100, 0}).aborted_with("more regions than sized"));
+  CHECK(more({100}, {105}).aborted_with("more bytes than sized"));
+  CHECK(more({100}, {4096}).aborted_with("more bytes than sized"));
+  CHECK(more({4096}, {8192}).aborted_with("more bytes than sized"));
+  // The other side of a block: there is no room for it among the small ones.
+  CHECK(more({5000}, {100}).aborted_with("more bytes than sized"));
+  CHECK(more({8192, 8192}, {8192, 8193}).aborted_with("more bytes than sized"));
+}
+
+TEST_CASE("joining two snapshots never takes more log than both apart, and less never takes more") {
+  std::uint64_t random = test_seed("shape", 6);
+  using format::checkpoint_shape;
+  const auto draw_length = [&random](std::uint64_t near) {
+    const std::uint64_t draw = sim_random(random);
+    switch (draw % 4) {
+      case 0: return draw / 8 % (near * 5);
+      case 1: return near * (draw / 8 % 5) + 8 * (draw / 64 % 3);
+      case 2: return near * (1 + draw / 8 % 4) - 8 * (draw / 64 % 3);
+      default: return draw / 8 % 40;
+    }
+  };
+  for (int i = 0; i < 200000; ++i) {
+    const std::uint32_t block = 4096U << (sim_random(random) % 5);
+    const std::uint64_t full_bulk = format::kMaxRecordBulkBytes / block;
+    const std::uint64_t packed_a = draw_length(format::kMaxRecordPackedBytes) / 8 * 8;
+    const std::uint64_t packed_b = draw_length(format::kMaxRecordPackedBytes) / 8 * 8;
+    const std::uint64_t bulk_a = draw_length(full_bulk);
+    const std::uint64_t bulk_b = draw_length(full_bulk);
+    const auto a = checkpoint_shape(packed_a, bulk_a, block);
+    const auto b = checkpoint_shape(packed_b, bulk_b, block);
+    const auto sum = checkpoint_shape(packed_a + packed_b, bulk_a + bulk_b, block);
+    CAPTURE(packed_a);
+    CAPTURE(packed_b);
+    CAPTURE(bulk_a);
+    CAPTURE(bulk_b);
+    CAPTURE(block);
+    REQUIRE(sum.bytes <= a.bytes + b.bytes);
+    REQUIRE(sum.bytes >= a.bytes);
+    REQUIRE(sum.bytes % block == 0);
+  }
+}
+
+TEST_CASE("the shape of a checkpoint is what its records add up to") {
+  std::uint64_t random = test_seed("records", 7);
+  for (int i = 0; i < 20000; ++i) {
+    const std::uint32_t block = 4096U << (sim_random(random) % 5);
+    std::uint64_t packed = sim_random(random) % 300000;
+    std::uint64_t bulk = sim_random(random) % (5 * format::kMaxRecordBulkBytes / block);
+    const auto shape = format::checkpoint_shape(packed, bulk, block);
+    std::uint64_t bytes = 0;
+    for (std::uint64_t record = 0; record < shape.records; ++record) {
+      const auto packed_now = std::min(packed, format::kMaxRecordPackedBytes);
+      const auto bulk_now = std::min(bulk, format::kMaxRecordBulkBytes / block);
+      bytes += format::record_bytes(packed_now, bulk_now, block);
+      packed -= packed_now;
+      bulk -= bulk_now;
+    }
+    REQUIRE(packed == 0);
+    REQUIRE(bulk == 0);
+    REQUIRE(bytes == shape.bytes);
+  }
+}
