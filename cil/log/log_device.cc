@@ -62,6 +62,30 @@ std::size_t total_bytes(const struct iovec* parts, int count) {
   return bytes;
 }
 
+Status check_kind_of(int fd, struct stat& found) {
+  if (const int error = os().fstat(fd, &found); error < 0) {
+    return system_error(-error, "look at the log");
+  }
+  if (!S_ISREG(found.st_mode)) {
+    const bool directory = S_ISDIR(found.st_mode);
+    return Error{Errc::kNotALog, 0,
+                 directory ? "the path is a directory" : "the path is not a regular file", 0};
+  }
+  return {};
+}
+
+// As above, of a file that open() refused.
+Status check_kind_of(const std::string& path) {
+  const int fd = os().open(path.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC, 0);
+  if (fd < 0) {
+    return system_error(-fd, "look at the log");
+  }
+  struct stat found {};
+  const Status status = check_kind_of(fd, found);
+  (void)os().close(fd);
+  return status;
+}
+
 }  // namespace
 
 Result<std::unique_ptr<LogDevice>> LogDevice::make(const std::string& path, bool buffered) {
@@ -81,7 +105,9 @@ Result<std::unique_ptr<LogDevice>> LogDevice::open(const std::string& path, Devi
   LogDevice* device = made->get();
   const bool writing = mode == DeviceMode::kReadWrite;
   if (auto status = device->open_named(writing ? O_RDWR : O_RDONLY); !status) {
-    return status.error();
+    // A directory or a pipe has no direct I/O either; what it is says more.
+    const Status kind = status.error().code == Errc::kUnsupported ? check_kind_of(path) : Status{};
+    return kind.ok() ? status.error() : kind.error();
   }
   if (auto status = device->check_kind(); !status) {
     return status.error();
@@ -152,13 +178,8 @@ Status LogDevice::open_unnamed(int flags) {
 
 Status LogDevice::check_kind() {
   struct stat found {};
-  if (const int error = os().fstat(fd_, &found); error < 0) {
-    return system_error(-error, "look at the log");
-  }
-  if (!S_ISREG(found.st_mode)) {
-    const bool directory = S_ISDIR(found.st_mode);
-    return Error{Errc::kNotALog, 0,
-                 directory ? "the path is a directory" : "the path is not a regular file", 0};
+  if (auto status = check_kind_of(fd_, found); !status) {
+    return status;
   }
   if (found.st_nlink != 1) {
     return Error{Errc::kNotALog, 0, "the file has more than one name (hard links)", found.st_nlink};

@@ -68,8 +68,12 @@ Status write_once(LogDevice& device, std::uint64_t offset, std::byte* data, std:
   return device.write(offset, &part, 1);
 }
 
-Status write_zeros(LogDevice& device, const AlignedBuffer& zeros, std::uint64_t file_bytes) {
+Status write_zeros(LogDevice& device, const AlignedBuffer& zeros, std::uint64_t file_bytes,
+                   const LogConfig& config) {
   for (std::uint64_t offset = 0; offset < file_bytes; offset += zeros.bytes()) {
+    if (config.progress) {
+      config.progress(Bytes(offset), Bytes(file_bytes));
+    }
     const auto bytes = std::min<std::uint64_t>(zeros.bytes(), file_bytes - offset);
     if (auto status = write_once(device, offset, zeros.data(), bytes); !status) {
       return status;
@@ -115,7 +119,7 @@ bool exists(const std::string& path) {
 
 Result<LogInfo> make_log(const std::string& path, const LogConfig& config) {
   if (exists(path)) {
-    return Error{Errc::kExists, 0, "the path", 0};
+    return Error{Errc::kExists, 0, "a log is never made over what is there", 0};
   }
   auto device = LogDevice::create(path, config.buffered);
   if (!device) {
@@ -132,7 +136,7 @@ Result<LogInfo> make_log(const std::string& path, const LogConfig& config) {
   if (auto status = (*device)->allocate(superblock->file_bytes); !status) {
     return status.error();
   }
-  if (auto status = write_zeros(**device, *buffer, superblock->file_bytes); !status) {
+  if (auto status = write_zeros(**device, *buffer, superblock->file_bytes, config); !status) {
     return status.error();
   }
   if (auto status = write_metadata(**device, *superblock, *buffer); !status) {

@@ -3,6 +3,7 @@
 
 #include <array>
 #include <cstdint>
+#include <functional>
 #include <string>
 
 #include "keel/base/result.h"
@@ -14,6 +15,7 @@ struct LogConfig {
   Bytes size{std::uint64_t{256} << 20};  // of the whole file; rounded down to whole blocks
   Bytes max_checkpoint{};                // 0: a quarter of the log, at most 64 MiB
   bool buffered = false;                 // through the page cache, where there is no direct I/O
+  std::function<void(Bytes done, Bytes most)> progress{};  // of the writing; may be empty
 };
 
 // The smallest file that create_log() makes.

@@ -1,0 +1,45 @@
+// What main() and the commands agree on: each command registers its options on a CLI11 parser and,
+// once the line is parsed, what is to run.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "keel/base/units.h"
+
+namespace keel::tools {
+
+struct Context {
+  bool json = false;
+  std::function<int()> run;  // set by the subcommand that was named; returns the exit code
+};
+
+// Adds subcommand `name` with --json and `Options` to fill in, which run(context, options) gets.
+// `define(app, options)` adds the options.
+template <class Options, class Define, class Run>
+CLI::App* add_command(CLI::App& parent, Context& context, const char* name, const char* summary,
+                      Define define, Run run) {
+  auto options = std::make_shared<Options>();
+  CLI::App* app = parent.add_subcommand(name, summary);
+  define(*app, *options);
+  app->add_flag("--json", context.json, "Print one JSON object instead of text, also for errors");
+  app->callback([&context, options, run] {
+    context.run = [&context, options, run] { return run(context, *options); };
+  });
+  return app;
+}
+
+// An option whose value is a size: digits, then nothing, K, M, G or T (powers of 1024).
+CLI::Option* add_size(CLI::App& app, const std::string& name, Bytes& out, const std::string& help);
+
+// Errors: false, `out` unchanged: not a size, or more than 2^62.
+[[nodiscard]] bool parse_size(const std::string& text, Bytes& out);
+
+void add_log_create(CLI::App& parent, Context& context);
+void add_log_info(CLI::App& parent, Context& context);
+void add_log_dump(CLI::App& parent, Context& context);
+void add_log_verify(CLI::App& parent, Context& context);
+
+}  // namespace keel::tools

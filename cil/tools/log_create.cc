@@ -1,0 +1,46 @@
+// keel log create: makes a log file, whole, or leaves nothing.
+
+#include "command.h"
+#include "keel/cil/log_file.h"
+#include "log_text.h"
+#include "output.h"
+
+namespace keel::tools {
+namespace {
+
+struct Options {
+  std::string path;
+  LogConfig config;
+};
+
+int run(const Context& context, const Options& options) {
+  LogConfig config = options.config;
+  Progress progress;
+  config.progress = [&progress](Bytes done, Bytes most) { progress.show("writing", done, most); };
+  const auto info = create_log(options.path, config);
+  require(info, options.path);
+  const Json warnings = warn_of(options.path, *info);
+  if (context.json) {
+    print_json(
+        {{"ok", true}, {"path", options.path}, {"log", to_json(*info)}, {"warnings", warnings}});
+  } else {
+    print_text(options.path, *info);
+  }
+  return kOk;
+}
+
+}  // namespace
+
+void add_log_create(CLI::App& parent, Context& context) {
+  const auto define = [](CLI::App& app, Options& options) {
+    app.add_option("PATH", options.path, "The new file; must not exist")->required();
+    add_size(app, "--size", options.config.size, "Size of the file, such as 256M")->required();
+    add_size(app, "--max-checkpoint", options.config.max_checkpoint,
+             "Largest checkpoint [a quarter of the log, at most 64M]");
+    app.add_flag("--buffered", options.config.buffered,
+                 "Through the page cache, where there is no direct I/O");
+  };
+  add_command<Options>(parent, context, "create", "Make a log file", define, run);
+}
+
+}  // namespace keel::tools

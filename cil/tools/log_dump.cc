@@ -1,0 +1,206 @@
+// keel log dump: every checkpoint of a log and what it holds. Reads only.
+//
+// Printed while it is read, so that a log of any size takes no more memory than its largest
+// checkpoint; with --json the pieces of the one object are printed one by one too.
+
+#include <algorithm>
+#include <array>
+#include <cstdio>
+#include <limits>
+#include <vector>
+
+#include "command.h"
+#include "log_text.h"
+#include "output.h"
+
+namespace keel::tools {
+namespace {
+
+constexpr std::size_t kHexRow = 16;
+
+struct Options {
+  std::string path;
+  ScanOptions scan;
+  std::uint64_t from = 0;
+  std::uint64_t to = std::numeric_limits<std::uint64_t>::max();
+  Bytes hex_bytes{};
+};
+
+std::vector<std::uint8_t> first_bytes(const RecoveredRegion& region, Bytes most) {
+  std::vector<std::uint8_t> bytes(std::min<std::uint64_t>(region.size_bytes(), most.value()));
+  region.copy_to(bytes.data(), bytes.size());
+  return bytes;
+}
+
+std::string plain_hex(const std::vector<std::uint8_t>& bytes) {
+  static constexpr char kDigits[] = "0123456789abcdef";
+  std::string text;
+  for (const std::uint8_t byte : bytes) {
+    text += kDigits[byte >> 4U];
+    text += kDigits[byte & 0x0fU];
+  }
+  return text;
+}
+
+void print_hex(const std::vector<std::uint8_t>& bytes) {
+  for (std::size_t row = 0; row < bytes.size(); row += kHexRow) {
+    std::string digits, text;
+    for (std::size_t i = row; i < std::min(row + kHexRow, bytes.size()); ++i) {
+      std::array<char, 8> pair{};
+      std::snprintf(pair.data(), pair.size(), "%02x ", unsigned{bytes[i]});
+      digits += pair.data();
+      text += bytes[i] >= 0x20 && bytes[i] < 0x7f ? static_cast<char>(bytes[i]) : '.';
+    }
+    std::printf("      %08zx  %-48s |%s|\n", row, digits.c_str(), text.c_str());
+  }
+}
+
+class Dump {
+ public:
+  Dump(const Options& options, bool json) : options_(options), json_(json) {}
+
+  void checkpoint(const RecoveredCheckpoint& checkpoint) {
+    const std::uint64_t sequence = checkpoint.sequence.value();
+    if (sequence < options_.from || sequence > options_.to) {
+      return;
+    }
+    ++printed_;
+    json_ ? as_json(checkpoint) : as_text(checkpoint);
+  }
+
+  [[nodiscard]] std::uint64_t printed() const { return printed_; }
+
+ private:
+  void as_text(const RecoveredCheckpoint& checkpoint) const {
+    std::printf(
+        "checkpoint %llu: LSN %llu, %llu bytes, %u records, %zu items, incarnation %s, tail %llu, "
+        "stable %llu\n",
+        number(checkpoint.sequence.value()), number(checkpoint.start.value()),
+        number(checkpoint.bytes.value()), checkpoint.record_count, checkpoint.items.size(),
+        hex(checkpoint.incarnation).c_str(), number(checkpoint.tail.value()),
+        number(checkpoint.stable.value()));
+    for (const RecoveredItem& item : checkpoint.items) {
+      item_as_text(item);
+    }
+  }
+
+  void item_as_text(const RecoveredItem& item) const {
+    const auto object = RecoveredObject::from(item);
+    if (object) {
+      std::printf("  object %llu: %s", number(object->id), object->erased ? "erase" : "write");
+    } else {
+      std::printf("  item of type %u", item.type());
+    }
+    std::printf(", regions of");
+    for (const RecoveredRegion& region : item.regions()) {
+      std::printf(" %zu", region.size_bytes());
+    }
+    std::printf(" bytes\n");
+    if (options_.hex_bytes > Bytes(0)) {
+      for (const RecoveredRegion& region : item.regions()) {
+        print_hex(first_bytes(region, options_.hex_bytes));
+      }
+    }
+  }
+
+  void as_json(const RecoveredCheckpoint& checkpoint) const {
+    Json items = Json::array();
+    for (const RecoveredItem& item : checkpoint.items) {
+      items.push_back(item_as_json(item));
+    }
+    const Json json{
+        {"sequence", checkpoint.sequence.value()},    {"lsn", checkpoint.start.value()},
+        {"bytes", checkpoint.bytes.value()},          {"records", checkpoint.record_count},
+        {"incarnation", hex(checkpoint.incarnation)}, {"tail_lsn", checkpoint.tail.value()},
+        {"stable_lsn", checkpoint.stable.value()},    {"items", items}};
+    std::printf("%s\n%s", printed_ > 1 ? "," : "", json_text(json).c_str());
+  }
+
+  [[nodiscard]] Json item_as_json(const RecoveredItem& item) const {
+    Json json{{"type", item.type()}};
+    if (const auto object = RecoveredObject::from(item)) {
+      json["object"] = object->id;
+      json["operation"] = object->erased ? "erase" : "write";
+    }
+    Json sizes = Json::array();
+    Json bytes = Json::array();
+    for (const RecoveredRegion& region : item.regions()) {
+      sizes.push_back(region.size_bytes());
+      bytes.push_back(plain_hex(first_bytes(region, options_.hex_bytes)));
+    }
+    json["region_bytes"] = sizes;
+    if (options_.hex_bytes > Bytes(0)) {
+      json["hex"] = bytes;
+    }
+    return json;
+  }
+
+  static unsigned long long number(std::uint64_t value) { return value; }
+
+  const Options& options_;
+  const bool json_;
+  std::uint64_t printed_ = 0;
+};
+
+// The end of the one JSON object, after the checkpoints.
+void finish_json(const Options& options, bool ok, Json last) {
+  last["path"] = options.path;
+  last["ok"] = ok;
+  std::printf("],%s\n", json_text(last).substr(1).c_str());
+}
+
+int run(const Context& context, const Options& options) {
+  const auto info = read_log_info(options.path, options.scan.buffered);
+  require(info, options.path);
+  (void)warn_of(options.path, *info);
+  if (context.json) {
+    std::printf("{\"log\":%s,\"checkpoints\":[", json_text(to_json(*info)).c_str());
+  } else {
+    print_text(options.path, *info);
+    std::printf("\n");
+  }
+  Dump dump(options, context.json);
+  const auto scanned = scan_log(
+      options.path,
+      [&dump](const RecoveredCheckpoint& checkpoint) {
+        dump.checkpoint(checkpoint);
+        return Status{};
+      },
+      options.scan);
+  if (!scanned && context.json) {
+    const Failure failure(options.path, scanned.error());
+    std::fprintf(stderr, "keel: %s\n", failure.line().c_str());
+    finish_json(options, false, failure.json());
+    return failure.exit_code();
+  }
+  require(scanned, options.path);
+  const bool sound = scanned->end != LogEnd::kDamaged;
+  if (context.json) {
+    finish_json(options, sound, {{"report", to_json(*scanned)}});
+  } else {
+    std::printf("%s%s checkpoints printed\n", dump.printed() > 0 ? "\n" : "",
+                grouped(dump.printed()).c_str());
+    print_text(*scanned);
+  }
+  if (!sound) {
+    const std::string text = scanned->message();
+    std::fprintf(stderr, "keel: %s: %s\n", printable(options.path).c_str(), text.c_str());
+  }
+  return sound ? kOk : kCheckFailed;
+}
+
+}  // namespace
+
+void add_log_dump(CLI::App& parent, Context& context) {
+  const auto define = [](CLI::App& app, Options& options) {
+    app.add_option("PATH", options.path, "The log file")->required();
+    app.add_option("--from", options.from, "First sequence to print");
+    app.add_option("--to", options.to, "Last sequence to print")->capture_default_str();
+    add_size(app, "--bytes", options.hex_bytes, "Print so many bytes of each region in hex [0]");
+    app.add_flag("--buffered", options.scan.buffered,
+                 "Through the page cache, where there is no direct I/O");
+  };
+  add_command<Options>(parent, context, "dump", "Print every checkpoint in a log", define, run);
+}
+
+}  // namespace keel::tools
