@@ -14,6 +14,8 @@ namespace {
 // What is written at a time while a log is made.
 constexpr std::size_t kZeroBytes = std::size_t{1} << 20;
 constexpr std::uint64_t kDefaultMaxCheckpointBytes = std::uint64_t{64} << 20;
+// Less holds no transaction at all: begin() reserves for the worst split into regions.
+constexpr std::uint64_t kMinCheckpointBlocks = 4;
 
 format::Uuid random_uuid() {
   const std::uint64_t halves[2] = {os().random64(), os().random64()};
@@ -51,9 +53,9 @@ Result<format::Superblock> plan_superblock(const LogConfig& config, std::uint32_
   const std::uint64_t wanted = config.max_checkpoint == Bytes(0)
                                    ? std::min(quarter, kDefaultMaxCheckpointBytes)
                                    : round_down(config.max_checkpoint.value(), block_bytes);
-  if (wanted == 0 || wanted > quarter) {
+  if (wanted < kMinCheckpointBlocks * block_bytes || wanted > quarter) {
     return Error{Errc::kInvalidArgument, 0,
-                 "max_checkpoint must be from one block to a quarter of the log, in bytes",
+                 "max_checkpoint must be from four blocks to a quarter of the log, in bytes",
                  quarter};
   }
   superblock.max_checkpoint_bytes = wanted;
