@@ -227,7 +227,11 @@ Status Journal::Impl::force(Sequence sequence) {
       return Error{Errc::kFutureSequence, 0, "the newest sequence is", context.sequence.value()};
     }
     // Nothing has been committed to an empty context, so there is nothing of it to wait for.
+    // A shutdown empties it too, but only after the error is set.
     if (sequence == context.sequence && context.empty()) {
+      if (auto status = stable.status(); !status) {
+        return status;
+      }
       target = previous(sequence);
     }
   }
