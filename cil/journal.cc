@@ -267,13 +267,13 @@ void Journal::Impl::request_push(Sequence sequence) {
 }
 
 Status Journal::Impl::close() {
-  if (is_closed) {
-    return stable.status();
-  }
-  is_closed = true;
   if (!file.device().owned_by_this_process()) {
     return Error{Errc::kForked, 0, "a journal belongs to the process that opened it", 0};
   }
+  if (is_closed) {
+    return close_status;
+  }
+  is_closed = true;
   Status status = force(Sequence(current_sequence.load(std::memory_order_relaxed)));
   {
     MutexLock lock(push_mutex);
@@ -283,13 +283,14 @@ Status Journal::Impl::close() {
   if (push_thread.joinable()) {
     push_thread.join();
   }
-  if (status.ok() && !stable.failed()) {
-    status = move_tail(true);
-    if (status.ok()) {
-      format::StateSlot state = next_state();
-      state.flags = format::kStateClean;
-      status = file.write_state(state);
-    }
+  if (status.ok()) {
+    status = stable.status();  // the push thread may have failed after what was forced
+  }
+  if (status.ok()) {
+    status = mark_clean();
+  }
+  if (!status) {
+    stable.fail(status.error());
   }
   const bool aborted = stable.failed();
   release_recovered();
@@ -298,7 +299,17 @@ Status Journal::Impl::close() {
   }
   stable.fail({Errc::kShutdown, 0, "the journal is closed", 0});
   space.fail({Errc::kShutdown, 0, "the journal is closed", 0});
+  close_status = status;
   return status;
+}
+
+Status Journal::Impl::mark_clean() {
+  if (auto status = move_tail(true); !status) {
+    return status;
+  }
+  format::StateSlot state = next_state();
+  state.flags = format::kStateClean;
+  return file.write_state(state);
 }
 
 }  // namespace keel

@@ -57,6 +57,7 @@ struct Journal::Impl : MetadataObject {
   [[nodiscard]] Status force(Sequence sequence);
   void release_recovered();
   [[nodiscard]] Status close();
+  [[nodiscard]] Status mark_clean();
   [[nodiscard]] std::uint32_t block_bytes() const { return file.geometry().block_bytes; }
 
   // Asks the push thread for a pass.
@@ -113,6 +114,7 @@ struct Journal::Impl : MetadataObject {
   Bucket* recovered KEEL_GUARDED_BY(recovered_mutex) =
       nullptr;  // holds the tail for recovered items
   bool is_closed = false;
+  Status close_status;
 };
 
 }  // namespace keel
