@@ -212,10 +212,12 @@ Status LogFile::read_superblock() {
   if (file_bytes < kMinLogBytes.value()) {
     return Error{Errc::kNotALog, 0, "the file is too small to be a log, bytes", file_bytes};
   }
+  // No block of a log that this file system can read directly is smaller.
+  const std::uint64_t unit = device_->buffered() ? format::kMinBlockBytes : device_->alignment();
   bool other_version = false;
   bool truncated = false;
   const auto try_at = [&](std::uint64_t offset) -> Status {
-    if (auto status = device_->read(offset, block_.data(), format::kMinBlockBytes); !status) {
+    if (auto status = device_->read(offset, block_.data(), unit); !status) {
       return status;
     }
     if (const auto found = decode_superblock(block_.data(), file_bytes)) {
@@ -233,7 +235,7 @@ Status LogFile::read_superblock() {
     return status;
   }
   // The copy stands in the file's last block, whose size only a superblock tells: try each.
-  for (std::uint64_t block = format::kMinBlockBytes; block <= format::kMaxBlockBytes; block *= 2) {
+  for (std::uint64_t block = unit; block <= format::kMaxBlockBytes; block *= 2) {
     const std::uint64_t end =
         valid_superblocks_ > 0 ? superblock_.file_bytes : round_down(file_bytes, block);
     if (valid_superblocks_ > 0 && superblock_.block_bytes != block) {
