@@ -130,7 +130,10 @@ Status Journal::close() { return impl_->close(); }
 
 const RecoveryReport& Journal::recovery() const { return impl_->report; }
 
-LogInfo Journal::info() const { return impl_->file.info(); }
+LogInfo Journal::info() const {
+  MutexLock lock(impl_->info_mutex);
+  return impl_->info;
+}
 
 JournalStats Journal::stats() const {
   const JournalCounters& counters = impl_->counters;
@@ -194,7 +197,7 @@ Status Journal::Impl::take_over() {
     recovered = ail.publish(report.tail, stable_tail_predecessor);
     ail.prepare();
   }
-  return file.write_state(next_state());
+  return write_state(next_state());
 }
 
 Status Journal::Impl::start_thread() {
@@ -309,7 +312,14 @@ Status Journal::Impl::mark_clean() {
   }
   format::StateSlot state = next_state();
   state.flags = format::kStateClean;
-  return file.write_state(state);
+  return write_state(state);
+}
+
+Status Journal::Impl::write_state(const format::StateSlot& state) {
+  const Status status = file.write_state(state);
+  MutexLock lock(info_mutex);
+  info = file.info();
+  return status;
 }
 
 }  // namespace keel
