@@ -70,6 +70,11 @@ void Ail::fill(Bucket& bucket, LogVector* first) {
   while (first != nullptr) {
     MutexLock lock(mutex_);
     for (int i = 0; i < kBatch && first != nullptr; ++i, first = first->next) {
+      // An ordered item is not in this checkpoint: what an earlier one holds of it must stay in the
+      // log until it is home.
+      if (first->layout.ordered && ItemAccess::bucket(*first->item) != nullptr) {
+        continue;
+      }
       unlink(*first->item);
       link(bucket, *first->item);
     }

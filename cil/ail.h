@@ -48,7 +48,8 @@ class Ail {
   // Adds a held bucket for the checkpoint at `lsn`, above all others.
   [[nodiscard]] Bucket* publish(Lsn lsn, const format::CheckpointId& predecessor)
       KEEL_EXCLUDES(mutex_);
-  // Moves the items of a chain of vectors to the bucket, in batches.
+  // Moves the items of a chain of vectors to the bucket, in batches. An ordered one that is tracked
+  // already stays where it is.
   void fill(Bucket& bucket, LogVector* first) KEEL_EXCLUDES(mutex_);
   // The bucket may go once it is empty.
   void let_go(Bucket& bucket) KEEL_EXCLUDES(mutex_);

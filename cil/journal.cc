@@ -130,7 +130,10 @@ Status Journal::close() { return impl_->close(); }
 
 const RecoveryReport& Journal::recovery() const { return impl_->report; }
 
-LogInfo Journal::info() const { return impl_->file.info(); }
+LogInfo Journal::info() const {
+  MutexLock lock(impl_->info_mutex);
+  return impl_->info;
+}
 
 JournalStats Journal::stats() const {
   const JournalCounters& counters = impl_->counters;
@@ -194,7 +197,7 @@ Status Journal::Impl::take_over() {
     recovered = ail.publish(report.tail, stable_tail_predecessor);
     ail.prepare();
   }
-  return file.write_state(next_state());
+  return write_state(next_state());
 }
 
 Status Journal::Impl::start_thread() {
@@ -227,7 +230,11 @@ Status Journal::Impl::force(Sequence sequence) {
       return Error{Errc::kFutureSequence, 0, "the newest sequence is", context.sequence.value()};
     }
     // Nothing has been committed to an empty context, so there is nothing of it to wait for.
+    // A shutdown empties it too, but only after the error is set.
     if (sequence == context.sequence && context.empty()) {
+      if (auto status = stable.status(); !status) {
+        return status;
+      }
       target = previous(sequence);
     }
   }
@@ -263,13 +270,13 @@ void Journal::Impl::request_push(Sequence sequence) {
 }
 
 Status Journal::Impl::close() {
-  if (is_closed) {
-    return stable.status();
-  }
-  is_closed = true;
   if (!file.device().owned_by_this_process()) {
     return Error{Errc::kForked, 0, "a journal belongs to the process that opened it", 0};
   }
+  if (is_closed) {
+    return close_status;
+  }
+  is_closed = true;
   Status status = force(Sequence(current_sequence.load(std::memory_order_relaxed)));
   {
     MutexLock lock(push_mutex);
@@ -279,13 +286,14 @@ Status Journal::Impl::close() {
   if (push_thread.joinable()) {
     push_thread.join();
   }
-  if (status.ok() && !stable.failed()) {
-    status = move_tail(true);
-    if (status.ok()) {
-      format::StateSlot state = next_state();
-      state.flags = format::kStateClean;
-      status = file.write_state(state);
-    }
+  if (status.ok()) {
+    status = stable.status();  // the push thread may have failed after what was forced
+  }
+  if (status.ok()) {
+    status = mark_clean();
+  }
+  if (!status) {
+    stable.fail(status.error());
   }
   const bool aborted = stable.failed();
   release_recovered();
@@ -294,6 +302,23 @@ Status Journal::Impl::close() {
   }
   stable.fail({Errc::kShutdown, 0, "the journal is closed", 0});
   space.fail({Errc::kShutdown, 0, "the journal is closed", 0});
+  close_status = status;
+  return status;
+}
+
+Status Journal::Impl::mark_clean() {
+  if (auto status = move_tail(true); !status) {
+    return status;
+  }
+  format::StateSlot state = next_state();
+  state.flags = format::kStateClean;
+  return write_state(state);
+}
+
+Status Journal::Impl::write_state(const format::StateSlot& state) {
+  const Status status = file.write_state(state);
+  MutexLock lock(info_mutex);
+  info = file.info();
   return status;
 }
 

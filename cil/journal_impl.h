@@ -57,6 +57,9 @@ struct Journal::Impl : MetadataObject {
   [[nodiscard]] Status force(Sequence sequence);
   void release_recovered();
   [[nodiscard]] Status close();
+  [[nodiscard]] Status mark_clean();
+  // As LogFile's, and for info() to tell.
+  [[nodiscard]] Status write_state(const format::StateSlot& state) KEEL_EXCLUDES(info_mutex);
   [[nodiscard]] std::uint32_t block_bytes() const { return file.geometry().block_bytes; }
 
   // Asks the push thread for a pass.
@@ -112,7 +115,11 @@ struct Journal::Impl : MetadataObject {
   Mutex recovered_mutex{LockRank::kJournalPush};
   Bucket* recovered KEEL_GUARDED_BY(recovered_mutex) =
       nullptr;  // holds the tail for recovered items
+  // What info() tells: the file's own is the push thread's.
+  mutable Mutex info_mutex{LockRank::kJournalPush};
+  LogInfo info KEEL_GUARDED_BY(info_mutex){};
   bool is_closed = false;
+  Status close_status;
 };
 
 }  // namespace keel

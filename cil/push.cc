@@ -136,7 +136,7 @@ Status Journal::Impl::move_tail(bool needed) {
   }
   stable_tail = tail;
   stable_tail_predecessor = found.empty ? last_id : found.predecessor;
-  if (auto status = file.write_state(next_state()); !status) {
+  if (auto status = write_state(next_state()); !status) {
     return status;
   }
   JournalCounters::add(counters.flushes, 2);

@@ -134,8 +134,10 @@ Result<Sequence> Transaction::commit() {
     return status.error();
   }
   const auto shape = format::checkpoint_shape(packed_bytes, bulk_blocks, impl.block_bytes());
-  if (shape.bytes > reserved_bytes_) {
-    return Error{Errc::kReservationExceeded, 0, "more bytes than begun for; needs", shape.bytes};
+  // One block more: what joining the context may cost beyond both apart (checkpoint_shape).
+  const std::uint64_t needed = shape.bytes + impl.block_bytes();
+  if (needed > reserved_bytes_) {
+    return Error{Errc::kReservationExceeded, 0, "more bytes than begun for; needs", needed};
   }
   auto sequence = insert();
   finish();

@@ -150,8 +150,10 @@ constexpr std::uint64_t div_round_up(std::uint64_t value, std::uint64_t by) {
   return value / by + (value % by != 0 ? 1 : 0);
 }
 
-// Records and bytes of a checkpoint with these stream lengths. Adding two streams together never
-// takes more than the sum of both, so reservations made one by one always suffice.
+// Records and bytes of a checkpoint with these stream lengths. Longer streams never take less. Two
+// checkpoints put together take at most one block more than both apart (packed parts that shared a
+// record with bulk blocks merge, and a bulk record is left with a header block of its own), so
+// reservations made one by one suffice if each holds one block to spare.
 struct CheckpointShape {
   std::uint64_t records;
   std::uint64_t bytes;

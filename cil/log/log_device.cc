@@ -202,6 +202,10 @@ Status LogDevice::find_alignment() {
     return Error{Errc::kUnsupported, 0, "direct I/O wants memory aligned beyond a page",
                  found.stx_dio_mem_align};
   }
+  if (alignment_ > format::kMaxBlockBytes || !is_power_of_two(alignment_)) {
+    return Error{Errc::kUnsupported, 0, "direct I/O wants units that no log block has, bytes",
+                 alignment_};
+  }
   copy_on_write_ = os().is_copy_on_write(fd_) > 0;
   return {};
 }

@@ -14,6 +14,8 @@ namespace {
 // What is written at a time while a log is made.
 constexpr std::size_t kZeroBytes = std::size_t{1} << 20;
 constexpr std::uint64_t kDefaultMaxCheckpointBytes = std::uint64_t{64} << 20;
+// Less holds no transaction at all: begin() reserves for the worst split into regions.
+constexpr std::uint64_t kMinCheckpointBlocks = 4;
 
 format::Uuid random_uuid() {
   const std::uint64_t halves[2] = {os().random64(), os().random64()};
@@ -51,9 +53,9 @@ Result<format::Superblock> plan_superblock(const LogConfig& config, std::uint32_
   const std::uint64_t wanted = config.max_checkpoint == Bytes(0)
                                    ? std::min(quarter, kDefaultMaxCheckpointBytes)
                                    : round_down(config.max_checkpoint.value(), block_bytes);
-  if (wanted == 0 || wanted > quarter) {
+  if (wanted < kMinCheckpointBlocks * block_bytes || wanted > quarter) {
     return Error{Errc::kInvalidArgument, 0,
-                 "max_checkpoint must be from one block to a quarter of the log, in bytes",
+                 "max_checkpoint must be from four blocks to a quarter of the log, in bytes",
                  quarter};
   }
   superblock.max_checkpoint_bytes = wanted;
@@ -214,10 +216,12 @@ Status LogFile::read_superblock() {
   if (file_bytes < kMinLogBytes.value()) {
     return Error{Errc::kNotALog, 0, "the file is too small to be a log, bytes", file_bytes};
   }
+  // No block of a log that this file system can read directly is smaller.
+  const std::uint64_t unit = device_->buffered() ? format::kMinBlockBytes : device_->alignment();
   bool other_version = false;
   bool truncated = false;
   const auto try_at = [&](std::uint64_t offset) -> Status {
-    if (auto status = device_->read(offset, block_.data(), format::kMinBlockBytes); !status) {
+    if (auto status = device_->read(offset, block_.data(), unit); !status) {
       return status;
     }
     if (const auto found = decode_superblock(block_.data(), file_bytes)) {
@@ -235,7 +239,7 @@ Status LogFile::read_superblock() {
     return status;
   }
   // The copy stands in the file's last block, whose size only a superblock tells: try each.
-  for (std::uint64_t block = format::kMinBlockBytes; block <= format::kMaxBlockBytes; block *= 2) {
+  for (std::uint64_t block = unit; block <= format::kMaxBlockBytes; block *= 2) {
     const std::uint64_t end =
         valid_superblocks_ > 0 ? superblock_.file_bytes : round_down(file_bytes, block);
     if (valid_superblocks_ > 0 && superblock_.block_bytes != block) {

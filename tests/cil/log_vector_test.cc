@@ -139,7 +139,8 @@ TEST_CASE("more regions or bytes than sized abort") {
   const auto more = [](const std::vector<std::size_t>& sized,
                        const std::vector<std::size_t>& done) {
     return run_in_child([&] {
-      const Vector vector(allocate_log_vector(default_pool(), layout_of(size_of(sized)), kBlock));
+      auto pool = Pool::create({.capacity_bytes = 4U << 20});  // a child has not its parent's
+      LogVector* vector = allocate_log_vector(**pool, layout_of(size_of(sized)), kBlock);
       for (const std::size_t bytes : done) {
         (void)append_region(*vector, bytes);
       }
@@ -155,7 +156,8 @@ TEST_CASE("more regions or bytes than sized abort") {
   CHECK(more({8192, 8192}, {8192, 8193}).aborted_with("more bytes than sized"));
 }
 
-TEST_CASE("joining two snapshots never takes more log than both apart, and less never takes more") {
+TEST_CASE(
+    "two checkpoints joined take a block more than both apart at most, and less never takes more") {
   std::uint64_t random = test_seed("shape", 6);
   using format::checkpoint_shape;
   const auto draw_length = [&random](std::uint64_t near) {
@@ -167,6 +169,7 @@ TEST_CASE("joining two snapshots never takes more log than both apart, and less 
       default: return draw / 8 % 40;
     }
   };
+  bool one_more = false;
   for (int i = 0; i < 200000; ++i) {
     const std::uint32_t block = 4096U << (sim_random(random) % 5);
     const std::uint64_t full_bulk = format::kMaxRecordBulkBytes / block;
@@ -182,10 +185,12 @@ TEST_CASE("joining two snapshots never takes more log than both apart, and less 
     CAPTURE(bulk_a);
     CAPTURE(bulk_b);
     CAPTURE(block);
-    REQUIRE(sum.bytes <= a.bytes + b.bytes);
+    REQUIRE(sum.bytes <= a.bytes + b.bytes + block);
+    one_more = one_more || sum.bytes > a.bytes + b.bytes;
     REQUIRE(sum.bytes >= a.bytes);
     REQUIRE(sum.bytes % block == 0);
   }
+  CHECK(one_more);  // the bound is tight
 }
 
 TEST_CASE("the shape of a checkpoint is what its records add up to") {

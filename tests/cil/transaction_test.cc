@@ -1,6 +1,8 @@
 // Transactions: what they reserve, how they fail, what failing leaves behind.
 #include <doctest/doctest.h>
 
+#include <future>
+#include <memory>
 #include <string>
 #include <thread>
 #include <vector>
@@ -8,6 +10,7 @@
 #include "keel/alloc/pool.h"
 #include "keel/base/scopes.h"
 #include "keel/cil/object_item.h"
+#include "log/format.h"
 #include "probe.h"
 #include "support/death.h"
 #include "support/test_seed.h"
@@ -195,12 +198,10 @@ TEST_CASE("an item that allocates in format() is reported: from the pool, and wi
   auto journal = world.open();
   {
     const BugCounter bugs;
-    void* got = &trace;
-    item.during_format = [&] { got = kvmalloc(100); };
+    item.during_format = [] { kvfree(kvmalloc(100)); };
     commit(*journal, {&item});
-    CHECK(got == nullptr);
     CHECK(bugs.count(Bug::kAllocationInNoAllocScope) == 1);
-    item.during_format = [&] { delete new int(1); };
+    item.during_format = [] { ::operator delete(::operator new(8)); };
     commit(*journal, {&item});
     CHECK(bugs.count(Bug::kAllocationInNoAllocScope) == 2);
     item.during_format = [&] { CHECK(NoAllocScope::active()); };
@@ -245,21 +246,78 @@ TEST_CASE("whatever a transaction's bytes are split into, what begin reserved is
 }
 
 TEST_CASE("destroying an item in use is a reported bug") {
-  const auto destroy_when = [](bool stable) {
-    return run_in_child([stable] {
-      LogWorld world;
-      Trace trace;
-      auto journal = Journal::open(kLogPath, {}, kIgnore);
-      Probe item(trace, 1);
-      auto doomed = std::make_unique<Probe>(trace, 2);
-      doomed->regions = {"x"};
-      commit(**journal, {doomed.get()});
-      if (stable) {
-        (void)(*journal)->force_all();
-      }
-      doomed.reset();
-    });
-  };
-  CHECK(destroy_when(false).aborted_with("in use"));
-  CHECK(destroy_when(true).aborted_with("in use"));
+  LogWorld world;
+  Trace trace;
+  auto journal = world.open();
+  auto item = std::make_unique<Probe>(trace, 2);
+  item->regions = {"x"};
+  const Sequence sequence = commit(*journal, {item.get()});
+  const auto destroy = [&] { return run_in_child([&] { item.reset(); }); };
+  CHECK(destroy().aborted_with("in use"));  // in the context
+  CHECK(journal->force(sequence).ok());
+  CHECK(destroy().aborted_with("in use"));  // in the log
+  commit(*journal, {item.get()});
+  CHECK_FALSE(journal->release(*item));
+  CHECK(journal->force_all().ok());
+  CHECK(journal->release(*item));
+  item.reset();
+  finish(journal);
+}
+
+namespace {
+
+// What begin() sets aside for a transaction.
+std::uint64_t reservation_of(Journal& journal, std::size_t bytes, std::uint32_t items) {
+  const auto transaction = journal.begin(bytes, items);
+  REQUIRE(transaction.ok());
+  return journal.stats().log_reserved.value();
+}
+
+}  // namespace
+
+TEST_CASE(
+    "a transaction that fills its reservation to the last block still fits beside all others") {
+  LogWorld world({.size = Bytes(16U << 20)});
+  Trace trace;
+  Probe first(trace, 1), second(trace, 2);
+  auto journal = world.open({.push_threshold = Bytes(1U << 30)});
+  // Beside 23016 packed bytes and 38 bulk blocks, 768 blocks with some packed bytes take a block more
+  // than alone.
+  constexpr std::size_t kFirstPacked = 23016, kFirstBulk = 38;
+  constexpr std::size_t kLarge = std::size_t{768} * 4096;
+  first.regions.resize((kFirstPacked - 8) / 8);  // of no bytes but for
+  first.regions[0].assign(kFirstBulk * 4096, 'a');
+  const std::uint64_t left = journal->info().max_checkpoint.value() -
+                             reservation_of(*journal, kLarge, 1) -
+                             format::checkpoint_shape(kFirstPacked, kFirstBulk, 4096).bytes;
+  std::size_t rest = left;
+  while (reservation_of(*journal, rest, 1) > left) {
+    rest -= 4096;
+  }
+  REQUIRE(reservation_of(*journal, rest, 1) == left);
+
+  commit(*journal, {&first}, kFirstPacked + kFirstBulk * 4096);
+  auto transaction = journal->begin(kLarge, 1);
+  REQUIRE(transaction.ok());
+  REQUIRE(transaction->log(second).ok());
+  std::promise<void> reserved, committed;
+  std::thread other([&] {
+    const auto all_the_rest = journal->begin(rest, 1);
+    reserved.set_value();
+    committed.get_future().wait();
+  });
+  reserved.get_future().wait();
+  const JournalStats stats = journal->stats();
+  CHECK(stats.log_used + stats.log_reserved == journal->info().max_checkpoint);
+  bool done = false;
+  for (std::size_t packed = 20000; !done; packed -= 8) {
+    second.regions.assign((packed - 8) / 8, "");
+    second.regions[0].assign(kLarge, 'b');
+    done = transaction->commit().ok();  // if not, it takes more than begun for
+  }
+  committed.set_value();
+  other.join();
+  journal->audit();
+  finish(journal);
+  CHECK(world.read() == Found{{1, {{17, first.regions}, {18, second.regions}}}});
 }
