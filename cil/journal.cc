@@ -166,8 +166,8 @@ void Journal::audit() const {
   impl.ail.audit();
 }
 
-Journal::Impl::Impl(LogFile log_file, CheckpointWriter checkpoint_writer, Pool& memory,
-                    const ScanResult& found, std::uint64_t push_threshold)
+Journal::Impl::Impl(LogFile log_file, std::unique_ptr<CheckpointWriter> checkpoint_writer,
+                    Pool& memory, const ScanResult& found, std::uint64_t push_threshold)
     : pool(memory),
       file(std::move(log_file)),
       writer(std::move(checkpoint_writer)),

@@ -45,8 +45,8 @@ struct JournalCounters {
 };
 
 struct Journal::Impl : MetadataObject {
-  Impl(LogFile log_file, CheckpointWriter checkpoint_writer, Pool& memory, const ScanResult& found,
-       std::uint64_t push_threshold);
+  Impl(LogFile log_file, std::unique_ptr<CheckpointWriter> checkpoint_writer, Pool& memory,
+       const ScanResult& found, std::uint64_t push_threshold);
   ~Impl();
 
   // Puts a fresh incarnation into the state slots: the log may be written from now on.
@@ -80,7 +80,7 @@ struct Journal::Impl : MetadataObject {
 
   Pool& pool;
   LogFile file;
-  CheckpointWriter writer;
+  std::unique_ptr<CheckpointWriter> writer;
   RecoveryReport report;
   const std::uint64_t threshold_bytes;
 

@@ -81,7 +81,7 @@ Status Journal::Impl::write_out(ClosedCheckpoint& checkpoint) {
   const TailPosition tail = ail.tail();
   checkpoint.tail = tail.empty ? Lsn(checkpoint.id.start_lsn) : tail.lsn;
   checkpoint.stable = stable_lsn;
-  if (auto status = writer.write(file, checkpoint); !status) {
+  if (auto status = writer->write(file, checkpoint); !status) {
     return status;
   }
   if (auto status = file.device().flush(); !status) {
@@ -92,7 +92,7 @@ Status Journal::Impl::write_out(ClosedCheckpoint& checkpoint) {
   JournalCounters::add(counters.checkpoints, 1);
   JournalCounters::add(counters.flushes, 1);
   JournalCounters::add(counters.written_bytes, checkpoint.id.bytes);
-  counters.writes.store(writer.writes(), std::memory_order_relaxed);
+  counters.writes.store(writer->writes(), std::memory_order_relaxed);
   return {};
 }
 

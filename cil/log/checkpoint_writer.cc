@@ -2,22 +2,14 @@
 
 #include <algorithm>
 #include <cstring>
+#include <new>
 
 namespace keel {
 namespace {
 
-// Room for the packed parts of one batch; a full packed part is 64 KiB.
-constexpr std::size_t kStagingBytes = std::size_t{2} << 20;
-// Most parts that one record can need: its packed part and one part for each bulk block.
-constexpr int kMaxRecordParts =
-    1 + static_cast<int>(format::kMaxRecordBulkBytes / format::kMinBlockBytes);
-constexpr int kMaxBatchParts = 1024;
-// One more: a batch that crosses the end of the data area is split inside one part.
-constexpr std::size_t kPartsBytes = (kMaxBatchParts + 1) * sizeof(struct iovec);
-constexpr std::uint64_t kMaxBatchBytes = std::uint64_t{4} << 20;
-
-static_assert(kStagingBytes >= format::kMaxPackedPartBytes);
-static_assert(kMaxBatchParts >= kMaxRecordParts);
+// A checkpoint's first batch is small: nothing is on its way to the disk while it is built.
+constexpr std::uint64_t kFirstBatchBytes = std::uint64_t{1} << 20;
+constexpr std::uint64_t kBatchBytes = std::uint64_t{4} << 20;
 
 constexpr std::size_t kUnit = 8;  // regions' rests are padded to this
 
@@ -116,13 +108,21 @@ int BulkStream::take(std::uint64_t blocks, std::uint32_t block_bytes, struct iov
   return count;
 }
 
-Result<CheckpointWriter> CheckpointWriter::make(Pool& pool) {
-  auto staging = AlignedBuffer::allocate(pool, kStagingBytes, "checkpoint staging");
-  auto parts = AlignedBuffer::allocate(pool, kPartsBytes, "checkpoint parts");
-  if (!staging || !parts) {
-    return !staging ? staging.error() : parts.error();
+Result<std::unique_ptr<CheckpointWriter>> CheckpointWriter::make(Pool& pool) {
+  auto first = Batch::make(pool);
+  auto second = Batch::make(pool);
+  if (!first || !second) {
+    return !first ? first.error() : second.error();
   }
-  return CheckpointWriter(std::move(*staging), std::move(*parts));
+  std::unique_ptr<CheckpointWriter> writer(
+      new (std::nothrow) CheckpointWriter(std::move(*first), std::move(*second)));
+  if (writer == nullptr) {
+    return Error{Errc::kNoMemory, 0, "make a checkpoint writer", 0};
+  }
+  if (auto status = writer->thread_.start(); !status) {
+    return status.error();
+  }
+  return writer;
 }
 
 Status CheckpointWriter::write(LogFile& file, const ClosedCheckpoint& checkpoint) {
@@ -134,13 +134,17 @@ Status CheckpointWriter::write(LogFile& file, const ClosedCheckpoint& checkpoint
   Progress progress{PackedStream(checkpoint.first), BulkStream(checkpoint.first),
                     checkpoint.packed_bytes,        checkpoint.bulk_blocks,
                     Lsn(checkpoint.id.start_lsn),   Hasher()};
-  batch_lsn_ = progress.lsn;
+  current().restart(progress.lsn);
   const auto count = static_cast<std::uint32_t>(shape.records);
+  std::uint64_t enough_bytes = kFirstBatchBytes;
+  bool handed_over = false;
   for (std::uint32_t index = 0; index < count; ++index) {
-    if (batch_is_full()) {
-      if (auto status = write_batch(file); !status) {
+    if (current().is_full(enough_bytes)) {
+      if (auto status = hand_over(file, progress.lsn); !status) {
         return status;
       }
+      enough_bytes = kBatchBytes;
+      handed_over = true;
     }
     build_record(file, checkpoint, index, count, progress);
   }
@@ -148,13 +152,23 @@ Status CheckpointWriter::write(LogFile& file, const ClosedCheckpoint& checkpoint
                  progress.packed_left == 0 && progress.bulk_left == 0,
              "records do not fill the extent", progress.lsn.value(), progress.packed_left,
              progress.bulk_left);
-  return write_batch(file);
+  if (!handed_over) {
+    return write_batch(file, current(), writes_);
+  }
+  thread_.submit(file, current());
+  return thread_.finish(writes_);
 }
 
-bool CheckpointWriter::batch_is_full() const {
-  return part_count_ + kMaxRecordParts > kMaxBatchParts ||
-         staging_used_ + format::kMaxPackedPartBytes > kStagingBytes ||
-         batch_bytes_ >= kMaxBatchBytes;
+// Gives the current batch to the thread, and starts the other at `next` once it is free.
+Status CheckpointWriter::hand_over(LogFile& file, Lsn next) {
+  thread_.submit(file, current());
+  current_ = 1 - current_;
+  if (auto status = thread_.wait_for(current()); !status) {
+    (void)thread_.finish(writes_);  // nothing of this checkpoint stays under way
+    return status;
+  }
+  current().restart(next);
+  return {};
 }
 
 void CheckpointWriter::build_record(const LogFile& file, const ClosedCheckpoint& checkpoint,
@@ -166,11 +180,12 @@ void CheckpointWriter::build_record(const LogFile& file, const ClosedCheckpoint&
   const std::uint64_t part_bytes =
       round_up(sizeof(format::RecordHeader) + packed, geometry.block_bytes);
 
-  std::byte* place = staging_.data() + staging_used_;
+  Batch& batch = current();
+  std::byte* place = batch.staging.data() + batch.staging_used;
   progress.packed.take(place + sizeof(format::RecordHeader), packed);
   std::memset(place + sizeof(format::RecordHeader) + packed, 0,
               part_bytes - sizeof(format::RecordHeader) - packed);
-  struct iovec* first_part = parts() + part_count_;
+  struct iovec* first_part = batch.parts() + batch.part_count;
   *first_part = {place, part_bytes};
   const int bulk_parts = progress.bulk.take(blocks, geometry.block_bytes, first_part + 1);
 
@@ -206,51 +221,9 @@ void CheckpointWriter::build_record(const LogFile& file, const ClosedCheckpoint&
   progress.packed_left -= packed;
   progress.bulk_left -= blocks;
   progress.lsn += Bytes(bytes);
-  staging_used_ += part_bytes;
-  part_count_ += 1 + bulk_parts;
-  batch_bytes_ += bytes;
-}
-
-// Writes what the batch holds; where it crosses the end of the data area, in two halves.
-Status CheckpointWriter::write_batch(LogFile& file) {
-  const Geometry& geometry = file.geometry();
-  struct iovec* part = parts();
-  int left = part_count_;
-  const std::uint64_t to_wrap = geometry.bytes_to_wrap(batch_lsn_);
-  Status status;
-  if (batch_bytes_ > to_wrap) {
-    std::uint64_t before = to_wrap;
-    int count = 0;
-    while (before >= part[count].iov_len) {
-      before -= part[count].iov_len;
-      ++count;
-    }
-    if (before > 0) {
-      // Split the part at the wrap; the list has room for one more.
-      std::memmove(part + count + 1, part + count,
-                   static_cast<std::size_t>(left - count) * sizeof *part);
-      part[count].iov_len = before;
-      part[count + 1].iov_base = static_cast<std::byte*>(part[count + 1].iov_base) + before;
-      part[count + 1].iov_len -= before;
-      ++count;
-      ++left;
-    }
-    status = file.device().write(geometry.offset_of(batch_lsn_), part, count);
-    ++writes_;
-    part += count;
-    left -= count;
-    batch_lsn_ += Bytes(to_wrap);
-    batch_bytes_ -= to_wrap;
-  }
-  if (status.ok() && left > 0) {
-    status = file.device().write(geometry.offset_of(batch_lsn_), part, left);
-    ++writes_;
-  }
-  batch_lsn_ += Bytes(batch_bytes_);
-  batch_bytes_ = 0;
-  staging_used_ = 0;
-  part_count_ = 0;
-  return status;
+  batch.staging_used += part_bytes;
+  batch.part_count += 1 + bulk_parts;
+  batch.bytes += bytes;
 }
 
 }  // namespace keel

@@ -1,7 +1,7 @@
 // CheckpointWriter: turns a closed checkpoint's log vectors into records and writes them.
 //
-// I1 From write() to its return there is no call into any allocator: staging and the part list are
-//    made at open and kept.
+// I1 From write() to its return there is no call into any allocator: two batches and the thread
+//    that writes one of them while the other is built are made at open and kept.
 // I2 Headers and packed bytes go through staging; whole blocks of large regions go to the disk from
 //    the log vector itself. So a large region is copied once, from the object to its vector.
 // I3 Records are written in any order and grouping; nothing but the flush after them orders them.
@@ -9,12 +9,15 @@
 
 #include <sys/uio.h>
 
+#include <array>
 #include <cstdint>
 #include <memory>
+#include <utility>
 
+#include "keel/base/metadata_object.h"
 #include "keel/base/result.h"
 #include "keel/base/units.h"
-#include "log/aligned_buffer.h"
+#include "log/batch.h"
 #include "log/hash.h"
 #include "log/log_file.h"
 #include "log_vector.h"
@@ -66,22 +69,19 @@ class BulkStream {
   std::uint64_t taken_blocks_ = 0;  // of this region
 };
 
-class CheckpointWriter {
+class CheckpointWriter : public MetadataObject {
  public:
-  // Errors: kNoMemory.
-  [[nodiscard]] static Result<CheckpointWriter> make(Pool& pool);
+  // Errors: kNoMemory, kSystem.
+  [[nodiscard]] static Result<std::unique_ptr<CheckpointWriter>> make(Pool& pool);
 
   // Writes all records; they are not yet stable. Threads: one at a time.
   // Errors: kIo and what else the device latched.
   [[nodiscard]] Status write(LogFile& file, const ClosedCheckpoint& checkpoint);
 
-  // System calls made and bytes written so far.
+  // System calls made so far.
   [[nodiscard]] std::uint64_t writes() const { return writes_; }
 
  private:
-  CheckpointWriter(AlignedBuffer staging, AlignedBuffer parts)
-      : staging_(std::move(staging)), parts_(std::move(parts)) {}
-
   struct Progress {
     PackedStream packed;
     BulkStream bulk;
@@ -91,22 +91,17 @@ class CheckpointWriter {
     Hasher record_hashes;
   };
 
+  CheckpointWriter(Batch first, Batch second) : batches_{std::move(first), std::move(second)} {}
+
   void build_record(const LogFile& file, const ClosedCheckpoint& checkpoint, std::uint32_t index,
                     std::uint32_t count, Progress& progress);
-  [[nodiscard]] Status write_batch(LogFile& file);
-  [[nodiscard]] bool batch_is_full() const;
-  [[nodiscard]] struct iovec* parts() const {
-    return reinterpret_cast<struct iovec*>(parts_.data());
-  }
+  [[nodiscard]] Status hand_over(LogFile& file, Lsn next);
+  [[nodiscard]] Batch& current() { return batches_[current_]; }
 
-  AlignedBuffer staging_;
-  AlignedBuffer parts_;
-  // The batch being built.
-  Lsn batch_lsn_{};
-  std::uint64_t batch_bytes_ = 0;
-  std::size_t staging_used_ = 0;
-  int part_count_ = 0;
+  std::array<Batch, 2> batches_;
+  std::size_t current_ = 0;  // being built; the other may be under way
   std::uint64_t writes_ = 0;
+  BatchThread thread_;  // last: it ends before the batches go
 };
 
 }  // namespace keel

@@ -2,15 +2,7 @@
 
 #include <new>
 
-#define XXH_INLINE_ALL
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wconversion"
-#pragma GCC diagnostic ignored "-Wsign-conversion"
-#pragma GCC diagnostic ignored "-Wold-style-cast"
-#pragma GCC diagnostic ignored "-Wcast-qual"
-#pragma GCC diagnostic ignored "-Wundef"
-#include <xxhash.h>
-#pragma GCC diagnostic pop
+#include "log/hash_kernel.h"
 
 namespace keel {
 namespace {
@@ -19,6 +11,10 @@ const XXH3_state_t* as_state(const std::byte* bytes) {
   return reinterpret_cast<const XXH3_state_t*>(bytes);
 }
 }  // namespace
+
+#if defined(KEEL_HASH_AVX2)
+void hash_update_avx2(void* state, const void* data, unsigned long bytes);
+#endif
 
 std::uint64_t hash64(const void* data, std::size_t bytes) { return XXH3_64bits(data, bytes); }
 
@@ -29,6 +25,13 @@ Hasher::Hasher() {
 }
 
 void Hasher::update(const void* data, std::size_t bytes) {
+#if defined(KEEL_HASH_AVX2)
+  static const bool has_avx2 = __builtin_cpu_supports("avx2") != 0;
+  if (has_avx2) {
+    hash_update_avx2(state_, data, bytes);
+    return;
+  }
+#endif
   XXH3_64bits_update(as_state(state_), data, bytes);
 }
 

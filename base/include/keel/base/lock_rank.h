@@ -15,6 +15,7 @@ enum class LockRank : std::uint8_t {
   kJournalPush = 40,     // cil: push requests
   kJournalStable = 45,   // cil: stable sequence, its waiters, the first error
   kJournalAil = 50,      // cil: buckets of items in the log
+  kJournalBatch = 55,    // cil: the batch of records under way
   kLogDevice = 60,       // cil: error latch and state slots
   kPool = 70,            // alloc: pool creation and slow path
   kPageAllocator = 80,   // alloc: buddy free lists
