@@ -11,8 +11,8 @@
 
 using namespace keel;
 
-// The streamed hash may run another loop (AVX2) than the one-piece hash: they must never differ, or a
-// log written on one machine would not be read on another.
+// The streamed hash may run another loop (AVX2) than the one-piece hash: they must never differ, or
+// a log written on one machine would not be read on another.
 TEST_CASE("a hash does not depend on how the bytes are cut, nor on the instruction set") {
   std::mt19937_64 random(keel_test::test_seed("hash", 1));
   std::vector<std::uint8_t> bytes(300'000);
