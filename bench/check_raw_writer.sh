@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Holds the raw writer, the scoreboard's limit for write bandwidth, against fio on the same file: same
-# blocks, depth and flushes, the same block of memory over and over (fio has no other way), in turn,
-# medians of five pairs.
+# Holds the raw writer, the scoreboard's limit for write bandwidth, against fio on the same file:
+# same blocks, depth and flushes, the same block of memory over and over (fio has no other way), in
+# turn, medians of five pairs.
 #
 #   bench/check_raw_writer.sh [DIR] [DEPTH]     (default: the current directory, depth 1)
 #
@@ -29,7 +29,8 @@ run_raw() {
   "$raw_writer" "$work/file" --block "$block" --depth "$depth" --unit "$unit" \
     --file-bytes "$file_bytes" --units "$units" --reuse-memory
 }
-# Depth 1 is one thread that waits for each write; more is asynchronous. Terse field 48: KiB/s written.
+# Depth 1 is one thread that waits for each write; more is asynchronous. Terse field 48: KiB/s
+# written.
 run_fio() {
   local engine=psync
   ((depth == 1)) || engine=libaio
@@ -47,6 +48,7 @@ for ((pair = 0; pair < pairs; ++pair)); do
   run_fio >>"$work/fio"
 done
 awk -v ours="$(median <"$work/ours")" -v fio="$(median <"$work/fio")" -v depth="$depth" 'BEGIN {
-  printf "depth %d: raw writer %.0f MB/s, fio %.0f MB/s, ratio %.3f\n", depth, ours / 1e6, fio / 1e6, ours / fio
+  printf "depth %d: raw writer %.0f MB/s, fio %.0f MB/s, ratio %.3f\n", depth, ours / 1e6,
+    fio / 1e6, ours / fio
   exit !(ours >= 0.9 * fio)
 }'

@@ -3,10 +3,10 @@
 
     bench/flamegraph.py [--title TEXT] < stacks.folded > graph.svg
 
-Width is the share of samples, depth grows upwards, neighbours are sorted by name (so the x axis is no
-time). Colours say what kind of code it is: keel, the bench and other programs' code, libraries, kernel.
-A pointer over a box shows the name, samples and share; a click makes its box the whole width, a click
-on the bottom box resets. Boxes narrower than a pixel are left out."""
+Width is the share of samples, depth grows upwards, neighbours are sorted by name (so the x axis is
+no time). Colours say what kind of code it is: keel, the bench, libraries, kernel. A pointer over a
+box shows its name, samples and share; a click makes the box the whole width, a click on the bottom
+box resets. Boxes narrower than a pixel are left out."""
 
 import argparse
 import hashlib
@@ -40,7 +40,8 @@ function show(box) {
     b.r.style.opacity = below ? 0.5 : 1;
     const room = Math.floor((w - 6) / %(character)g), name = b.g.dataset.n;
     b.t.setAttribute('x', x + 3);
-    b.t.textContent = room < 3 ? '' : name.length <= room ? name : name.slice(0, room - 1) + '\\u2026';
+    b.t.textContent =
+        room < 3 ? '' : name.length <= room ? name : name.slice(0, room - 1) + '\\u2026';
   }
 }
 for (const b of boxes) b.g.addEventListener('click', () => show(b));
@@ -130,7 +131,8 @@ def svg(root, title):
            f' — {root.samples} samples</text>',
            '<g id="boxes" fill="#111">']
     draw(root, "all", MARGIN, 0, scale, root.samples, height, out)
-    out += ["</g>", *legend(height), "<style>g g{cursor:pointer} g g:hover rect{stroke:#222}</style>"]
+    out += ["</g>", *legend(height),
+            "<style>g g{cursor:pointer} g g:hover rect{stroke:#222}</style>"]
     script = SCRIPT % {"width": width, "left": MARGIN, "character": CHARACTER}
     out += [f"<script><![CDATA[{script}]]></script>", "</svg>"]
     return "\n".join(out)

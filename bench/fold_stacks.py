@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Turns `perf script -F comm,tid,ip,sym,dso` on stdin into folded stacks on stdout.
 
-One line a stack: `thread;outermost;...;innermost COUNT`. Kernel functions get `_[k]` behind the name,
-so that those who read the stacks can tell the two sides apart."""
+One line a stack: `thread;outermost;...;innermost COUNT`. Kernel functions get `_[k]` behind the
+name, so that those who read the stacks can tell the two sides apart."""
 
 import collections
 import re
@@ -14,7 +14,8 @@ FRAME = re.compile(r"^\s+[0-9a-f]+\s+(?P<symbol>.*?)\s+\((?P<object>[^()]*(?:\([
 
 def is_kernel(module):
     """A module is named [kernel.kallsyms], [xfs], ...; so is [vdso], which is user code."""
-    return module.startswith("[") and not module.startswith(("[vdso", "[unknown", "[heap", "[stack"))
+    user = ("[vdso", "[unknown", "[heap", "[stack")
+    return module.startswith("[") and not module.startswith(user)
 
 
 def without_arguments(symbol):
@@ -41,7 +42,7 @@ def frame_name(line):
 
 
 def fold(lines):
-    """Counts of stacks; a sample is a line at column 0 with indented frames behind, innermost first."""
+    """Counts of stacks; a sample is a line at column 0, then indented frames, innermost first."""
     counts = collections.Counter()
     thread, frames = None, []
 

@@ -1,16 +1,17 @@
 #!/usr/bin/env bash
-# Records a benchmark of the release build with perf, draws a flame graph and says where the time went.
+# Records a benchmark of the release build with perf, draws a flame graph and says where the time
+# went.
 #
 #   bench/profile.sh [--name NAME] [-- PROGRAM ARG...]
 #
-# Default: the commit of 64 KiB objects with forces, for five seconds. PROGRAM is a path, or the name of
-# a program below .build/release/bench, such as cil/force_bench or scoreboard.
+# Default: the commit of 64 KiB objects with forces, for five seconds. PROGRAM is a path, or the
+# name of a program below .build/release/bench, such as cil/force_bench or scoreboard.
 # Makes .build/profile/NAME.svg, NAME.txt (the table, printed as well) and NAME.folded (the stacks).
 #
-# Samples the CPU's cycle counter, or the software clock where there is none (most virtual machines). As
-# a normal user it asks for user code only if the kernel's settings allow no more; the table says so.
-# Stacks are followed by frame pointers. The C library has none: its functions' callers may be missing, and
-# a stack that broke in it stands on its own at the bottom of the graph.
+# Samples the CPU's cycle counter, or the software clock where there is none (most virtual
+# machines). As a normal user it asks for user code only if the kernel's settings allow no more; the
+# table says so. Stacks are followed by frame pointers. The C library has none: its functions'
+# callers may be missing, and a stack that broke in it stands on its own at the bottom of the graph.
 # Exit status 77, skipped, with the reason: no perf, no python3, or nothing may be recorded at all.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -49,7 +50,8 @@ command -v python3 >/dev/null || skip "python3 is not installed (third_party/set
 [[ "$program" == */bench/* || -x "$program" ]] || program=.build/release/bench/$program
 if [[ "$program" == .build/release/* ]]; then
   cmake --preset release >/dev/null
-  cmake --build --preset release --target bench/all >/dev/null || fail "the release build failed; run it to see why"
+  cmake --build --preset release --target bench/all >/dev/null ||
+    fail "the release build failed; run it to see why"
 fi
 [[ -x "$program" && ! -d "$program" ]] || fail "there is no program $program"
 
@@ -73,8 +75,9 @@ choose_event() {
   done
 }
 event=$(choose_event)
-[[ -n "$event" ]] || skip "perf may record nothing here (kernel.perf_event_paranoid is" \
-  "$(cat /proc/sys/kernel/perf_event_paranoid 2>/dev/null || echo unknown)): $(head -n 1 "$data.log")"
+paranoid=$(cat /proc/sys/kernel/perf_event_paranoid 2>/dev/null || echo unknown)
+[[ -n "$event" ]] || skip "perf may record nothing here" \
+  "(kernel.perf_event_paranoid is $paranoid): $(head -n 1 "$data.log")"
 
 # The program's own output is kept out of the way unless it fails.
 echo "profile: recording $program" >&2
@@ -90,7 +93,7 @@ python3 bench/flamegraph.py --title "$name ($event)" <"$out/$name.folded" >"$out
 {
   echo "$name: $(basename "$program") $*"
   echo "event $event, 999 samples a second of CPU time; time asleep (waiting for the disk) has none"
-  [[ "$event" != *:u ]] || echo "user code only: the kernel's share is not known"
+  [[ "$event" != *:u* ]] || echo "user code only: the kernel's share is not known"
   echo
   python3 bench/time_shares.py <"$out/$name.folded"
 } | tee "$out/$name.txt"

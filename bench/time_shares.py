@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Reads folded stacks (fold_stacks.py) on stdin and prints where the time went.
 
-Each sample belongs to the first kind below that one of its frames matches, looked for from the innermost
-frame outwards within a kind; so a page fault in memcpy is kernel and not copying, and a system call
-made by a lock is locks. Copying counts clearing as well. Then the functions with most own time.
+Each sample belongs to the first kind below that any of its frames matches; so a page fault in
+memcpy is kernel and not copying, and a system call made by a lock is locks. Copying counts clearing
+as well. Then come the functions with most time of their own.
 """
 
 import collections
@@ -12,8 +12,8 @@ import sys
 
 # In order of precedence. User-side names; the kernel's functions end in _[k].
 KINDS = [
-    ("locks", r"futex|Mutex|SharedMutex|SharedLock|ExclusiveLock|CondVar|pthread_(mutex|rwlock|cond)"
-              r"|__lll_lock|^lock_rank"),
+    ("locks", r"futex|Mutex|SharedLock|ExclusiveLock|CondVar|pthread_(mutex|rwlock|cond)"
+              r"|__lll_lock|lock_rank"),
     ("kernel: write and flush", r"(pwritev?2?|write|fdatasync|fsync|io_uring)\w*_\[k\]$"),
     ("kernel: page faults", r"(page_fault|do_user_addr_fault|handle_mm_fault)\w*_\[k\]$"),
     ("kernel: other", r"_\[k\]$"),
@@ -30,7 +30,7 @@ LONGEST = 64  # letters of a name that are printed
 
 def kind_of(frames):
     for name, pattern in PATTERNS:
-        if any(pattern.search(frame) for frame in reversed(frames)):
+        if any(pattern.search(frame) for frame in frames):
             return name
     return "other"
 
