@@ -81,8 +81,9 @@ paranoid=$(cat /proc/sys/kernel/perf_event_paranoid 2>/dev/null || echo unknown)
 
 # The program's own output is kept out of the way unless it fails.
 echo "profile: recording $program" >&2
+# A case of Google Benchmark that ends with an error exits with 0.
 if ! perf record -q -F 999 -e "$event" --call-graph fp -o "$data" -- "$program" "$@" \
-    >"$data.log" 2>&1; then
+    >"$data.log" 2>&1 || grep -q 'ERROR OCCURRED' "$data.log"; then
   cat "$data.log" >&2
   fail "$program failed"
 fi
