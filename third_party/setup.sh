@@ -25,6 +25,7 @@ check    clang                thread-safety analysis, a second compiler's warnin
 check    clang-format         the format check
 check    clang-tidy           static analysis
 profile  linux-perf           samples for the call tree and the flame graph
+profile  python3              folds the samples and draws the flame graph
 END
 }
 

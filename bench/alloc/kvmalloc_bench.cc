@@ -1,13 +1,14 @@
 // What does a large buffer cost from each tier, beside malloc and mmap?
 //
-// A case allocates and frees one buffer; with touch:1 it writes one byte in each page between, which
-// is where malloc and mmap pay their page faults. The pool is populated.
+// A case allocates and frees one buffer; with touch:1 it writes one byte in each page between,
+// which is where malloc and mmap pay their page faults. The pool is populated.
 //
 //   kvmalloc_contiguous   a fresh pool: runs of frames, no mapping.
-//   kvmalloc_scattered    every other frame is taken, so nothing larger than a page is contiguous: the
-//                         vmalloc tier maps single frames, its dearest case. Purges fall in the clock.
-//   libc_malloc, libc_mmap  glibc as it comes: a freed large buffer goes back to the kernel until the
-//                         dynamic threshold has grown, so both its ways show over the sizes.
+//   kvmalloc_scattered    every other frame is taken, so nothing larger than a page is contiguous:
+//                         the vmalloc tier maps single frames, its dearest case. Purges fall in the
+//                         clock.
+//   libc_malloc, libc_mmap  glibc as it comes: malloc gives large buffers back to the kernel until
+//                         its dynamic threshold has grown, mmap always does.
 
 #include <benchmark/benchmark.h>
 #include <sys/mman.h>

@@ -1,13 +1,14 @@
 // What does one commit cost in memory, and where does a second thread bring it?
 //
-//   commit_fresh      first commit of an object in its checkpoint: the log vector is allocated. When a
-//                     thread has used up its objects it forces and releases them, outside the clock.
+//   commit_fresh      first commit of an object in its checkpoint: the log vector is allocated.
+//                     When a thread has used up its objects it forces and releases them, outside
+//                     the clock.
 //   commit_relogged   the object is in the checkpoint already: its vector is written again.
-//   commit_64k_forced nothing outside the clock: 24 MiB of 64 KiB objects committed one by one, then
-//                     forced, round and round. `make profile` records this one.
+//   commit_64k_forced nothing outside the clock: 24 MiB of 64 KiB objects committed one by one,
+//                     then forced, round and round. `make profile` records this one.
 //
-// Every commit is a transaction of one object, begin() to commit(). Threads use objects of their own.
-// With two threads a force of one goes on beside the commits of the other.
+// Every commit is a transaction of one object, begin() to commit(). Threads use objects of their
+// own. With two threads a force of one goes on beside the commits of the other.
 
 #include <algorithm>
 

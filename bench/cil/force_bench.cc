@@ -1,8 +1,8 @@
-// How long does a durable commit of 256 B take, and how many of them share a write when more threads
-// wait? Each thread commits its own object and forces the sequence, in a closed loop.
+// How long does a durable commit of 256 B take, and how many of them share a write when more
+// threads wait? Each thread commits its own object and forces the sequence, in a closed loop.
 //
-// p50_us and p99_us are over each thread's own commits, averaged over the threads; commits_per_write
-// is what group commit gathered.
+// p50_us and p99_us are over each thread's own commits, averaged over the threads;
+// commits_per_write is what group commit gathered.
 
 #include <algorithm>
 #include <vector>

@@ -1,6 +1,6 @@
-// How many bytes of log does recovery read and prove a second? A log of 48 MiB of objects of one size,
-// read whole by scan_log(), every checkpoint handed over. Direct I/O, so the page cache plays no part;
-// the device's own cache may.
+// How many bytes of log does recovery read and prove a second? A log of 48 MiB of objects of one
+// size, read whole by scan_log(), every checkpoint handed over. Direct I/O, so the page cache plays
+// no part; the device's own cache may.
 
 #include <memory>
 

@@ -16,6 +16,7 @@ int main(int argc, char** argv) {
   app.add_option("--depth", config.depth, "writes in flight")->capture_default_str();
   app.add_option("--unit", config.unit_bytes, "bytes between flushes")->capture_default_str();
   app.add_option("--file-bytes", config.file_bytes, "size of FILE")->capture_default_str();
+  app.add_flag("--reuse-memory", config.reuse_memory, "write the same block of memory each time");
   app.add_option("--units", units, "how many units to write")->capture_default_str();
   CLI11_PARSE(app, argc, argv);
 

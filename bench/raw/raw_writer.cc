@@ -85,7 +85,8 @@ int RawWriter::write_blocks(std::uint64_t offset, unsigned worker) const {
   for (std::size_t at = worker * config_.block_bytes; at < config_.unit_bytes;
        at += config_.depth * config_.block_bytes) {
     const std::size_t bytes = std::min(config_.block_bytes, config_.unit_bytes - at);
-    if (const int error = write_all(fd_, data_.data() + at, bytes, offset + at); error < 0) {
+    const std::size_t from = config_.reuse_memory ? worker * config_.block_bytes : at;
+    if (const int error = write_all(fd_, data_.data() + from, bytes, offset + at); error < 0) {
       return error;
     }
   }

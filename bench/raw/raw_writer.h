@@ -23,6 +23,9 @@ struct RawWriterConfig {
   unsigned depth = 1;
   std::size_t unit_bytes = std::size_t{24} << 20;   // one fdatasync after each
   std::size_t file_bytes = std::size_t{512} << 20;  // rounded down to whole units
+  // Write each block from the same memory, one block a worker, as fio does. Else a unit's blocks
+  // come from a unit of memory: as cold as a checkpoint's, which costs where the device is fast.
+  bool reuse_memory = false;
 };
 
 class RawWriter {
@@ -45,7 +48,7 @@ class RawWriter {
   const int fd_;
   const RawWriterConfig config_;
   const std::uint64_t units_in_file_;
-  const TouchedBytes data_;  // a whole unit: memory as cold as a checkpoint's
+  const TouchedBytes data_;  // a whole unit
   std::uint64_t next_unit_ = 0;
 };
 

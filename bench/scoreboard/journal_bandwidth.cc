@@ -1,11 +1,11 @@
 // journal.bandwidth: do checkpoints reach the disk as fast as plain O_DIRECT writes do?
 //
-// A sample is the bytes of 64 KiB objects that force() made stable, per second that force() took. The
-// objects are committed before each force, outside the clock. Inside is all from closing the context to
-// waking the caller (sorting, building and hashing records), what the checkpoint adds in bytes (headers,
-// padding), and a move of the tail that the push thread has not finished. The limit writes the
-// objects' bytes in blocks of the size of the journal's writes, as many in flight, and flushes after
-// as many bytes as a checkpoint has.
+// A sample is the bytes of 64 KiB objects that force() made stable, per second that force() took.
+// The objects are committed before each force, outside the clock. Inside is all from closing the
+// context to waking the caller (sorting, building and hashing records), what the checkpoint adds in
+// bytes (headers, padding), and a move of the tail that the push thread has not finished. The limit
+// writes the objects' bytes in blocks of the size of the journal's writes, as many in flight, and
+// flushes after as many bytes as a checkpoint has.
 
 #include <memory>
 

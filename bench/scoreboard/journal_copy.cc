@@ -2,11 +2,12 @@
 //
 // A sample commits 24 MiB of 64 KiB objects, each in a transaction of its own (begin, log, commit),
 // one thread, memory only: the context stays below the push threshold, so nothing is written while
-// the clock runs. The other is memcpy of the same objects into as many bytes of touched memory, object
-// by object. Both so have the same footprint, in the caches as well.
+// the clock runs. The other is memcpy of the same objects into as many bytes of touched memory,
+// object by object. Both so have the same footprint, in the caches as well.
 //
 //   fresh     each object's first commit in the checkpoint: its log vector is allocated.
-//   relogged  each object is in the checkpoint already, with both its vectors: one is written again.
+//   relogged  each object is in the checkpoint already, with both its vectors: one is written
+//             again.
 
 #include <cstring>
 #include <memory>
@@ -58,7 +59,8 @@ Result<double> sample_fresh(JournalRig& rig, const Shape& shape) {
 }
 
 Result<double> sample_relogged(JournalRig& rig, const Shape& shape) {
-  // The first round brings the objects into the checkpoint, the second gives each its standby vector.
+  // The first round brings the objects into the checkpoint, the second gives each its standby
+  // vector.
   for (int round = 0; round < 2; ++round) {
     if (auto sequence = rig.commit_each(0, rig.object_count()); !sequence) {
       return sequence.error();

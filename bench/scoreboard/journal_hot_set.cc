@@ -1,10 +1,10 @@
 // journal.W4*: what does merging save when few objects change again and again?
 //
-// 1,000 objects of 4 KiB, 1,000,000 updates of whole objects chosen uniformly, one transaction each,
-// one thread, then one force.
+// 1,000 objects of 4 KiB, 1,000,000 updates of whole objects chosen uniformly, one transaction
+// each, one thread, then one force.
 //
-//   journal.W4       bytes that the log wrote (records whole, with headers and padding) against bytes
-//                    committed (payload only); the state slots, 4 KiB each, are not counted.
+//   journal.W4       bytes that the log wrote (records whole, with headers and padding) against
+//                    bytes committed (payload only); the state slots, 4 KiB each, are not counted.
 //   journal.W4.time  seconds for all of it, force included, against a memcpy of the same updates.
 
 #include <cstring>

@@ -1,7 +1,7 @@
 // What a row of the scoreboard is, and how a file puts its rows there.
 //
-// A row is one small file: a RowRegistration of its definition, and a prepare() that builds both sides.
-// Ours and the other are functions that take one sample each; the runner calls them in turn.
+// A row is one small file: a RowRegistration of its definition, and a prepare() that builds both
+// sides. Ours and the other are functions that take one sample each; the runner calls them in turn.
 #pragma once
 
 #include <cstdint>

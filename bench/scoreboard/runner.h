@@ -1,9 +1,9 @@
-// Measures a row: ours and the other in turn (A B A B ...), so that a machine that gets slower while
-// it runs slows both.
+// Measures a row: ours and the other in turn (A B A B ...), so that a machine that gets slower
+// while it runs slows both.
 //
 // I1 The first pair warms up and is dropped.
-// I2 `ratio` is the median of the pairs' ratios, not the ratio of the medians: a disturbance that lasts
-//    for one pair touches one ratio.
+// I2 `ratio` is the median of the pairs' ratios, not the ratio of the medians: a disturbance that
+//    lasts for one pair touches one ratio.
 // I3 Every spread is the whole range, min..max, over the pairs.
 #pragma once
 

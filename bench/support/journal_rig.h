@@ -1,7 +1,8 @@
-// A journal on a fresh log with its own pool, and objects to commit: what every journal bench needs.
+// A journal on a fresh log with its own pool, and objects to commit: what every journal bench
+// needs.
 //
-// I1 Object i is `object_bytes` bytes at i * object_bytes of one touched buffer, so that a peer that
-//    copies objects reads the very same memory.
+// I1 Object i is `object_bytes` bytes at i * object_bytes of one touched buffer, so that a peer
+//    that copies objects reads the very same memory.
 // I2 The pool is populated when create() returns: no commit pays for growth.
 // Threads: commit() and settle() from any, for different objects.
 #pragma once
@@ -67,8 +68,8 @@ class JournalRig {
   [[nodiscard]] Result<Sequence> commit_each(std::size_t first, std::size_t count);
   // Forces all, then releases objects [first, first + count): the next commit of each is its first.
   [[nodiscard]] Status settle(std::size_t first, std::size_t count);
-  // Waits until the push thread has freed what it wrote; it does that after it has woken the waiters.
-  // For a measurement of memory alone. Nobody else may use the rig meanwhile.
+  // Waits until the push thread has freed what it wrote; it does that after it has woken the
+  // waiters. For a measurement of memory alone. Nobody else may use the rig meanwhile.
   void quiesce() const;
   // The log's file stays when the rig goes.
   void keep_log() { keep_log_ = true; }

@@ -15,7 +15,8 @@ namespace keel::bench {
 // KEEL_BENCH_DIR, or a temporary directory, removed at exit. Exits with a message if there is none.
 [[nodiscard]] const std::string& micro_dir();
 
-// A rig of this shape, fresh or the one of the call before. Exits with a message if it cannot be made.
+// A rig of this shape, fresh or the one of the call before. Exits with a message if it cannot be
+// made.
 // Threads: one, while no case runs (a benchmark's Setup).
 [[nodiscard]] JournalRig& micro_rig(const RigConfig& config);
 

@@ -1,7 +1,8 @@
 // A directory for a benchmark's files, on a real file system, removed when the benchmark ends.
 //
 // I1 The directory goes with the object, at a normal exit and at SIGINT, SIGTERM or SIGHUP.
-// I2 Without a wish for a place, none that lives in memory is taken: a log there would measure memory.
+// I2 Without a wish for a place, none that lives in memory is taken: a log there would measure
+//    memory.
 #pragma once
 
 #include <memory>
@@ -15,8 +16,8 @@ class TempDir {
  public:
   // Makes a directory in `base`; if that is empty, in the first of $TMPDIR, /var/tmp, the current
   // directory and /tmp that can be written, is no memory file system and has direct I/O.
-  // Threads: call it before the process starts threads (it blocks signals in the caller and so in all
-  // threads after it); once a process. Errors: kNotFound if there is no such place.
+  // Threads: call it before the process starts threads (it blocks signals in the caller and so in
+  // all threads after it); once a process. Errors: kNotFound if there is no such place.
   [[nodiscard]] static Result<std::unique_ptr<TempDir>> create(const std::string& base);
   ~TempDir();
   TempDir(const TempDir&) = delete;

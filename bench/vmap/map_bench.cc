@@ -1,9 +1,10 @@
 // What does it cost to make scattered frames contiguous, by how many runs they come in?
 //
-// A case maps 256 KiB of frames and unmaps them; unmapping is lazy and the window is small, so that the
-// purges which unmapping causes fall in the clock in their true share (purges_per_map). Run lengths
-// of 1 page (every frame on its own), 16 (64 KiB) and 64 (one run). mmap_memfd maps the same file
-// pages with one mmap and unmaps them with one munmap: what a single run costs without keel.
+// A case maps 256 KiB of frames and unmaps them; unmapping is lazy and the window is small, so that
+// the purges which unmapping causes fall in the clock in their true share (purges_per_map). Run
+// lengths of 1 page (every frame on its own), 16 (64 KiB) and 64 (one run). mmap_memfd maps the
+// same file pages with one mmap and unmaps them with one munmap: what a single run costs without
+// keel.
 
 #include <benchmark/benchmark.h>
 #include <sys/mman.h>
