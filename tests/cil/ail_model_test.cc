@@ -1,0 +1,209 @@
+// The AIL against sets of items by LSN, and the sort of a context against std::stable_sort.
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <map>
+#include <memory>
+#include <set>
+#include <vector>
+
+#include "ail.h"
+#include "context.h"
+#include "keel/base/os.h"
+#include "probe.h"
+#include "support/test_seed.h"
+
+using namespace keel;
+using namespace keel_test;
+
+namespace {
+
+struct Model {
+  struct Place {
+    std::uint64_t lsn;
+    std::set<std::size_t> items;
+    int holds;
+  };
+  std::map<Bucket*, Place> places;
+
+  void drop(std::size_t item) {
+    for (auto& [bucket, place] : places) {
+      place.items.erase(item);
+    }
+  }
+  [[nodiscard]] bool tracks(std::size_t item) const {
+    return std::any_of(places.begin(), places.end(),
+                       [&](const auto& entry) { return entry.second.items.count(item) != 0; });
+  }
+  // The tail's LSN, or UINT64_MAX.
+  [[nodiscard]] std::uint64_t tail() const {
+    std::uint64_t lowest = UINT64_MAX;
+    for (const auto& [bucket, place] : places) {
+      if (!place.items.empty() || place.holds != 0) {
+        lowest = std::min(lowest, place.lsn);
+      }
+    }
+    return lowest;
+  }
+  // Buckets that may have been given back, and their address used again.
+  void forget_empty_front() {
+    const std::uint64_t lowest = tail();
+    for (auto at = places.begin(); at != places.end();) {
+      at = at->second.lsn < lowest ? places.erase(at) : std::next(at);
+    }
+  }
+};
+
+// No memory while `dry`.
+class DryOs : public Os {
+ public:
+  bool dry = false;
+  void* metadata_allocate(std::size_t bytes) override {
+    return dry ? nullptr : Os::metadata_allocate(bytes);
+  }
+};
+
+void run_model(std::uint64_t seed, unsigned dry_percent) {
+  DryOs memory;
+  const ScopedOs scope(memory);
+  Trace trace;
+  constexpr std::size_t kItems = 60;
+  std::vector<std::unique_ptr<Probe>> items;
+  for (std::uint32_t i = 0; i < kItems; ++i) {
+    items.push_back(std::make_unique<Probe>(trace, i));
+  }
+  Ail ail;
+  Model model;
+  std::vector<Bucket*> held;
+  std::uint64_t random = seed;
+  std::uint64_t lsn = 0;
+  for (int step = 0; step < 10000; ++step) {
+    memory.dry = sim_random(random) % 100 < dry_percent;
+    const std::uint64_t draw = sim_random(random) % 100;
+    if (draw < 30) {
+      ail.prepare();
+      lsn += 4096 * (1 + sim_random(random) % 10);
+      Bucket* bucket = ail.publish(Lsn(lsn), {1, lsn, lsn, 4096});
+      // Without memory it may be the last one again: never a later one than asked for.
+      REQUIRE(bucket->lsn.value() <= lsn);
+      model.forget_empty_front();
+      auto [place, added] =
+          model.places.try_emplace(bucket, Model::Place{bucket->lsn.value(), {}, 0});
+      REQUIRE(place->second.lsn == bucket->lsn.value());
+      ++place->second.holds;
+      REQUIRE(ail.tail().lsn.value() == model.tail());
+      std::vector<LogVector> vectors(sim_random(random) % 150 == 0 ? kItems
+                                                                   : sim_random(random) % 8);
+      std::set<std::size_t> chosen;
+      for (LogVector& vector : vectors) {
+        std::size_t item = sim_random(random) % kItems;
+        while (!chosen.insert(item).second) {
+          item = (item + 1) % kItems;
+        }
+        vector.item = items[item].get();
+        vector.layout.ordered = sim_random(random) % 5 == 0;
+        vector.next = &vector == &vectors.back() ? nullptr : &vector + 1;
+        if (!vector.layout.ordered || !model.tracks(item)) {
+          model.drop(item);
+          place->second.items.insert(item);
+        }
+      }
+      ail.fill(*bucket, vectors.empty() ? nullptr : vectors.data());
+      held.push_back(bucket);
+    }
+    if (draw < 35 && !held.empty()) {
+      const std::size_t which = sim_random(random) % held.size();
+      --model.places.at(held[which]).holds;
+      ail.let_go(*held[which]);
+      held.erase(held.begin() + static_cast<std::ptrdiff_t>(which));
+    } else if (draw < 95) {
+      const std::size_t item = sim_random(random) % kItems;
+      model.drop(item);
+      ail.remove(*items[item]);
+    } else if (draw == 99) {
+      LogItem* item = ail.remove_first();
+      for (std::size_t i = 0; i < kItems; ++i) {
+        if (items[i].get() == item) {
+          CHECK(model.tracks(i));
+          model.drop(i);
+        }
+      }
+    }
+    const TailPosition tail = ail.tail();
+    REQUIRE(tail.empty == (model.tail() == UINT64_MAX));
+    if (!tail.empty) {
+      REQUIRE(tail.lsn.value() == model.tail());
+      REQUIRE(tail.predecessor.start_lsn == tail.lsn.value());
+    }
+    ail.audit();
+  }
+  for (Bucket* bucket : held) {
+    ail.let_go(*bucket);
+  }
+  while (ail.remove_first() != nullptr) {
+  }
+  CHECK(ail.tail().empty);
+}
+
+}  // namespace
+
+TEST_CASE("the AIL is what sets of items by LSN say, whatever happens") {
+  const std::uint64_t seed = test_seed("ail", 3);
+  for (std::uint64_t i = 0; i < test_rounds(5, 2); ++i) {
+    run_model(seed + i, 0);
+  }
+}
+
+TEST_CASE("without memory for buckets the tail is lower than need be, never higher") {
+  const std::uint64_t seed = test_seed("dry ail", 4);
+  run_model(seed, 50);
+  run_model(seed + 1, 95);
+  run_model(seed + 2, 100);
+}
+
+TEST_CASE("a bucket that is held keeps the tail until it is let go, also one that another joins") {
+  DryOs memory;
+  const ScopedOs scope(memory);
+  Trace trace;
+  Probe item(trace, 1);
+  Ail ail;
+  ail.prepare();
+  Bucket* kept = ail.publish(Lsn(4096), {});
+  memory.dry = true;
+  ail.prepare();
+  Bucket* joined = ail.publish(Lsn(8192), {});
+  CHECK(joined == kept);
+  LogVector vector{};
+  vector.item = &item;
+  ail.fill(*joined, &vector);
+  ail.let_go(*joined);
+  ail.remove(item);
+  CHECK_FALSE(ail.tail().empty);
+  CHECK(ail.tail().lsn == Lsn(4096));
+  ail.let_go(*kept);
+  CHECK(ail.tail().empty);
+}
+
+TEST_CASE("vectors are sorted by the order of commits, equals as they stood") {
+  std::uint64_t random = test_seed("sort", 9);
+  for (int round = 0; round < 300; ++round) {
+    const std::size_t count =
+        round < 40 ? static_cast<std::size_t>(round) : sim_random(random) % 3000;
+    std::vector<LogVector> vectors(count);
+    std::vector<LogVector*> expected;
+    const std::uint64_t range = 1 + sim_random(random) % (round % 2 == 0 ? 5 : 100000);
+    for (std::size_t i = 0; i < count; ++i) {
+      vectors[i].order = round % 3 == 0 ? i / 4 : sim_random(random) % range;
+      vectors[i].next = i + 1 < count ? &vectors[i + 1] : nullptr;
+      expected.push_back(&vectors[i]);
+    }
+    std::stable_sort(expected.begin(), expected.end(),
+                     [](const LogVector* a, const LogVector* b) { return a->order < b->order; });
+    LogVector* sorted = sort_by_order(count != 0 ? vectors.data() : nullptr);
+    for (const LogVector* want : expected) {
+      REQUIRE(sorted == want);
+      sorted = sorted->next;
+    }
+    REQUIRE(sorted == nullptr);
+  }
+}

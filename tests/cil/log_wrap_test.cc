@@ -1,0 +1,195 @@
+// A small log that fills, frees and wraps.
+#include <doctest/doctest.h>
+
+#include <map>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "keel/cil/object_item.h"
+#include "probe.h"
+#include "support/test_seed.h"
+
+using namespace keel;
+using namespace keel_test;
+
+TEST_CASE("a full log says who holds the tail, and its space is usable again after release()") {
+  LogWorld world;
+  Trace trace;
+  std::vector<std::unique_ptr<Probe>> items;
+  auto journal = world.open();
+  Error full{};
+  const auto fill = [&] {
+    for (;;) {
+      auto transaction = journal->begin(60000, 1);
+      if (!transaction) {
+        return transaction.error();
+      }
+      items.push_back(std::make_unique<Probe>(trace, 1));
+      items.back()->regions = {std::string(60000, 'x')};
+      REQUIRE(transaction->log(*items.back()).ok());
+      REQUIRE(transaction->commit().ok());
+    }
+  };
+  full = fill();
+  CHECK(full.code == Errc::kLogFull);
+  CHECK(full.value == 0);
+  CHECK(items.size() > 10);
+  CHECK(journal->force_all().ok());
+  // Releasing one in the middle helps nobody; releasing the oldest does.
+  CHECK(journal->release(*items[5]));
+  CHECK(fill().code == Errc::kLogFull);
+  for (std::size_t i = 0; i < 5; ++i) {
+    CHECK(journal->release(*items[i]));
+  }
+  const std::size_t before = items.size();
+  full = fill();
+  CHECK(full.code == Errc::kLogFull);
+  CHECK(full.value > 0);
+  CHECK(items.size() > before);
+  CHECK(journal->stats().log_used <= journal->info().data);
+  finish(journal);
+  CHECK(world.open()->recovery().end == LogEnd::kClean);
+}
+
+TEST_CASE("relogging the item at the tail moves the tail") {
+  LogWorld world;
+  Trace trace;
+  std::vector<std::unique_ptr<Probe>> items;
+  for (std::uint32_t i = 0; i < 8; ++i) {
+    items.push_back(std::make_unique<Probe>(trace, i));
+  }
+  auto journal = world.open();
+  for (std::size_t round = 0; round < 300; ++round) {
+    Probe& item = *items[round % items.size()];
+    item.regions = {std::to_string(round) + std::string(30000, 'x')};
+    REQUIRE(journal->force(commit(*journal, {&item}, 31000)).ok());
+  }
+  journal->audit();
+  CHECK(journal->stats().written.value() > 8 * journal->info().data.value());
+  finish(journal);
+  std::map<std::uint32_t, std::string> newest;
+  for (const FoundCheckpoint& checkpoint : world.read()) {
+    for (const FoundItem& item : checkpoint.items) {
+      newest[item.type] = item.regions[0];
+    }
+  }
+  for (std::uint32_t i = 0; i < 8; ++i) {
+    CHECK(newest[16 + i] == items[i]->regions[0]);
+  }
+}
+
+TEST_CASE("two hundred laps, with a reopen now and then, deliver the newest state each time") {
+  LogWorld world;
+  std::uint64_t random = test_seed("laps", 11);
+  constexpr std::size_t kObjects = 12;
+  std::map<std::uint64_t, std::string> objects;
+  std::uint64_t written = 0;
+  const std::uint64_t goal = test_rounds(200, 20) * (1U << 20);
+  while (written < goal) {
+    std::map<std::uint64_t, std::string> found;
+    auto opened = Journal::open(kLogPath, {}, [&](const RecoveredCheckpoint& checkpoint) -> Status {
+      for (const RecoveredItem& item : checkpoint.items) {
+        const auto object = RecoveredObject::from(item);
+        REQUIRE(object);
+        std::string bytes(object->bytes.size_bytes(), '\0');
+        object->bytes.copy_to(bytes.data(), bytes.size());
+        found[object->id] = bytes;
+      }
+      return {};
+    });
+    REQUIRE(opened.ok());
+    REQUIRE(found == objects);
+    auto& journal = *opened;
+    CHECK(journal->recovery().end == LogEnd::kClean);
+    std::vector<std::unique_ptr<ObjectItem>> items;
+    for (std::uint64_t id = 0; id < kObjects; ++id) {
+      items.push_back(std::make_unique<ObjectItem>(id));
+    }
+    // All that was recovered is logged again; then the old checkpoints may go.
+    for (auto& [id, bytes] : objects) {
+      items[id]->set(bytes.data(), bytes.size());
+      commit(*journal, {items[id].get()}, ObjectItem::log_bytes(bytes.size()));
+    }
+    REQUIRE(journal->force_all().ok());
+    journal->release_recovered();
+    journal->release_recovered();
+    for (std::uint64_t i = 0; i < 300; ++i) {
+      // Every object in turn, or a cold one would hold the tail.
+      const std::uint64_t id = i % 2 == 0 ? i / 2 % kObjects : sim_random(random) % kObjects;
+      objects[id] = random_bytes(random, 8 + sim_random(random) % 30000);
+      items[id]->set(objects[id].data(), objects[id].size());
+      const Sequence sequence =
+          commit(*journal, {items[id].get()}, ObjectItem::log_bytes(objects[id].size()));
+      if (sim_random(random) % 3 == 0) {
+        REQUIRE(journal->force(sequence).ok());
+      }
+    }
+    journal->audit();
+    written += journal->stats().written.value();
+    REQUIRE(journal->close().ok());
+    journal.reset();
+  }
+}
+
+TEST_CASE("what was recovered holds its space until release_recovered()") {
+  LogWorld world;
+  Trace trace;
+  std::vector<std::unique_ptr<Probe>> items;
+  {
+    auto journal = world.open();
+    for (std::uint32_t i = 0; i < 12; ++i) {
+      items.push_back(std::make_unique<Probe>(trace, i));
+      items.back()->regions = {std::string(60000, 'x')};
+      REQUIRE(journal->force(commit(*journal, {items.back().get()}, 60000)).ok());
+    }
+    finish(journal);
+  }
+  auto journal = world.open();
+  CHECK(world.found.size() == 12);
+  CHECK(journal->stats().log_used.value() > 12 * 60000);
+  Error error{};
+  for (std::size_t i = 0; error.code != Errc::kLogFull; ++i) {
+    REQUIRE(i < items.size());
+    auto transaction = journal->begin(60000, 1);
+    if (!transaction) {
+      error = transaction.error();
+      break;
+    }
+    REQUIRE(transaction->log(*items[i]).ok());
+    REQUIRE(transaction->commit().ok());
+  }
+  CHECK(error.value == 0);
+  journal->release_recovered();
+  for (std::size_t i = 0; i < 6; ++i) {
+    commit(*journal, {items[i].get()}, 60000);
+  }
+  finish(journal);
+}
+
+TEST_CASE("releasing what was recovered wakes a thread that waits for space") {
+  LogWorld world;
+  Trace trace;
+  std::vector<std::unique_ptr<Probe>> items;
+  {
+    auto journal = world.open();
+    for (std::uint32_t i = 0; i < 15; ++i) {
+      items.push_back(std::make_unique<Probe>(trace, i));
+      items.back()->regions = {std::string(60000, 'x')};
+      REQUIRE(journal->force(commit(*journal, {items.back().get()}, 60000)).ok());
+    }
+    finish(journal);
+  }
+  auto journal = world.open();
+  // While a reservation is open a full log is not hopeless: the second one waits.
+  auto transaction = journal->begin(1000, 1);
+  REQUIRE(transaction.ok());
+  bool granted = false;
+  std::thread waiter([&] { granted = journal->begin(150000, 1).ok(); });
+  journal->release_recovered();
+  waiter.join();
+  CHECK(granted);
+  CHECK(transaction->commit().ok());
+  finish(journal);
+}
