@@ -37,6 +37,8 @@ CLI::Option* add_size(CLI::App& app, const std::string& name, Bytes& out, const 
 // Errors: false, `out` unchanged: not a size, or more than 2^62.
 [[nodiscard]] bool parse_size(const std::string& text, Bytes& out);
 
+void add_demo(CLI::App& parent, Context& context);
+void add_demo_ingest(CLI::App& parent, Context& context);
 void add_log_create(CLI::App& parent, Context& context);
 void add_log_info(CLI::App& parent, Context& context);
 void add_log_dump(CLI::App& parent, Context& context);

@@ -45,6 +45,8 @@ void define_commands(CLI::App& app, Context& context) {
   app.set_version_flag("--version", std::string("keel ") + kVersion);
   app.footer(kFooter);
   app.require_subcommand(1);
+  add_demo(app, context);
+  add_demo_ingest(app, context);
   CLI::App* log = app.add_subcommand("log", "Make log files and look into them");
   log->require_subcommand(1);
   add_log_create(*log, context);

@@ -1,0 +1,106 @@
+#include "demo/cleanup.h"
+
+#include <limits.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <array>
+#include <atomic>
+#include <cerrno>
+#include <cstring>
+
+#include "output.h"
+
+namespace keel::tools {
+namespace {
+
+// Read by the signal handler: set before `g_armed`, whose release it pairs with.
+std::array<char, PATH_MAX> g_log{};
+std::array<char, PATH_MAX> g_directory{};
+std::atomic<bool> g_armed{false};
+std::atomic<pid_t> g_child{0};
+
+// Async-signal-safe calls only.
+void clean_up_and_die(int signal) {
+  if (const pid_t child = g_child.load(std::memory_order_relaxed); child > 0) {
+    ::kill(child, SIGKILL);
+  }
+  if (g_armed.load(std::memory_order_acquire)) {
+    ::unlink(g_log.data());
+    if (g_directory[0] != '\0') {
+      ::rmdir(g_directory.data());
+    }
+  }
+  // Delivered when this handler returns: the parent sees that a signal ended the process.
+  ::signal(signal, SIG_DFL);
+  ::raise(signal);
+}
+
+void handle_signals() {
+  struct sigaction action {};
+  action.sa_handler = clean_up_and_die;
+  sigfillset(&action.sa_mask);
+  for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGQUIT}) {
+    struct sigaction before {};
+    ::sigaction(signal, nullptr, &before);
+    if (before.sa_handler != SIG_IGN) {  // nohup
+      ::sigaction(signal, &action, nullptr);
+    }
+  }
+}
+
+void arm(const std::string& directory, const std::string& log) {
+  if (log.size() >= g_log.size()) {
+    throw Failure(log, system_error(ENAMETOOLONG, "the log's path"));
+  }
+  std::strcpy(g_log.data(), log.c_str());
+  std::strcpy(g_directory.data(), directory.c_str());
+  g_armed.store(true, std::memory_order_release);
+  handle_signals();
+}
+
+std::string new_directory() {
+  const char* root = ::getenv("TMPDIR");
+  std::string path = root != nullptr && root[0] != '\0' ? root : "/var/tmp";
+  const std::string under = path;
+  path += "/keel-demo-XXXXXX";
+  if (::mkdtemp(path.data()) == nullptr) {
+    throw Failure(under, system_error(errno, "make a directory for the log"));
+  }
+  return path;
+}
+
+}  // namespace
+
+Scratch::Scratch(const std::string& named) {
+  if (named.empty()) {
+    directory_ = new_directory();
+    log_ = directory_ + "/log";
+  } else {
+    struct stat found {};
+    if (::lstat(named.c_str(), &found) == 0) {
+      throw Failure(named, {Errc::kExists, 0, "the demo makes its log anew", 0});
+    }
+    log_ = named;
+  }
+  arm(directory_, log_);
+}
+
+Scratch::~Scratch() {
+  g_armed.store(false, std::memory_order_release);
+  if (keep_) {
+    return;
+  }
+  remove_log();
+  if (!directory_.empty()) {
+    ::rmdir(directory_.c_str());
+  }
+}
+
+void Scratch::remove_log() const { ::unlink(log_.c_str()); }
+
+void set_child(pid_t child) { g_child.store(child, std::memory_order_relaxed); }
+
+}  // namespace keel::tools
