@@ -31,7 +31,7 @@ struct Bench {
     file = std::make_unique<LogFile>(std::move(*opened));
     auto made = CheckpointWriter::make(default_pool());
     REQUIRE(made.ok());
-    writer = std::make_unique<CheckpointWriter>(std::move(*made));
+    writer = std::move(*made);
     auto made_reader = CheckpointReader::make(*file, default_pool());
     REQUIRE(made_reader.ok());
     reader = std::make_unique<CheckpointReader>(std::move(*made_reader));

@@ -41,7 +41,12 @@ Errc open_code(const std::string& path) {
   return journal.error().code;
 }
 
-constexpr LogConfig kBuffered{.size = kMinLogBytes, .buffered = true};
+const LogConfig kBuffered = [] {
+  LogConfig config;
+  config.size = kMinLogBytes;
+  config.buffered = true;
+  return config;
+}();
 
 }  // namespace
 
