@@ -4,8 +4,10 @@
 #include <cstdio>
 
 #include "crash_lab.h"
+#include "probe.h"
 #include "support/test_seed.h"
 
+using namespace keel;
 using namespace keel_test;
 
 namespace {
@@ -47,4 +49,56 @@ TEST_CASE("the same with several threads committing") {
     add(tally, run_crash_plan({.seed = seed + round, .transactions = 600, .threads = 4}));
   }
   print("threaded crash", tally);
+}
+
+TEST_CASE("the same with objects so large that a checkpoint takes several writes at once") {
+  const std::uint64_t seed = test_seed("large crash", 201);
+  CrashTally tally;
+  const std::uint64_t rounds = test_rounds(2, 1);
+  for (std::uint64_t round = 0; round < rounds; ++round) {
+    add(tally, run_crash_plan({.seed = seed + round,
+                               .transactions = 100,
+                               .crashes = 3,
+                               .children = 1,
+                               .log_bytes = std::uint64_t{24} << 20,
+                               .large_objects = true,
+                               .moment_stride = 3}));
+  }
+  print("large crash", tally);
+  CHECK(tally.torn > 0);
+}
+
+TEST_CASE(
+    "what recovery delivers stays, though the journal before was killed and never flushed it") {
+  LogWorld world;
+  Trace trace;
+  Probe item(trace, 1);
+  item.regions = {"delivered"};
+  auto journal = world.open();
+  // Its flush fails, which is as good as a kill just before it: written, not stable, not promised.
+  world.disk.inject({.op = SimOp::kFlush});
+  CHECK_FALSE(journal->force(commit(*journal, {&item})).ok());
+  journal.reset();
+  world.disk.clear_faults();
+  SimSnapshot at_delivery;
+  std::size_t delivered = 0;
+  journal = [&] {
+    auto opened = Journal::open(kLogPath, {}, [&](const RecoveredCheckpoint& checkpoint) -> Status {
+      at_delivery = world.disk.snapshot();
+      delivered = checkpoint.items.size();
+      return {};
+    });
+    REQUIRE(opened.ok());
+    return std::move(*opened);
+  }();
+  REQUIRE(delivered == 1);
+  SimDisk after;
+  after.boot_with(at_delivery, [](const SimSector&) { return SimFate::kDrop; });
+  const ScopedOs scope(after);
+  Found found;
+  REQUIRE(scan_log(kLogPath, collect_into(found)).ok());
+  CHECK(found == Found{{1, {{17, {"delivered"}}}}});
+  // Closed under its own disk, further down the stack.
+  const ScopedOs back(world.disk);
+  finish(journal);
 }
