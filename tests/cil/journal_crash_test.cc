@@ -102,3 +102,32 @@ TEST_CASE(
   const ScopedOs back(world.disk);
   finish(journal);
 }
+
+TEST_CASE("opening and closing without a commit survives a power cut at any I/O") {
+  LogWorld world;
+  Trace trace;
+  Probe item(trace, 1);
+  item.regions = {"x"};
+  auto journal = world.open();
+  REQUIRE(journal->force(commit(*journal, {&item})).ok());
+  finish(journal);
+  std::vector<SimSnapshot> moments;
+  world.disk.on_io([&](const SimIo&) { moments.push_back(world.disk.snapshot()); });
+  for (int i = 0; i < 3; ++i) {
+    journal = world.open();
+    finish(journal);
+  }
+  world.disk.on_io(nullptr);
+  for (const SimSnapshot& moment : moments) {
+    for (std::uint64_t seed = 1; seed <= test_rounds(40, 10); ++seed) {
+      SimDisk after;
+      after.boot(moment, seed);
+      const ScopedOs scope(after);
+      Found found;
+      const auto report = scan_log(kLogPath, collect_into(found));
+      REQUIRE(report.ok());
+      CHECK(report->end == LogEnd::kClean);
+      CHECK(found == Found{{1, {{17, {"x"}}}}});
+    }
+  }
+}
