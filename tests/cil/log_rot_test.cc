@@ -224,6 +224,68 @@ TEST_CASE("salvage goes on before the damage, and what it drops never comes back
   }
 }
 
+TEST_CASE("what a salvage dropped is gone for good, though it can be read again") {
+  const Specimen& specimen = killed_log();
+  SimDisk disk;
+  const ScopedOs scope(disk);
+  disk.set_image(kLogPath, specimen.image);
+  // Rot that comes and goes, as a failing cable makes it.
+  disk.flip_bit(kLogPath, offset_of(specimen.starts[3]) + 200, 3);
+  CHECK(Journal::open(kLogPath, {.salvage = true}, kIgnore).ok());
+  disk.flip_bit(kLogPath, offset_of(specimen.starts[3]) + 200, 3);
+  SimContent closed = disk.image(kLogPath);
+  // Also if the journal that salvaged did not come to close in order.
+  for (const std::size_t slot : {kBlock, closed.size() - 2 * kBlock}) {
+    format::StateSlot state;
+    std::memcpy(&state, closed.data() + slot, sizeof state);
+    state.flags = 0;
+    state.hash = 0;
+    state.hash = hash64(&state, sizeof state);
+    std::memcpy(closed.data() + slot, &state, sizeof state);
+  }
+  disk.set_image(kLogPath, closed);
+  Found found;
+  const auto report = scan_log(kLogPath, collect_into(found));
+  REQUIRE(report.ok());
+  CHECK(report->end != LogEnd::kDamaged);
+  CHECK(found == Found(specimen.expected.begin(), specimen.expected.begin() + 3));
+}
+
+TEST_CASE("an old checkpoint back in its place is damage: the chain names what came before it") {
+  const Specimen& specimen = killed_log();
+  SimDisk disk;
+  const ScopedOs scope(disk);
+  disk.set_image(kLogPath, specimen.image);
+  disk.flip_bit(kLogPath, offset_of(specimen.starts[3]) + 200, 3);
+  Trace trace;
+  // Checkpoints 4 and 5 once more, by two other incarnations, of the same lengths.
+  for (std::uint32_t i = 3; i < 5; ++i) {
+    Probe item(trace, 90 + i);
+    const std::size_t bytes = i == 4 ? 50000 : 700 * i;
+    item.regions = {random_bytes(1000 + i, bytes), random_bytes(2000 + i, bytes)};
+    auto journal = Journal::open(kLogPath, {.salvage = true}, kIgnore);
+    REQUIRE(journal.ok());
+    REQUIRE((*journal)->force(commit(**journal, {&item}, 120000)).ok());
+    REQUIRE((*journal)->stats().log_used.value() == specimen.starts[i + 1]);
+    // What holds the tail: recovered checkpoints stay.
+    REQUIRE((*journal)->close().ok());
+  }
+  CHECK(Journal::open(kLogPath, {}, kIgnore).ok());
+  Found found;
+  REQUIRE(scan_log(kLogPath, collect_into(found)).ok());
+  REQUIRE(found.size() == 5);
+  SimContent image = disk.image(kLogPath);
+  std::copy(specimen.image.begin() + static_cast<std::ptrdiff_t>(offset_of(specimen.starts[4])),
+            specimen.image.begin() + static_cast<std::ptrdiff_t>(offset_of(specimen.starts[5])),
+            image.begin() + static_cast<std::ptrdiff_t>(offset_of(specimen.starts[4])));
+  disk.set_image(kLogPath, image);
+  found.clear();
+  const auto report = scan_log(kLogPath, collect_into(found));
+  REQUIRE(report.ok());
+  CHECK(report->end == LogEnd::kDamaged);
+  CHECK(found.size() == 4);
+}
+
 TEST_CASE("blocks that are swapped, doubled, misplaced or zeroed are never delivered") {
   std::uint64_t random = test_seed("blocks", 31);
   for (const Specimen* specimen : {&closed_log(), &killed_log()}) {
