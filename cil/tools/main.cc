@@ -1,6 +1,7 @@
 // keel: the one binary. Parses the line, runs one command, turns what went wrong into one line on
 // standard error and an exit code.
 
+#include <csignal>
 #include <cstdio>
 #include <cstring>
 #include <new>
@@ -107,6 +108,8 @@ int parse_and_run(int argc, char** argv) {
 }  // namespace keel::tools
 
 int main(int argc, char** argv) {
+  // A file size limit is a full disk like any other: an error to report, not a death.
+  std::signal(SIGXFSZ, SIG_IGN);
   const int code = keel::tools::parse_and_run(argc, argv);
   if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) {
     std::fputs("keel: cannot write to standard output\n", stderr);
