@@ -1,4 +1,5 @@
-// Each rule of FORMAT.md, "When a checkpoint counts", broken alone, with every other hash made right.
+// Each rule of FORMAT.md, "When a checkpoint counts", broken alone, with every other hash made
+// right.
 #include "log/checkpoint_reader.h"
 
 #include <doctest/doctest.h>

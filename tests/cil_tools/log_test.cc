@@ -20,8 +20,8 @@ namespace {
 constexpr std::uint64_t kBlock = 4096;
 constexpr const char* kCreate = "log create --size 8M ";
 
-// A log with three checkpoints: object 7 in three forms, object 8 erased, a large object 9, an object
-// 10 that takes two records.
+// A log with three checkpoints: object 7 in three forms, object 8 erased, a large object 9, an
+// object 10 that takes two records.
 class Writer {
  public:
   explicit Writer(const std::string& path) {
