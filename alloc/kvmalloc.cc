@@ -34,7 +34,9 @@ AllocFlags effective(AllocFlags flags) {
 }  // namespace
 
 void* Pool::kvmalloc(std::size_t size_bytes, AllocFlags flags, const char* owner) {
-  check_allocation_allowed("kvmalloc");
+  if (!check_allocation_allowed("kvmalloc")) {
+    return nullptr;
+  }
   const Request request{size_bytes, pages_for(size_bytes), effective(flags), owner};
   void* buffer = nullptr;
   if (impl_->is_within_limit(size_bytes)) {

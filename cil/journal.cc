@@ -207,7 +207,7 @@ Status Journal::Impl::start_thread() {
   try {
     push_thread = std::thread([this] { push_loop(); });
   } catch (const std::system_error& error) {
-    return system_error(error.code().value(), "start the push thread");
+    return Error{Errc::kSystem, error.code().value(), "start the push thread", 0};
   }
   return {};
 }

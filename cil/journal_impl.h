@@ -113,11 +113,11 @@ struct Journal::Impl : MetadataObject {
   Lsn stable_tail{};  // tail in the state slots
   format::CheckpointId stable_tail_predecessor{};
 
-  Mutex recovered_mutex{LockRank::kJournalPush};
+  Mutex recovered_mutex{LockRank::kJournalInfo};
   Bucket* recovered KEEL_GUARDED_BY(recovered_mutex) =
       nullptr;  // holds the tail for recovered items
   // What info() tells: the file's own is the push thread's.
-  mutable Mutex info_mutex{LockRank::kJournalPush};
+  mutable Mutex info_mutex{LockRank::kJournalInfo};
   LogInfo info KEEL_GUARDED_BY(info_mutex){};
   bool is_closed = false;
   Status close_status;

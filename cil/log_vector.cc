@@ -110,7 +110,8 @@ void ItemAccess::unpin(LogItem& item, bool aborted) {
 }
 
 LogItem::LogItem(std::uint32_t type) : type_(type) {
-  KEEL_CHECK(type != 0, "item type 0 is reserved");
+  static_assert(kFirstClientType == format::kFirstClientType);
+  KEEL_CHECK(type >= kFirstClientType, "item types below 16 are keel's own", type);
 }
 
 bool LogItem::pinned() const { return pins_.load(std::memory_order_acquire) != 0; }

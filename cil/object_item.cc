@@ -4,7 +4,7 @@
 
 namespace keel {
 
-ObjectItem::ObjectItem(std::uint64_t id) : LogItem(format::kTypeObject), id_(id) {}
+ObjectItem::ObjectItem(std::uint64_t id) : LogItem(BuiltIn{format::kTypeObject}), id_(id) {}
 
 void ObjectItem::set(std::span<const std::byte> bytes) {
   bytes_ = bytes;

@@ -89,7 +89,7 @@ Status BatchThread::start() {
   try {
     thread_ = std::thread([this] { loop(); });
   } catch (const std::system_error& error) {
-    return system_error(error.code().value(), "start the batch thread");
+    return Error{Errc::kSystem, error.code().value(), "start the batch thread", 0};
   }
   return {};
 }

@@ -12,7 +12,8 @@ enum class LockRank : std::uint8_t {
   kJournalContext = 10,  // cil: context lock, shared by commits, exclusive for the switch
   kJournalCil = 20,      // cil: item list of the current context
   kJournalSpace = 30,    // cil: reservations of log space
-  kJournalPush = 40,     // cil: push requests; what is recovered; what info() tells (never nested)
+  kJournalPush = 40,     // cil: push requests
+  kJournalInfo = 42,     // cil: what is recovered; what info() tells (never nested)
   kJournalStable = 45,   // cil: stable sequence, its waiters, the first error
   kJournalAil = 50,      // cil: buckets of items in the log
   kJournalBatch = 55,    // cil: the batch of records under way

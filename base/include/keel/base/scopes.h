@@ -36,7 +36,7 @@ class NoAllocScope {
 };
 
 // Reports kAllocationInNoAllocScope if a NoAllocScope is active. Returns false if the bug handler
-// returns: the allocator then gives nullptr. `call` names the allocator's call.
-bool check_allocation_allowed(const char* call);
+// returns: the allocator then gives nullptr, whatever its flags. `call` names the allocator's call.
+[[nodiscard]] bool check_allocation_allowed(const char* call);
 
 }  // namespace keel

@@ -47,12 +47,12 @@ struct JournalStats {
   Bytes coalesced{};               // of it, replaced in memory before it was written
   std::uint64_t checkpoints = 0;   // stable
   Bytes written{};                 // to the log, padding and headers included
-  std::uint64_t writes = 0;        // system calls
-  std::uint64_t flushes = 0;
-  std::uint64_t forces = 0;  // calls of force() that had to wait
-  Bytes log_used{};          // tail to head, context included
-  Bytes log_reserved{};      // by open transactions
-  Sequence current{};        // of the context that commits join
+  std::uint64_t writes = 0;        // system calls, for checkpoints
+  std::uint64_t flushes = 0;       // for checkpoints and moves of the tail
+  std::uint64_t forces = 0;        // calls of force() that had to wait
+  Bytes log_used{};                // tail to head, context included
+  Bytes log_reserved{};            // by open transactions
+  Sequence current{};              // of the context that commits join
   Sequence stable{};
 };
 
@@ -100,6 +100,8 @@ class Transaction {
   std::uint64_t id_ = 0;
 };
 
+// Threads: every call from any thread, but for close() and the destructor: one thread, when no
+// other is in a call and no transaction is open.
 class Journal : public MetadataObject {
  public:
   // Opens the log at `path`, hands every checkpoint found in it to `handler` (oldest first, before

@@ -73,7 +73,11 @@ class ItemFormatter {
 
 class LogItem {
  public:
-  // `type` tells items apart in recovery: 16 and up are the client's to choose.
+  // The types of the items that keel brings along; a client's own begin above them.
+  static constexpr std::uint32_t kFirstClientType = 16;
+
+  // `type` tells items apart in recovery: kFirstClientType and up are the client's to choose;
+  // another one aborts.
   explicit LogItem(std::uint32_t type);
   // Destroying an item in use is a reported bug.
   virtual ~LogItem();
@@ -85,6 +89,15 @@ class LogItem {
   [[nodiscard]] bool pinned() const;
 
  protected:
+  // For keel's own items.
+  struct BuiltIn {
+    std::uint32_t type;
+  };
+  explicit LogItem(BuiltIn built_in) : type_(built_in.type) {}
+
+  // What follows is called by the journal. None of it may wait for the journal (force, begin,
+  // close) or throw.
+
   // size() and format() are called by commit() on the committing thread, under the caller's object
   // lock; format() also under the context lock: it must not block, allocate or call the journal.
   virtual void size(ItemSize& size) const = 0;
