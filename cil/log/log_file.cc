@@ -279,6 +279,7 @@ Status LogFile::read_state() {
     const auto found = decode_state(block_.data(), superblock_);
     if (found && (valid_states_ == 0 || found->generation > state_.generation)) {
       state_ = *found;
+      newest_slot_ = slot;
     }
     valid_states_ += found ? 1 : 0;
   }
@@ -291,7 +292,7 @@ Status LogFile::read_state() {
 Status LogFile::write_state(format::StateSlot state) {
   state.generation = state_.generation + 1;
   state.uuid = superblock_.uuid;
-  for (int slot = 0; slot < 2; ++slot) {
+  for (const int slot : {1 - newest_slot_, newest_slot_}) {
     std::memset(block_.data(), 0, superblock_.block_bytes);
     encode(state, block_.data());
     if (auto status = write_once(*device_, geometry_.state_offset(slot), block_.data(),

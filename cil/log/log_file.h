@@ -1,7 +1,8 @@
 // LogFile: an open log: its device, its superblock, and its state slots.
 //
-// I1 A state is written to slot 0, flushed, then to slot 1, flushed. So of one bad slot the other
-//    is always the newest complete state, whether a crash tore the bad one or it rotted.
+// I1 A state is written to one slot, flushed, then to the other, flushed; first to the one that does
+//    not hold the newest state (an earlier crash may have torn it). So at any moment one slot is
+//    whole and holds the newest complete state, whether a crash tears the other or it rots.
 #pragma once
 
 #include <cstdint>
@@ -51,6 +52,7 @@ class LogFile {
   format::StateSlot state_{};
   int valid_superblocks_ = 0;
   int valid_states_ = 0;
+  int newest_slot_ = 1;  // that holds state_; if both do, either
 };
 
 }  // namespace keel

@@ -131,3 +131,43 @@ TEST_CASE("opening and closing without a commit survives a power cut at any I/O"
     }
   }
 }
+
+namespace {
+
+// Opens and closes what a crash left, and crashes that at every I/O, `depth` times over.
+void open_and_crash(const SimSnapshot& moment, SimFate fate, int depth) {
+  SimDisk disk;
+  disk.boot_with(moment, [fate](const SimSector&) { return fate; });
+  const ScopedOs scope(disk);
+  std::vector<SimSnapshot> moments;
+  disk.on_io([&](const SimIo&) { moments.push_back(disk.snapshot()); });
+  Found found;
+  {
+    auto journal = Journal::open(kLogPath, {}, collect_into(found));
+    if (!journal) {
+      FAIL(journal.error().message());
+    }
+    CHECK((*journal)->recovery().end == LogEnd::kClean);
+    REQUIRE((*journal)->close().ok());
+  }
+  disk.on_io(nullptr);
+  REQUIRE(found == Found{{1, {{17, {"x"}}}}});
+  for (std::size_t i = 0; depth > 0 && i < moments.size(); ++i) {
+    open_and_crash(moments[i], SimFate::kGarbage, depth - 1);
+    open_and_crash(moments[i], SimFate::kKeep, depth - 1);
+  }
+}
+
+}  // namespace
+
+TEST_CASE(
+    "crash after crash while opening, each tearing what it can, never costs both state slots") {
+  LogWorld world;
+  Trace trace;
+  Probe item(trace, 1);
+  item.regions = {"x"};
+  auto journal = world.open();
+  REQUIRE(journal->force(commit(*journal, {&item})).ok());
+  finish(journal);
+  open_and_crash(world.disk.snapshot(), SimFate::kKeep, 2);
+}
