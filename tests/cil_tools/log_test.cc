@@ -67,7 +67,7 @@ class Writer {
 
 // A copy of the log as it is while it is open: what a crash would leave.
 std::string crashed_log(const TestDirectory& directory) {
-  const std::string path = directory.path("crashed");
+  std::string path = directory.path("crashed");
   const Writer writer(directory.path("open"));
   std::filesystem::copy_file(directory.path("open"), path);
   return path;

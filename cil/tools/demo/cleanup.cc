@@ -55,8 +55,9 @@ void arm(const std::string& directory, const std::string& log) {
   if (log.size() >= g_log.size()) {
     throw Failure(log, system_error(ENAMETOOLONG, "the log's path"));
   }
-  std::strcpy(g_log.data(), log.c_str());
-  std::strcpy(g_directory.data(), directory.c_str());
+  // With the final 0; the directory is the shorter one.
+  std::memcpy(g_log.data(), log.c_str(), log.size() + 1);
+  std::memcpy(g_directory.data(), directory.c_str(), directory.size() + 1);
   g_armed.store(true, std::memory_order_release);
   handle_signals();
 }

@@ -43,7 +43,8 @@ class Worker {
   std::uint64_t until_force_ = 0;
   // Transaction records: they stay, since their items do until the end of the process.
   struct Record {
-    Record(const TransactionRecord& record) : item(record_id(record.name)), bytes(encode(record)) {
+    explicit Record(const TransactionRecord& record)
+        : item(record_id(record.name)), bytes(encode(record)) {
       item.set(bytes);
     }
     ObjectItem item;
