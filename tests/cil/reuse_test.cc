@@ -86,3 +86,88 @@ TEST_CASE("an item goes on in a journal of another block size") {
   }
   CHECK(world.read() == Found{{1, {{17, {std::string(9000, 'x')}}}}});
 }
+
+TEST_CASE("a journal that a failed write shut down passes its audit") {
+  LogWorld world;
+  Trace trace;
+  Probe item(trace, 1);
+  item.regions = {"x"};
+  auto journal = world.open();
+  commit(*journal, {&item});
+  world.disk.inject({.op = SimOp::kWrite, .nth = 1, .error = EIO, .for_good = true});
+  CHECK_FALSE(journal->force_all().ok());
+  journal->audit();
+  CHECK_FALSE(journal->close().ok());
+}
+
+TEST_CASE("a journal that is shut down with a newer context passes its audit") {
+  LogWorld world;
+  Trace trace;
+  Probe item(trace, 1), late(trace, 2);
+  item.regions = {"x"};
+  late.regions = {"y"};
+  auto journal = world.open();
+  commit(*journal, {&item});
+  std::atomic<bool> once{false};
+  world.disk.on_io([&](const SimIo& io) {
+    if (io.op == SimOp::kFlush && !once.exchange(true)) {
+      std::thread([&] { commit(*journal, {&late}); }).join();
+    }
+  });
+  world.disk.inject({.op = SimOp::kFlush, .nth = 1, .error = EIO, .for_good = true});
+  CHECK_FALSE(journal->force_all().ok());
+  CHECK(once);
+  while (late.pinned()) {
+    std::this_thread::yield();
+  }
+  journal->audit();
+  CHECK_FALSE(journal->close().ok());
+}
+
+TEST_CASE("begin() is refused from the moment that close() begins, also if the tail then moves") {
+  LogWorld world;
+  Trace trace;
+  std::vector<std::unique_ptr<Probe>> items;
+  Probe small(trace, 100);
+  small.regions = {"x"};
+  auto journal = world.open();
+  constexpr std::size_t kBytes = 60000;
+  for (std::uint32_t i = 0; i < 14; ++i) {
+    items.push_back(std::make_unique<Probe>(trace, i));
+    items.back()->regions = {std::string(kBytes, 'x')};
+    REQUIRE(journal->force(commit(*journal, {items.back().get()}, kBytes)).ok());
+  }
+  commit(*journal, {&small});
+  std::atomic<bool> closing{false};
+  std::atomic<bool> go_on{false};
+  world.disk.on_io([&](const SimIo& io) {
+    if (io.op == SimOp::kFlush && !closing.exchange(true)) {
+      while (!go_on) {
+        std::this_thread::yield();
+      }
+    }
+  });
+  std::thread closer([&] { CHECK(journal->close().ok()); });
+  while (!closing) {
+    std::this_thread::yield();
+  }
+  std::atomic<bool> began{false};
+  std::thread late([&] {
+    began = true;
+    auto transaction = journal->begin(3 * kBytes, 1);  // room for it comes with the tail
+    REQUIRE_FALSE(transaction.ok());
+    CHECK(transaction.error().code == Errc::kShutdown);
+  });
+  while (!began) {
+    std::this_thread::yield();
+  }
+  for (int i = 0; i < 20000; ++i) {
+    std::this_thread::yield();
+  }
+  for (const auto& item : items) {
+    CHECK(journal->release(*item));
+  }
+  go_on = true;
+  late.join();
+  closer.join();
+}
