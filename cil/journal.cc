@@ -261,6 +261,7 @@ void Journal::Impl::release_recovered() {
 }
 
 void Journal::Impl::nudge() {
+  space.pass_asked();
   MutexLock lock(push_mutex);
   nudged = true;
   push_wanted.notify_one();
@@ -280,6 +281,9 @@ Status Journal::Impl::close() {
     return close_status;
   }
   is_closed = true;
+  // First, or the tail moved below could still grant a transaction to who waits in begin(), and its
+  // commit would join a context that nobody writes.
+  space.fail({Errc::kShutdown, 0, "the journal is closed", 0});
   Status status = force(Sequence(current_sequence.load(std::memory_order_relaxed)));
   {
     MutexLock lock(push_mutex);
@@ -304,7 +308,6 @@ Status Journal::Impl::close() {
     ItemAccess::release(*item, aborted);
   }
   stable.fail({Errc::kShutdown, 0, "the journal is closed", 0});
-  space.fail({Errc::kShutdown, 0, "the journal is closed", 0});
   close_status = status;
   return status;
 }

@@ -16,9 +16,10 @@ bool LogSpace::fits(std::uint64_t bytes) const {
 }
 
 // True if nothing that is under way can make room: no context to push, no reservation to come back,
-// and a whole pass of the push thread that moved the tail as far as it goes.
+// a whole pass of the push thread that moved the tail as far as it goes, and no other to come.
 bool LogSpace::hopeless(std::uint64_t passes_seen) const {
-  return context_bytes_ == 0 && outstanding_ == 0 && passes_ended_ > passes_seen;
+  return context_bytes_ == 0 && outstanding_ == 0 && passes_ended_ > passes_seen &&
+         passes_ended_ == passes_begun_ && !pass_asked_;
 }
 
 Status LogSpace::reserve(std::uint64_t bytes) {
@@ -100,6 +101,11 @@ Lsn LogSpace::close_context(std::uint64_t bytes) {
   return start;
 }
 
+void LogSpace::drop_context() {
+  MutexLock lock(mutex_);
+  context_bytes_ = 0;
+}
+
 void LogSpace::tail_moved(Lsn tail) {
   MutexLock lock(mutex_);
   KEEL_CHECK(tail >= tail_ && tail <= head_, "the tail moves forward, up to the head", tail.value(),
@@ -108,8 +114,14 @@ void LogSpace::tail_moved(Lsn tail) {
   wake_first();
 }
 
+void LogSpace::pass_asked() {
+  MutexLock lock(mutex_);
+  pass_asked_ = true;
+}
+
 void LogSpace::pass_begins() {
   MutexLock lock(mutex_);
+  pass_asked_ = false;
   ++passes_begun_;
 }
 
@@ -126,8 +138,8 @@ bool LogSpace::wanted() const {
 
 void LogSpace::fail(const Error& error) {
   MutexLock lock(mutex_);
+  error_ = failed_ ? error_ : error;
   failed_ = true;
-  error_ = error;
   wake_first();
 }
 

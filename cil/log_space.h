@@ -37,15 +37,19 @@ class LogSpace {
   void committed(std::uint64_t reserved_bytes, std::uint64_t context_bytes) KEEL_EXCLUDES(mutex_);
   // The context became a checkpoint of `bytes`; returns its start. The next context is empty.
   [[nodiscard]] Lsn close_context(std::uint64_t bytes) KEEL_EXCLUDES(mutex_);
+  // The context was aborted: it never becomes a checkpoint.
+  void drop_context() KEEL_EXCLUDES(mutex_);
   // The stable tail moved.
   void tail_moved(Lsn tail) KEEL_EXCLUDES(mutex_);
 
+  // A pass will come: no waiter calls the log full before it.
+  void pass_asked() KEEL_EXCLUDES(mutex_);
   // The push thread begins / has ended a pass that pushes the context and moves the tail if it can.
   void pass_begins() KEEL_EXCLUDES(mutex_);
   void pass_ended() KEEL_EXCLUDES(mutex_);
   [[nodiscard]] bool wanted() const KEEL_EXCLUDES(mutex_);
 
-  // Every waiter and later reserve() gets this error.
+  // Every waiter and later reserve() gets the first error given here.
   void fail(const Error& error) KEEL_EXCLUDES(mutex_);
 
   // Aborts if the sums are broken or the context's share is not `context_bytes`.
@@ -76,6 +80,7 @@ class LogSpace {
   std::uint64_t outstanding_ KEEL_GUARDED_BY(mutex_) = 0;
   std::uint64_t passes_begun_ KEEL_GUARDED_BY(mutex_) = 0;
   std::uint64_t passes_ended_ KEEL_GUARDED_BY(mutex_) = 0;
+  bool pass_asked_ KEEL_GUARDED_BY(mutex_) = false;  // and not yet begun
   bool failed_ KEEL_GUARDED_BY(mutex_) = false;
   Error error_ KEEL_GUARDED_BY(mutex_){};
   Waiter* first_waiter_ KEEL_GUARDED_BY(mutex_) = nullptr;

@@ -155,6 +155,7 @@ void Journal::Impl::shut_down(const Error& error) {
     MutexLock lock(cil_mutex);
     current = detach_vectors(context);
     context = Context{.sequence = context.sequence};
+    space.drop_context();
   }
   abort_chain(current);
 }

@@ -169,13 +169,16 @@ Status Transaction::prepare_item(Entry& entry, std::uint64_t& packed_bytes,
   bulk_blocks += size.bulk_blocks();
   const SnapshotLayout layout = layout_of(size);
   LogVector*& shadow = ItemAccess::shadow(item);
-  if (shadow != nullptr && log_vector_bytes(layout) <= shadow->capacity_bytes) {
+  // An item may come from an earlier journal, of another pool or block size.
+  const bool ours = shadow != nullptr && ItemAccess::pool(item) == &impl.pool &&
+                    shadow->block_bytes == impl.block_bytes();
+  if (ours && log_vector_bytes(layout) <= shadow->capacity_bytes) {
     reset_log_vector(*shadow, layout);
     return {};
   }
   if (shadow != nullptr) {
     // Free and allocate rather than reallocate: nothing of the old snapshot is wanted.
-    impl.pool.kvfree(std::exchange(shadow, nullptr));
+    ItemAccess::pool(item)->kvfree(std::exchange(shadow, nullptr));
   }
   shadow = allocate_log_vector(impl.pool, layout, impl.block_bytes());
   if (shadow == nullptr) {

@@ -180,3 +180,29 @@ TEST_CASE("threads that reserve, commit and push never exceed the log") {
   pusher.join();
   CHECK(space.outstanding() == Bytes(0));
 }
+
+TEST_CASE("a log is not called full while a pass that was asked for is still to come") {
+  std::atomic<int> nudges{0};
+  LogSpace space({1000, 250}, Lsn(0), Lsn(900), [&] { ++nudges; });
+  REQUIRE(space.reserve(50).ok());
+  Status status;
+  std::thread waiter([&] { status = space.reserve(200); });
+  while (nudges == 0) {
+    std::this_thread::yield();
+  }
+  space.pass_begins();  // the one that the waiter asked for: nothing to be had
+  space.pass_ended();
+  // A client releases the items at the tail, which asks for a pass; before it comes, another
+  // transaction is cancelled.
+  space.pass_asked();
+  space.give_back(50);
+  for (int i = 0; i < 20000; ++i) {
+    std::this_thread::yield();
+  }
+  CHECK(space.wanted());
+  space.pass_begins();
+  space.tail_moved(Lsn(500));
+  space.pass_ended();
+  waiter.join();
+  CHECK(status.ok());
+}

@@ -30,7 +30,9 @@ namespace keel {
 class Journal;
 
 struct JournalConfig {
-  Pool* pool = nullptr;   // for snapshots and buffers; nullptr: default_pool()
+  // For snapshots and buffers; nullptr: default_pool(). An item keeps a snapshot after close(): the
+  // pool outlives the items too.
+  Pool* pool = nullptr;
   bool buffered = false;  // through the page cache, where there is no direct I/O
   // Go on at the first damage, dropping it and all that follows. The report still tells of it.
   bool salvage = false;
