@@ -1,9 +1,9 @@
 // kvmalloc: which tier serves a request, and what happens when none can.
 //
-// The order is that of seed 002: contiguous from the free lists and fail fast, then vmalloc, then
-// (for kNoFail) again and again. What a kernel's page allocator does between (compaction, direct
-// reclaim) never happens here. Below capacity the store grows before the scattered tier is tried,
-// since an empty store would otherwise send every request there.
+// The order is that of xlog_kvmalloc: contiguous from the free lists and fail fast, then vmalloc,
+// then (for kNoFail) again and again. What a kernel's page allocator does between (compaction,
+// direct reclaim) never happens here. Below capacity the store grows before the scattered tier is
+// tried, since an empty store would otherwise send every request there.
 #include <algorithm>
 #include <cstring>
 

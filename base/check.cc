@@ -32,11 +32,16 @@ BugHandler set_bug_handler(BugHandler handler) {
 void report_bug(const BugReport& report) { g_handler.load(std::memory_order_relaxed)(report); }
 
 void abort_on_bug(const BugReport& report) {
-  std::fprintf(stderr,
-               "keel: bug in the caller of %s: %s: address 0x%" PRIx64 ", area 0x%" PRIx64
-               " + %" PRIu64 " bytes, owner '%s'\n",
-               report.call, to_string(report.bug), report.address, report.area_start,
-               report.area_bytes, report.owner);
+  // In pieces: what is not known of this bug is not printed as zeros.
+  std::fprintf(stderr, "keel: bug in the caller of %s: %s", report.call, to_string(report.bug));
+  if (report.address != 0) {
+    std::fprintf(stderr, ": address 0x%" PRIx64, report.address);
+  }
+  if (report.area_start != 0) {
+    std::fprintf(stderr, ", area 0x%" PRIx64 " + %" PRIu64 " bytes, owner '%s'", report.area_start,
+                 report.area_bytes, report.owner);
+  }
+  std::fputs("\n", stderr);
   std::abort();
 }
 

@@ -17,7 +17,7 @@ KINDS = [
     ("kernel: write and flush", r"(pwritev?2?|write|fdatasync|fsync|io_uring)\w*_\[k\]$"),
     ("kernel: page faults", r"(page_fault|do_user_addr_fault|handle_mm_fault)\w*_\[k\]$"),
     ("kernel: other", r"_\[k\]$"),
-    ("hashing", r"XXH|^keel::(Hasher|hash64)"),
+    ("hashing", r"XXH|^keel::(Hasher|hash64|hash_update)"),
     ("copying", r"mem(cpy|move|set)|ItemFormatter::copy|PackedStream::take"),
     ("allocating", r"kvmalloc|kvfree|kvsize|PageAllocator|^keel::(Pool|Window)::|malloc|calloc"
                    r"|operator (new|delete)|_int_free|cfree|^free$|metadata_(allocate|free)"

@@ -29,8 +29,9 @@ void audit(const Context& context);
 // Puts an item at the end of the list.
 void append(Context& context, LogItem& item);
 
-// Takes every item's active vector away from it and chains them in the order of the items' last
-// commits. Needs the context lock exclusively. No allocation.
+// Takes every item's active vector away from it, stamps it with the item's order and chains them in
+// order of first insertion: sort_by_order() brings them into commit order, outside the locks.
+// Needs the context lock exclusively. No allocation.
 [[nodiscard]] LogVector* detach_vectors(Context& context);
 
 // Stable sort of a chain by order. No allocation.

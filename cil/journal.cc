@@ -22,9 +22,12 @@ std::uint64_t choose_threshold(const JournalConfig& config, const format::Superb
 // Most log bytes that a transaction of this payload can take, whatever its regions' sizes.
 std::uint64_t worst_case_bytes(std::size_t max_bytes, std::uint32_t max_items,
                                std::uint32_t block_bytes) {
-  // Enough for four regions an item; an item of many small regions must ask for more bytes.
-  constexpr std::uint64_t kItemOverhead =
-      sizeof(format::ItemHeader) + 4 * (sizeof(format::RegionHeader) + 7);
+  // Enough for four regions an item; an item of many small regions must ask for more bytes, as
+  // begin()'s docstring says.
+  constexpr std::uint64_t kRegionOverhead =
+      sizeof(format::RegionHeader) + format::kPackedUnitBytes - 1;
+  static_assert(kRegionOverhead == 15);
+  constexpr std::uint64_t kItemOverhead = sizeof(format::ItemHeader) + 4 * kRegionOverhead;
   const std::uint64_t packed = max_bytes + max_items * kItemOverhead;
   const std::uint64_t packed_records = format::div_round_up(packed, format::kMaxRecordPackedBytes);
   const std::uint64_t bulk_records = format::div_round_up(max_bytes, format::kMaxRecordBulkBytes);
@@ -57,7 +60,7 @@ Result<std::unique_ptr<Journal>> Journal::open_or_throw(const std::string& path,
   if (!file) {
     return file.error();
   }
-  const auto found = scan(*file, pool, handler, {config.buffered, config.recovery_progress});
+  const auto found = scan(*file, pool, handler, config.recovery_progress);
   if (!found) {
     return found.error();
   }

@@ -1,10 +1,11 @@
 // Journal::Impl: the parts of a journal put together, and the thread that pushes checkpoints.
 //
-// Locks, outermost first: the client's object lock; context lock (shared: a commit; exclusive: the
-// switch to the next context); CIL lock; space; push; stable; AIL; device. No allocation and no I/O
-// happens under the context lock.
+// Locks: their order is LockRank's (keel/base/lock_rank.h); the client's object lock is outside
+// them all. A commit holds the context lock shared, the switch to the next context exclusively. No
+// allocation and no I/O happens under it.
 //
-// I1 Only the push thread (and close(), after it has ended) writes to the device.
+// I1 One thread at a time writes to the device: open() before the push thread starts, that thread
+//    and the batch thread that it waits for, close() after it has ended.
 // I2 The checkpoint being written owns its vectors; items that are committed meanwhile use others.
 #pragma once
 

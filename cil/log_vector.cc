@@ -1,6 +1,5 @@
 #include "log_vector.h"
 
-#include <atomic>
 #include <cstring>
 #include <new>
 
@@ -11,7 +10,7 @@
 namespace keel {
 namespace {
 
-// Regions are 8-byte aligned in both places, so that clients can format structs in place.
+// Of small regions in a vector, so that clients can format structs in place.
 constexpr std::size_t kRegionAlign = 8;
 
 std::size_t head_bytes(const SnapshotLayout& layout) {
@@ -72,8 +71,7 @@ std::byte* append_region(LogVector& vector, std::size_t bytes) {
   const std::uint64_t blocks = large ? bytes / vector.block_bytes : 0;
   vector.bulk_blocks += blocks;
   vector.packed_bytes += vector.region_count == 1 ? sizeof(format::ItemHeader) : 0;
-  vector.packed_bytes +=
-      sizeof(format::RegionHeader) + round_up(bytes - blocks * vector.block_bytes, kRegionAlign);
+  vector.packed_bytes += format::region_packed_bytes(bytes - blocks * vector.block_bytes);
   return data;
 }
 
@@ -86,8 +84,7 @@ void ItemSize::region(std::size_t bytes) {
   const std::uint64_t blocks = large ? bytes / block_bytes_ : 0;
   (large ? large_bytes_ : small_bytes_) += round_up(bytes, large ? kPageBytes : kRegionAlign);
   bulk_blocks_ += blocks;
-  packed_bytes_ +=
-      sizeof(format::RegionHeader) + round_up(bytes - blocks * block_bytes_, kRegionAlign);
+  packed_bytes_ += format::region_packed_bytes(bytes - blocks * block_bytes_);
 }
 
 void ItemFormatter::copy(const void* data, std::size_t bytes) {
@@ -101,7 +98,7 @@ std::byte* ItemFormatter::reserve(std::size_t bytes) { return append_region(vect
 
 // pins_ is read by pinned() without a lock. Relaxed: the pin publishes nothing.
 void ItemAccess::pin(LogItem& item) {
-  std::atomic_ref<std::uint32_t>(item.pins_).fetch_add(1, std::memory_order_relaxed);
+  item.pins_.fetch_add(1, std::memory_order_relaxed);
   item.pin();
 }
 
@@ -109,25 +106,20 @@ void ItemAccess::pin(LogItem& item) {
 // unpinned may destroy it. Release pairs with the acquire in pinned().
 void ItemAccess::unpin(LogItem& item, bool aborted) {
   item.unpin(aborted);
-  std::atomic_ref<std::uint32_t>(item.pins_).fetch_sub(1, std::memory_order_release);
+  item.pins_.fetch_sub(1, std::memory_order_release);
 }
 
 LogItem::LogItem(std::uint32_t type) : type_(type) {
   KEEL_CHECK(type != 0, "item type 0 is reserved");
 }
 
-bool LogItem::pinned() const {
-  // atomic_ref takes a mutable reference; this only loads.
-  auto& pins = const_cast<std::uint32_t&>(pins_);
-  return std::atomic_ref<std::uint32_t>(pins).load(std::memory_order_acquire) != 0;
-}
+bool LogItem::pinned() const { return pins_.load(std::memory_order_acquire) != 0; }
 
 LogItem::~LogItem() {
   if (pinned() || active_ != nullptr || bucket_ != nullptr) {
     report_bug({.bug = Bug::kItemInUse,
                 .call = "LogItem::~LogItem",
-                .address = reinterpret_cast<std::uintptr_t>(this),
-                .area_bytes = pins_});
+                .address = reinterpret_cast<std::uintptr_t>(this)});
   }
   if (shadow_ != nullptr) {
     pool_->kvfree(shadow_);

@@ -1,6 +1,6 @@
 // LogVector: one item's formatted snapshot, in one allocation.
 //
-//   [LogVector | Region x region_capacity | small area] [large area, page-aligned]
+//   [LogVector | Region x layout.region_count | small area] [large area, page-aligned]
 //
 // I1 Owned by exactly one of: the item as its shadow, the item as its active vector, or a closed
 //    checkpoint until it is stable.
@@ -76,7 +76,6 @@ struct ItemAccess {
   static Bucket*& bucket(LogItem& item) { return item.bucket_; }
   static LogItem*& ail_next(LogItem& item) { return item.ail_next_; }
   static LogItem*& ail_previous(LogItem& item) { return item.ail_previous_; }
-  static std::uint32_t& pins(LogItem& item) { return item.pins_; }
   static Pool*& pool(LogItem& item) { return item.pool_; }
 
   static void size(const LogItem& item, ItemSize& size) { item.size(size); }

@@ -11,7 +11,7 @@
 namespace keel {
 namespace {
 
-// Frame numbers fit 32 bits with room for an "none" value, which the page allocator relies on.
+// Frame numbers fit 32 bits with room for a "none" value, which the page allocator relies on.
 constexpr std::uint64_t kMaxFrames = std::uint64_t{1} << 31;
 
 bool is_valid(const FrameStoreConfig& config) {

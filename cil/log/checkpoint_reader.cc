@@ -15,8 +15,6 @@ static_assert(kWindowBytes >= format::kMaxRecordBytes);
 // Streams grow in steps of at least this.
 constexpr std::uint64_t kStreamStepBytes = std::uint64_t{1} << 20;
 
-constexpr std::size_t kUnit = 8;
-
 bool record_hash_is_right(const format::RecordHeader& header, const std::byte* record,
                           std::uint64_t bytes) {
   format::RecordHeader zeroed = header;
@@ -41,8 +39,7 @@ bool same_checkpoint(const format::RecordHeader& a, const format::RecordHeader& 
 }  // namespace
 
 Result<CheckpointReader> CheckpointReader::make(const LogFile& file, Pool& pool) {
-  const auto bytes = std::min<std::uint64_t>(
-      std::max<std::uint64_t>(kWindowBytes, format::kMaxRecordBytes), file.geometry().data_bytes);
+  const auto bytes = std::min<std::uint64_t>(kWindowBytes, file.geometry().data_bytes);
   auto window = AlignedBuffer::allocate(pool, bytes, "log reading");
   if (!window) {
     return window.error();
@@ -119,19 +116,33 @@ const char* CheckpointReader::check_chain(const format::RecordHeader& header,
   return nullptr;
 }
 
-Result<ReadOutcome> CheckpointReader::read(const ChainPosition& position) {
+// nullptr if `header` may be record `index` of the checkpoint at `position`, whose first record is
+// `first` (not yet known for index 0).
+const char* CheckpointReader::check_place(const format::RecordHeader& header, Lsn lsn,
+                                          std::uint32_t index, const format::RecordHeader& first,
+                                          const ChainPosition& position) const {
+  if (const char* reason = check_header(header, lsn); reason != nullptr) {
+    return reason;
+  }
+  if (index == 0) {
+    return check_chain(header, position);
+  }
+  const bool follows = header.record_index == index && same_checkpoint(first, header);
+  return follows ? nullptr : "a record of another checkpoint";
+}
+
+// Reads and proves all records, and collects the streams. nullptr if they are whole, or why not.
+Result<const char*> CheckpointReader::read_records(const ChainPosition& position,
+                                                   format::RecordHeader& first) {
   const std::uint32_t block = file_->geometry().block_bytes;
-  ReadOutcome outcome;
   packed_bytes_ = 0;
   bulk_bytes_ = 0;
-  format::RecordHeader first{};
   Hasher record_hashes;
   Lsn lsn = position.lsn;
   std::uint64_t left = block;  // the first header tells how much there is
   for (std::uint32_t index = 0; index == 0 || index < first.record_count; ++index) {
     if (left < block) {
-      outcome.reason = "records that exceed their checkpoint";
-      return outcome;
+      return "records that exceed their checkpoint";
     }
     auto bytes = bytes_at(lsn, block);
     if (!bytes) {
@@ -139,15 +150,8 @@ Result<ReadOutcome> CheckpointReader::read(const ChainPosition& position) {
     }
     format::RecordHeader header;
     std::memcpy(&header, *bytes, sizeof header);
-    outcome.reason = check_header(header, lsn);
-    if (outcome.reason == nullptr && index == 0) {
-      outcome.reason = check_chain(header, position);
-    } else if (outcome.reason == nullptr &&
-               (header.record_index != index || !same_checkpoint(first, header))) {
-      outcome.reason = "a record of another checkpoint";
-    }
-    if (outcome.reason != nullptr) {
-      return outcome;
+    if (const char* reason = check_place(header, lsn, index, first, position); reason != nullptr) {
+      return reason;
     }
     if (index == 0) {
       first = header;
@@ -155,21 +159,18 @@ Result<ReadOutcome> CheckpointReader::read(const ChainPosition& position) {
     }
     const std::uint64_t record_bytes = bytes_of_record(header, block);
     if (record_bytes > left) {
-      outcome.reason = "records that exceed their checkpoint";
-      return outcome;
+      return "records that exceed their checkpoint";
     }
     bytes = bytes_at(lsn, record_bytes);
     if (!bytes) {
       return bytes.error();
     }
     if (*bytes == nullptr || !record_hash_is_right(header, *bytes, record_bytes)) {
-      outcome.reason = "a record whose hash is wrong";
-      return outcome;
+      return "a record whose hash is wrong";
     }
     const bool last = index + 1 == first.record_count;
     if (header.checkpoint_hash != (last ? record_hashes.digest() : 0)) {
-      outcome.reason = "a checkpoint whose hash is wrong";
-      return outcome;
+      return "a checkpoint whose hash is wrong";
     }
     record_hashes.update(&header.record_hash, sizeof header.record_hash);
     if (auto status = collect(header, *bytes); !status) {
@@ -178,21 +179,28 @@ Result<ReadOutcome> CheckpointReader::read(const ChainPosition& position) {
     lsn += Bytes(record_bytes);
     left -= record_bytes;
   }
-  if (left != 0) {
-    outcome.reason = "records that do not fill their checkpoint";
-    return outcome;
+  return left == 0 ? nullptr : "records that do not fill their checkpoint";
+}
+
+Result<ReadOutcome> CheckpointReader::read(const ChainPosition& position) {
+  format::RecordHeader first{};
+  const auto records = read_records(position, first);
+  if (!records) {
+    return records.error();
   }
-  try {
-    outcome.reason = parse(first);
-  } catch (const std::bad_alloc&) {
-    return Error{Errc::kNoMemory, 0, "read a checkpoint of items", first.item_count};
+  const char* reason = *records;
+  if (reason == nullptr) {
+    try {
+      reason = parse(first);
+    } catch (const std::bad_alloc&) {
+      return Error{Errc::kNoMemory, 0, "read a checkpoint of items", first.item_count};
+    }
   }
-  if (outcome.reason != nullptr) {
-    return outcome;
+  if (reason != nullptr) {
+    return ReadOutcome{.reason = reason};
   }
-  outcome.proven = true;
-  outcome.id = {first.incarnation, first.sequence, first.lsn, first.checkpoint_bytes};
-  return outcome;
+  return ReadOutcome{.proven = true,
+                     .id = {first.incarnation, first.sequence, first.lsn, first.checkpoint_bytes}};
 }
 
 Result<std::optional<format::RecordHeader>> CheckpointReader::read_record(Lsn lsn) {
@@ -282,7 +290,7 @@ const char* CheckpointReader::walk_items(bool fill) {
       std::memcpy(&region, packed + at, sizeof region);
       at += sizeof region;
       const std::uint64_t bulk_bytes = std::uint64_t{region.bulk_blocks} * block;
-      const std::uint64_t padded = round_up(std::uint64_t{region.rest_bytes}, kUnit);
+      const std::uint64_t padded = round_up(region.rest_bytes, format::kPackedUnitBytes);
       if (region.rest_bytes >= block || padded > packed_bytes_ - at ||
           bulk_bytes > bulk_bytes_ - bulk_at) {
         return "a region out of bounds";

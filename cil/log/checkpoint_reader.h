@@ -27,7 +27,6 @@ struct ReadOutcome {
   bool proven = false;
   const char* reason = "";  // static storage, if not proven
   format::CheckpointId id{};
-  std::uint64_t record_bytes_read = 0;
 };
 
 class CheckpointReader {
@@ -55,6 +54,11 @@ class CheckpointReader {
   [[nodiscard]] const char* check_header(const format::RecordHeader& header, Lsn lsn) const;
   [[nodiscard]] const char* check_chain(const format::RecordHeader& header,
                                         const ChainPosition& position) const;
+  [[nodiscard]] const char* check_place(const format::RecordHeader& header, Lsn lsn,
+                                        std::uint32_t index, const format::RecordHeader& first,
+                                        const ChainPosition& position) const;
+  [[nodiscard]] Result<const char*> read_records(const ChainPosition& position,
+                                                 format::RecordHeader& first);
   [[nodiscard]] Status collect(const format::RecordHeader& header, const std::byte* record);
   [[nodiscard]] Status reserve(AlignedBuffer& buffer, std::uint64_t used, std::uint64_t bytes);
   [[nodiscard]] const char* parse(const format::RecordHeader& first);

@@ -11,8 +11,6 @@ namespace {
 constexpr std::uint64_t kFirstBatchBytes = std::uint64_t{1} << 20;
 constexpr std::uint64_t kBatchBytes = std::uint64_t{4} << 20;
 
-constexpr std::size_t kUnit = 8;  // regions' rests are padded to this
-
 std::uint64_t bulk_blocks_of(const Region& region, const LogVector& vector) {
   return region.bytes / vector.block_bytes;
 }
@@ -71,7 +69,7 @@ bool PackedStream::next_piece() {
     default:
       scratch_ = 0;
       piece_ = reinterpret_cast<const std::byte*>(&scratch_);
-      piece_bytes_ = round_up(rest, kUnit) - rest;
+      piece_bytes_ = round_up(rest, format::kPackedUnitBytes) - rest;
       if (++region_ < vector_->region_count) {
         step_ = Step::kRegion;
       } else {

@@ -39,7 +39,6 @@ struct ClosedCheckpoint {
 // Walks the packed stream of a chain of vectors, in pieces of any size.
 class PackedStream {
  public:
-  PackedStream() = default;
   explicit PackedStream(const LogVector* first) : vector_(first) {}
   // Writes the next `bytes` bytes of the stream to `place`.
   void take(std::byte* place, std::size_t bytes);
@@ -58,7 +57,6 @@ class PackedStream {
 // Walks the bulk stream of a chain of vectors in whole blocks.
 class BulkStream {
  public:
-  BulkStream() = default;
   explicit BulkStream(const LogVector* first) : vector_(first) {}
   // Appends parts for the next `blocks` blocks; returns the number of parts.
   int take(std::uint64_t blocks, std::uint32_t block_bytes, struct iovec* parts);

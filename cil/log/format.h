@@ -1,6 +1,7 @@
 // On-disk format version 1: every byte that keel writes to a log. FORMAT.md says the same in prose.
 //
-// I1 All integers are little endian; every struct has no padding and its size is asserted below.
+// I1 All integers are little endian; no struct has padding. Sizes and offsets are asserted below,
+//    so that a field that moves does not compile.
 // I2 Every hash is XXH3, 64 bit, over the bytes it names with its own field set to zero.
 // I3 What is read from disk is hostile until its hash and every bound has been checked.
 #pragma once
@@ -110,10 +111,12 @@ inline constexpr std::uint64_t kMaxRecordBulkBytes = std::uint64_t{1} << 20;
 inline constexpr std::uint64_t kMaxRecordBytes = kMaxPackedPartBytes + kMaxRecordBulkBytes;
 static_assert(kMaxPackedPartBytes % kMaxBlockBytes == 0);
 static_assert(kMaxRecordBulkBytes % kMaxBlockBytes == 0);
-static_assert(kMaxRecordPackedBytes % 8 == 0, "a stream's 8-byte units are never cut");
+// Everything in the packed stream starts at a multiple of this; rests are padded to it.
+inline constexpr std::uint64_t kPackedUnitBytes = 8;
+static_assert(kMaxRecordPackedBytes % kPackedUnitBytes == 0, "units are never cut by a record");
 
 // The packed stream: for each item an ItemHeader, then for each of its regions a RegionHeader and
-// `rest_bytes` bytes, padded with zeros to a multiple of 8. The region is its bulk blocks, taken in
+// `rest_bytes` bytes, padded with zeros to whole units. The region is its bulk blocks, taken in
 // order from the bulk stream, followed by the rest.
 struct ItemHeader {
   std::uint32_t type;  // 1 to 15 are keel's own, from 16 on the client's
@@ -123,7 +126,7 @@ struct RegionHeader {
   std::uint32_t bulk_blocks;
   std::uint32_t rest_bytes;  // below block_bytes
 };
-static_assert(sizeof(ItemHeader) == 8 && sizeof(RegionHeader) == 8);
+static_assert(sizeof(ItemHeader) == kPackedUnitBytes && sizeof(RegionHeader) == kPackedUnitBytes);
 
 // First region of an item of type kObject; the second, if size is not 0, holds the object's bytes.
 inline constexpr std::uint32_t kTypeObject = 1;
@@ -137,8 +140,43 @@ struct ObjectHeader {
 };
 static_assert(sizeof(ObjectHeader) == 24);
 
-static_assert(std::is_trivially_copyable_v<Superblock> && std::is_trivially_copyable_v<StateSlot> &&
-              std::is_trivially_copyable_v<RecordHeader>);
+// Plain bytes without padding.
+template <class Struct>
+inline constexpr bool kIsPlain = std::is_trivially_copyable_v<Struct>&&
+    std::is_standard_layout_v<Struct>&& std::has_unique_object_representations_v<Struct>;
+static_assert(kIsPlain<Superblock> && kIsPlain<CheckpointId> && kIsPlain<StateSlot> &&
+              kIsPlain<RecordHeader> && kIsPlain<ItemHeader> && kIsPlain<RegionHeader> &&
+              kIsPlain<ObjectHeader>);
+
+// The offsets in FORMAT.md's tables, of the fields that others could change places with.
+static_assert(offsetof(Superblock, uuid) == 16 && offsetof(Superblock, block_bytes) == 32 &&
+              offsetof(Superblock, file_bytes) == 40 && offsetof(Superblock, data_bytes) == 48 &&
+              offsetof(Superblock, max_checkpoint_bytes) == 56 &&
+              offsetof(Superblock, created_realtime_ns) == 64 && offsetof(Superblock, hash) == 72);
+static_assert(offsetof(CheckpointId, incarnation) == 0 && offsetof(CheckpointId, sequence) == 8 &&
+              offsetof(CheckpointId, start_lsn) == 16 && offsetof(CheckpointId, bytes) == 24);
+static_assert(offsetof(StateSlot, uuid) == 16 && offsetof(StateSlot, generation) == 32 &&
+              offsetof(StateSlot, incarnation) == 40 &&
+              offsetof(StateSlot, incarnation_start_lsn) == 48 &&
+              offsetof(StateSlot, tail_lsn) == 56 && offsetof(StateSlot, tail_predecessor) == 64 &&
+              offsetof(StateSlot, stable_lsn) == 96 && offsetof(StateSlot, flags) == 104 &&
+              offsetof(StateSlot, hash) == 112);
+static_assert(
+    offsetof(RecordHeader, uuid) == 16 && offsetof(RecordHeader, incarnation) == 32 &&
+    offsetof(RecordHeader, sequence) == 40 && offsetof(RecordHeader, lsn) == 48 &&
+    offsetof(RecordHeader, checkpoint_bytes) == 56 && offsetof(RecordHeader, item_count) == 64 &&
+    offsetof(RecordHeader, predecessor) == 72 && offsetof(RecordHeader, tail_lsn) == 104 &&
+    offsetof(RecordHeader, stable_lsn) == 112 && offsetof(RecordHeader, record_index) == 120 &&
+    offsetof(RecordHeader, record_count) == 124 && offsetof(RecordHeader, packed_bytes) == 128 &&
+    offsetof(RecordHeader, bulk_blocks) == 132 && offsetof(RecordHeader, checkpoint_hash) == 136 &&
+    offsetof(RecordHeader, record_hash) == 144);
+static_assert(offsetof(ObjectHeader, size_bytes) == 8 && offsetof(ObjectHeader, operation) == 16);
+static_assert(kMaxRecordPackedBytes == 65384 && kMaxRecordBulkBytes == 1048576);
+
+// Bytes that a region whose rest is this long takes in the packed stream.
+constexpr std::uint64_t region_packed_bytes(std::uint64_t rest_bytes) {
+  return sizeof(RegionHeader) + round_up(rest_bytes, kPackedUnitBytes);
+}
 
 // Bytes that a record with these counts takes in the log.
 constexpr std::uint64_t record_bytes(std::uint64_t packed_bytes, std::uint64_t bulk_blocks,

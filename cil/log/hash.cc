@@ -12,10 +12,6 @@ const XXH3_state_t* as_state(const std::byte* bytes) {
 }
 }  // namespace
 
-#if defined(KEEL_HASH_AVX2)
-void hash_update_avx2(void* state, const void* data, unsigned long bytes);
-#endif
-
 std::uint64_t hash64(const void* data, std::size_t bytes) { return XXH3_64bits(data, bytes); }
 
 Hasher::Hasher() {

@@ -1,4 +1,4 @@
-// XXH3, 64 bit, in one piece or streamed. One place includes xxHash, header-only.
+// XXH3, 64 bit, in one piece or streamed. xxHash itself is seen by hash_kernel.h alone.
 #pragma once
 
 #include <cstddef>

@@ -1,13 +1,12 @@
-// XXH3's loop compiled for AVX2, twice as fast as the SSE2 that every x86-64 has. Called only where
-// the processor has it. No templates here: an instance compiled for AVX2 could be linked in
-// elsewhere.
+// XXH3's loop compiled for AVX2, whose registers are twice as wide as those of the SSE2 that every
+// x86-64 has. Called only where the processor has it. No templates here: an instance compiled for
+// AVX2 could be linked in elsewhere.
 
 #include "log/hash_kernel.h"
 
 namespace keel {
 
-// `state` is an XXH3_state_t; its layout does not depend on the instruction set.
-void hash_update_avx2(void* state, const void* data, unsigned long bytes) {
+void hash_update_avx2(void* state, const void* data, std::size_t bytes) {
   XXH3_64bits_update(static_cast<XXH3_state_t*>(state), data, bytes);
 }
 

@@ -1,5 +1,5 @@
 // The one place that includes xxHash, header-only. Included by each file that compiles it for
-// another instruction set; everything here is local to that file.
+// another instruction set; all of xxHash is local to that file.
 #pragma once
 
 #define XXH_INLINE_ALL
@@ -11,3 +11,12 @@
 #pragma GCC diagnostic ignored "-Wundef"
 #include <xxhash.h>
 #pragma GCC diagnostic pop
+
+#include <cstddef>
+
+namespace keel {
+
+// hash_avx2.cc. `state` is an XXH3_state_t; its layout does not depend on the instruction set.
+void hash_update_avx2(void* state, const void* data, std::size_t bytes);
+
+}  // namespace keel

@@ -38,9 +38,10 @@ class LogDevice : public MetadataObject {
   [[nodiscard]] static Result<std::unique_ptr<LogDevice>> open(const std::string& path,
                                                                DeviceMode mode, bool buffered);
 
-  // Makes a file of `bytes` at `path`, which must not exist: allocated, not yet written. The name
-  // appears only with publish(); without it the destructor leaves nothing behind.
-  // Errors: kExists, kNoSpace, kUnsupported, kPermission, kNotFound.
+  // Makes an empty file that is to become `path`, which must not exist: allocate() gives it its
+  // space. The name appears only with publish(), or, on a file system without O_TMPFILE, at once;
+  // without publish() the destructor leaves nothing behind.
+  // Errors: kExists, kUnsupported, kPermission, kNotFound.
   [[nodiscard]] static Result<std::unique_ptr<LogDevice>> create(const std::string& path,
                                                                  bool buffered);
 

@@ -13,8 +13,8 @@ namespace {
 
 class Scanner {
  public:
-  Scanner(const LogFile& file, CheckpointReader& reader, const ScanOptions& options)
-      : file_(file), reader_(reader), options_(options) {
+  Scanner(const LogFile& file, CheckpointReader& reader, const ScanProgress& progress)
+      : file_(file), reader_(reader), progress_(progress) {
     const format::StateSlot& state = file.state();
     result_.last = state.tail_predecessor;
     result_.report.tail = Lsn(state.tail_lsn);
@@ -122,27 +122,27 @@ class Scanner {
   }
 
   void report_progress() {
-    if (options_.progress) {
-      options_.progress(reader_.bytes_read(), Bytes(file_.geometry().data_bytes));
+    if (progress_) {
+      progress_(reader_.bytes_read(), Bytes(file_.geometry().data_bytes));
     }
   }
 
   const LogFile& file_;
   CheckpointReader& reader_;
-  const ScanOptions& options_;
+  const ScanProgress& progress_;
   ScanResult result_{};
 };
 
 }  // namespace
 
 Result<ScanResult> scan(const LogFile& file, Pool& pool, const RecoveryHandler& handler,
-                        const ScanOptions& options) {
+                        const ScanProgress& progress) {
   const std::uint64_t started = os().monotonic_ns();
   auto reader = CheckpointReader::make(file, pool);
   if (!reader) {
     return reader.error();
   }
-  Scanner scanner(file, *reader, options);
+  Scanner scanner(file, *reader, progress);
   auto result = scanner.run(handler);
   if (result) {
     result->report.duration_ns = os().monotonic_ns() - started;
@@ -157,7 +157,7 @@ Result<RecoveryReport> scan_log(const std::string& path, const RecoveryHandler& 
     if (!file) {
       return file.error();
     }
-    auto result = scan(*file, default_pool(), handler, options);
+    auto result = scan(*file, default_pool(), handler, options.progress);
     if (!result) {
       return result.error();
     }

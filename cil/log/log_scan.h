@@ -7,19 +7,23 @@
 // below were flushed.
 #pragma once
 
+#include <functional>
+
 #include "keel/base/result.h"
 #include "keel/cil/recovery.h"
 #include "log/log_file.h"
 
 namespace keel {
 
+using ScanProgress = std::function<void(Bytes done, Bytes most)>;
+
 struct ScanResult {
   RecoveryReport report;
   format::CheckpointId last{};  // the last good checkpoint, which the next one must name
 };
 
-// Errors: kIo, kNoMemory, and what the handler returns.
+// `progress` as in ScanOptions. Errors: kIo, kNoMemory, and what the handler returns.
 [[nodiscard]] Result<ScanResult> scan(const LogFile& file, Pool& pool,
-                                      const RecoveryHandler& handler, const ScanOptions& options);
+                                      const RecoveryHandler& handler, const ScanProgress& progress);
 
 }  // namespace keel

@@ -1,9 +1,9 @@
 // keel log verify: reads a log as recovery would, proves every checkpoint, and says what it found.
 // Reads only.
 //
-// A torn end is what a crash leaves of a checkpoint that nobody was promised: a note, not a fault. A
-// superblock is never written again after the log was made, so a bad copy is damage; a state slot is,
-// so a bad one may be a crash's.
+// A torn end is what a crash leaves of a checkpoint that nobody was promised: a note, not a fault.
+// A superblock is never written again after the log was made, so a bad copy is damage; a state slot
+// is, so a bad one may be a crash's.
 
 #include <cstdio>
 

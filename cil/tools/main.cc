@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <csignal>
 #include <cstdio>
 #include <cstring>
 #include <new>
@@ -123,6 +124,8 @@ void occupy_standard_descriptors() {
 
 int main(int argc, char** argv) {
   keel::tools::occupy_standard_descriptors();
+  // A file size limit is a full disk like any other: an error to report, not a death.
+  std::signal(SIGXFSZ, SIG_IGN);
   const int code = keel::tools::parse_and_run(argc, argv);
   if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) {
     std::fputs("keel: cannot write to standard output\n", stderr);

@@ -1,9 +1,9 @@
 // What every command says and how: exit codes, failures, JSON, progress, sizes for people.
 //
-// I1 Standard output carries the result only: text, or with --json exactly one JSON object, also when
-//    the command fails. Errors, warnings and progress go to standard error, one line each.
-// I2 A command ends by returning an exit code or by throwing Failure, which main() alone catches; so
-//    destructors clean up whatever the command had made.
+// I1 Standard output carries the result only: text, or with --json exactly one JSON object, also
+//    when the command fails. Errors, warnings and progress go to standard error, one line each.
+// I2 A command ends by returning an exit code or by throwing Failure, which main() alone catches;
+//    so destructors clean up whatever the command had made.
 #pragma once
 
 #include <cstdint>
@@ -76,7 +76,8 @@ void warn(const std::string& subject, const std::string& text);
 // "2026-01-31 23:59:59 UTC"
 [[nodiscard]] std::string utc(std::uint64_t realtime_ns);
 
-// One line on standard error that is written over and over, if that is a terminal; gone when it ends.
+// One line on standard error that is written over and over, if that is a terminal; gone when it
+// ends.
 class Progress {
  public:
   Progress();

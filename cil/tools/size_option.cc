@@ -24,10 +24,10 @@ bool parse_size(const std::string& text, Bytes& out) {
   std::size_t digits = 0;
   std::uint64_t value = 0;
   for (; digits < text.size() && text[digits] >= '0' && text[digits] <= '9'; ++digits) {
-    value = value * 10 + static_cast<std::uint64_t>(text[digits] - '0');
-    if (value > kMostBytes) {
+    if (value > kMostBytes / 10) {
       return false;
     }
+    value = value * 10 + static_cast<std::uint64_t>(text[digits] - '0');
   }
   const int shift = shift_of(text.substr(digits));
   if (digits == 0 || shift < 0 || value > (kMostBytes >> shift)) {

@@ -251,7 +251,8 @@ TEST_CASE(
     commit(*journal, {&first}, bytes);
     LogVector* const before = active(first);
     REQUIRE(before != nullptr);
-    // By now the first item has been prepared. A force in the middle of a commit must not wait for it.
+    // By now the first item has been prepared. A force in the middle of a commit must not wait for
+    // it.
     second.during_size = [&] { CHECK(journal->force_all().ok()); };
     first.regions = {std::string(bytes, 'y')};
     const Sequence sequence = commit(*journal, {&first, &second}, bytes + 100);
@@ -300,7 +301,8 @@ TEST_CASE("the journal keeps nothing of an item's memory: each is given back wit
       }
       CHECK(journal->release(item));
     }
-    // The push thread frees the vectors after it has woken the waiter: a later force waits for that.
+    // The push thread frees the vectors after it has woken the waiter: a later force waits for
+    // that.
     Probe other(trace, 2);
     other.is_ordered = true;
     CHECK(journal->force(commit(*journal, {&other})).ok());

@@ -19,6 +19,8 @@ namespace {
 
 // Number of an object's content; unique over all lives. 0: the object never was.
 using Version = std::uint64_t;
+// Versions from here on are of large objects.
+constexpr Version kLargeVersions = Version{1} << 40;
 using Versions = std::array<Version, kCrashObjects>;
 
 bool is_erasure(Version version) { return version % 13 == 0; }
@@ -26,6 +28,9 @@ bool is_erasure(Version version) { return version % 13 == 0; }
 std::size_t size_of(Version version) {
   std::uint64_t state = version * 77;
   const std::uint64_t draw = sim_random(state);
+  if (version >= kLargeVersions && draw % 8 < 6) {
+    return 8 + draw / 8 % (768 * 1024);
+  }
   switch (draw % 8) {
     case 0: return 4096;
     case 1: return 4096 + draw / 8 % 20000;
@@ -432,8 +437,8 @@ CrashTally run_crash_plan(const CrashPlan& plan) {
   CrashTally tally;
   SimDisk disk({.seed = plan.seed});
   const ScopedOs scope(disk);
-  REQUIRE(create_log(kLogPath, {.size = kMinLogBytes}).ok());
-  Version last_version = 0;
+  REQUIRE(create_log(kLogPath, {.size = Bytes(plan.log_bytes)}).ok());
+  Version last_version = plan.large_objects ? kLargeVersions : 0;
   Life life(plan, tally, 0, plan.seed, disk, last_version);
   life.run(0, {}, {});
   return tally;

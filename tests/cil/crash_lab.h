@@ -34,6 +34,8 @@ struct CrashPlan {
   std::uint32_t crashes = 6;   // of each moment, beside "keep all" and "drop all"
   std::uint32_t children = 2;  // lives that begin at crashes of a life
   std::uint32_t depth = 3;
+  std::uint64_t log_bytes = keel::kMinLogBytes.value();
+  bool large_objects = false;  // up to 768 KiB: checkpoints of several batches
   // Of so many moments one is crashed.
   std::uint32_t moment_stride = 1;
 };

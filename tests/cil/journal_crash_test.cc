@@ -4,8 +4,10 @@
 #include <cstdio>
 
 #include "crash_lab.h"
+#include "probe.h"
 #include "support/test_seed.h"
 
+using namespace keel;
 using namespace keel_test;
 
 namespace {
@@ -47,4 +49,85 @@ TEST_CASE("the same with several threads committing") {
     add(tally, run_crash_plan({.seed = seed + round, .transactions = 600, .threads = 4}));
   }
   print("threaded crash", tally);
+}
+
+TEST_CASE("the same with objects so large that a checkpoint takes several writes at once") {
+  const std::uint64_t seed = test_seed("large crash", 201);
+  CrashTally tally;
+  const std::uint64_t rounds = test_rounds(2, 1);
+  for (std::uint64_t round = 0; round < rounds; ++round) {
+    add(tally, run_crash_plan({.seed = seed + round,
+                               .transactions = 100,
+                               .crashes = 3,
+                               .children = 1,
+                               .log_bytes = std::uint64_t{24} << 20,
+                               .large_objects = true,
+                               .moment_stride = 3}));
+  }
+  print("large crash", tally);
+  CHECK(tally.torn > 0);
+}
+
+TEST_CASE(
+    "what recovery delivers stays, though the journal before was killed and never flushed it") {
+  LogWorld world;
+  Trace trace;
+  Probe item(trace, 1);
+  item.regions = {"delivered"};
+  auto journal = world.open();
+  // Its flush fails, which is as good as a kill just before it: written, not stable, not promised.
+  world.disk.inject({.op = SimOp::kFlush});
+  CHECK_FALSE(journal->force(commit(*journal, {&item})).ok());
+  journal.reset();
+  world.disk.clear_faults();
+  SimSnapshot at_delivery;
+  std::size_t delivered = 0;
+  journal = [&] {
+    auto opened = Journal::open(kLogPath, {}, [&](const RecoveredCheckpoint& checkpoint) -> Status {
+      at_delivery = world.disk.snapshot();
+      delivered = checkpoint.items.size();
+      return {};
+    });
+    REQUIRE(opened.ok());
+    return std::move(*opened);
+  }();
+  REQUIRE(delivered == 1);
+  SimDisk after;
+  after.boot_with(at_delivery, [](const SimSector&) { return SimFate::kDrop; });
+  const ScopedOs scope(after);
+  Found found;
+  REQUIRE(scan_log(kLogPath, collect_into(found)).ok());
+  CHECK(found == Found{{1, {{17, {"delivered"}}}}});
+  // Closed under its own disk, further down the stack.
+  const ScopedOs back(world.disk);
+  finish(journal);
+}
+
+TEST_CASE("opening and closing without a commit survives a power cut at any I/O") {
+  LogWorld world;
+  Trace trace;
+  Probe item(trace, 1);
+  item.regions = {"x"};
+  auto journal = world.open();
+  REQUIRE(journal->force(commit(*journal, {&item})).ok());
+  finish(journal);
+  std::vector<SimSnapshot> moments;
+  world.disk.on_io([&](const SimIo&) { moments.push_back(world.disk.snapshot()); });
+  for (int i = 0; i < 3; ++i) {
+    journal = world.open();
+    finish(journal);
+  }
+  world.disk.on_io(nullptr);
+  for (const SimSnapshot& moment : moments) {
+    for (std::uint64_t seed = 1; seed <= test_rounds(40, 10); ++seed) {
+      SimDisk after;
+      after.boot(moment, seed);
+      const ScopedOs scope(after);
+      Found found;
+      const auto report = scan_log(kLogPath, collect_into(found));
+      REQUIRE(report.ok());
+      CHECK(report->end == LogEnd::kClean);
+      CHECK(found == Found{{1, {{17, {"x"}}}}});
+    }
+  }
 }

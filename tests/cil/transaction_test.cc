@@ -281,8 +281,8 @@ TEST_CASE(
   Trace trace;
   Probe first(trace, 1), second(trace, 2);
   auto journal = world.open({.push_threshold = Bytes(1U << 30)});
-  // Beside 23016 packed bytes and 38 bulk blocks, 768 blocks with some packed bytes take a block more
-  // than alone.
+  // Beside 23016 packed bytes and 38 bulk blocks, 768 blocks with some packed bytes take a block
+  // more than alone.
   constexpr std::size_t kFirstPacked = 23016, kFirstBulk = 38;
   constexpr std::size_t kLarge = std::size_t{768} * 4096;
   first.regions.resize((kFirstPacked - 8) / 8);  // of no bytes but for

@@ -1,5 +1,5 @@
-// What must not stay behind when the demo ends, also by Ctrl-C: the log file, the directory made for
-// it, the child process.
+// What must not stay behind when the demo ends, also by Ctrl-C: the log file, the directory made
+// for it, the child process.
 #pragma once
 
 #include <sys/types.h>
@@ -8,12 +8,13 @@
 
 namespace keel::tools {
 
-// The file that the log is made at, and the end of it. One at a time. A signal that ends the process
-// (SIGINT, SIGTERM, SIGHUP, SIGQUIT) removes all of it first; the child also dies with this process.
+// The file that the log is made at, and the end of it. One at a time. A signal that ends the
+// process (SIGINT, SIGTERM, SIGHUP, SIGQUIT) removes all of it first; the child also dies with this
+// process.
 class Scratch {
  public:
-  // An empty `named`: a new directory under $TMPDIR or /var/tmp. Else that very path, which must not
-  // exist. Throws Failure.
+  // An empty `named`: a new directory under $TMPDIR or /var/tmp. Else that very path, which must
+  // not exist. Throws Failure.
   explicit Scratch(const std::string& named);
   ~Scratch();
   Scratch(const Scratch&) = delete;

@@ -1,11 +1,13 @@
 // keel demo: real files into a journal, a process killed in the middle of it, and a look at what is
 // left.
 //
-// A round is one log. It has one to three lives: a child process recovers the log, ingests, edits and
-// forces, and is killed with SIGKILL; then this process recovers the log into memory and compares it
-// with the files. The next life goes on with the same log, so recovery is tried over incarnations.
+// A round is one log. It has one to three lives: a child process recovers the log, ingests, edits
+// and forces, and is killed with SIGKILL; then this process recovers the log into memory and
+// compares it with the files. The next life goes on with the same log, so recovery is tried over
+// incarnations.
 //
-// ingest.h is the child, life.h the kill, recovered.h and judge.h the comparison, summary.h the table.
+// ingest.h is the child, life.h the kill, recovered.h and judge.h the comparison, summary.h the
+// table.
 
 #include <sys/stat.h>
 #include <unistd.h>
@@ -121,6 +123,10 @@ class Demo {
     summary_.objects = plan_.objects.size();
     summary_.unreadable = plan_.unreadable;
     summary_.bytes = plan_.bytes;
+  }
+
+  // Once nothing that the user gave can be wrong any more.
+  void print_heading() const {
     if (!json_) {
       std::printf("keel demo: %s in %s files of %s as %s objects, seed %llu\n\n",
                   human(plan_.bytes).c_str(), grouped(summary_.files).c_str(),
@@ -169,6 +175,7 @@ class Demo {
     require(info, log);
     if (round == 1) {
       (void)warn_of(log, *info);
+      print_heading();
     }
     summary_.log = info->file;
     return info->data;

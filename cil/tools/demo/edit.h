@@ -1,6 +1,6 @@
-// What an object holds at each version: version 1 is the file's bytes, and version v is version v - 1
-// with one edit, which depends on (seed, object, v) only. So the parent can compute every state from
-// the files, and an edit that was lost shows in all later versions.
+// What an object holds at each version: version 1 is the file's bytes, and version v is version v -
+// 1 with one edit, which depends on (seed, object, v) only. So the parent can compute every state
+// from the files, and an edit that was lost shows in all later versions.
 #pragma once
 
 #include <cstddef>

@@ -47,7 +47,8 @@ class IngestState {
 
   [[nodiscard]] Notes& notes() const { return notebook.notes(); }
 
-  // Gives the caller objects to ingest, ascending, while `fits` agrees to each; none: all are taken.
+  // Gives the caller objects to ingest, ascending, while `fits` agrees to each; none: all are
+  // taken.
   void claim(const std::function<bool(std::uint32_t)>& fits);
 
   void send(Message message) const;

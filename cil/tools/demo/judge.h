@@ -11,9 +11,9 @@
 
 namespace keel::tools {
 
-// What the parent knows of one log before it looks into it, over all its lives. It may know less than
-// what happened (the child was killed before it could say it), never more: so it accuses nobody
-// falsely, and what was acknowledged it knows for certain.
+// What the parent knows of one log before it looks into it, over all its lives. It may know less
+// than what happened (the child was killed before it could say it), never more: so it accuses
+// nobody falsely, and what was acknowledged it knows for certain.
 struct Ledger {
   std::uint32_t life = 0;  // the newest
   // Of each worker, number 1 first: what commit() returned.
@@ -26,8 +26,8 @@ struct Ledger {
   void settle(const Recovered& recovered);
 };
 
-// No transaction in part (checked while `recovered` was built); every acknowledged one there; what is
-// there is a prefix of the commit order; all transactions in the checkpoint that commit() named.
+// No transaction in part (checked while `recovered` was built); every acknowledged one there; what
+// is there is a prefix of the commit order; all transactions in the checkpoint that commit() named.
 void judge_transactions(const Recovered& recovered, const RecoveryReport& report,
                         const Ledger& ledger, Findings& findings);
 

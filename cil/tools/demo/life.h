@@ -42,8 +42,8 @@ struct LifeResult {
   PoolStats pool{};
 };
 
-// Adds to `ledger` what was committed and acknowledged. Throws Failure if the process failed or ended
-// by itself. `progress(text, share)` is called now and then.
+// Adds to `ledger` what was committed and acknowledged. Throws Failure if the process failed or
+// ended by itself. `progress(text, share)` is called now and then.
 [[nodiscard]] LifeResult live_and_die(const LifeOptions& options, const KillPlan& kill,
                                       Ledger& ledger,
                                       const std::function<void(const char*, double)>& progress);

@@ -1,10 +1,11 @@
 // Memory that the ingesting process shares with the one that will kill it: what it has committed.
 //
-// The kernel keeps the pages when the writer dies, so whatever was stored is there, and what was not
-// stored is merely not known. Acknowledgements do not go this way but through the pipe (message.h).
+// The kernel keeps the pages when the writer dies, so whatever was stored is there, and what was
+// not stored is merely not known. Acknowledgements do not go this way but through the pipe
+// (message.h).
 //
-// I1 A worker stores a transaction's sequence, then counts it (release); who sees the count (acquire)
-//    sees the sequence.
+// I1 A worker stores a transaction's sequence, then counts it (release); who sees the count
+//    (acquire) sees the sequence.
 #pragma once
 
 #include <array>

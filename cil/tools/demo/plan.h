@@ -35,8 +35,8 @@ struct Plan {
   std::uint64_t unreadable = 0;  // files and directories passed over
 };
 
-// Walks the tree in the order of the names, without following symbolic links, until `limit` bytes are
-// taken. Throws Failure: not there, not a directory, unreadable, nothing in it.
+// Walks the tree in the order of the names, without following symbolic links, until `limit` bytes
+// are taken. Throws Failure: not there, not a directory, unreadable, nothing in it.
 [[nodiscard]] Plan make_plan(const std::string& directory, Bytes limit);
 
 // The plan as one string of bytes, for a child of the same binary.

@@ -1,9 +1,10 @@
-// The log's content in memory, built from the checkpoints that recovery hands over, and checked after
-// each of them: a checkpoint is all or nothing, so after each one every transaction must be whole.
+// The log's content in memory, built from the checkpoints that recovery hands over, and checked
+// after each of them: a checkpoint is all or nothing, so after each one every transaction must be
+// whole.
 //
 // I1 After a checkpoint each worker's transactions are numbers 1 to n, each found once.
-// I2 After a checkpoint each object's versions, as the records tell them, are 1 to v, each made once;
-//    the object is there at version v, made by the transaction that says so.
+// I2 After a checkpoint each object's versions, as the records tell them, are 1 to v, each made
+//    once; the object is there at version v, made by the transaction that says so.
 // I3 Sequences follow one another without gaps.
 #pragma once
 

@@ -6,6 +6,7 @@
 keel::Status show(const keel::RecoveredCheckpoint& checkpoint) {
   for (const keel::RecoveredItem& item : checkpoint.items) {
     const auto object = keel::RecoveredObject::from(item);
+    if (!object) continue;  // an item of another type
     char text[32] = {};
     object->bytes.copy_to(text, sizeof text - 1);
     std::printf("recovered object %d: %s\n", static_cast<int>(object->id), text);

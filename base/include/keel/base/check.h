@@ -4,9 +4,10 @@
 // KEEL_ASSERT  debug builds (KEEL_DEBUG); for what costs too much on hot paths.
 // KEEL_AUDIT   builds with KEEL_AUDITS; whole-structure walks, O(n) and more.
 //
-// All three take a condition, a static text and up to four values that are printed in hex and
-// decimal. They abort. report_bug() is for a caller's bug that keel survives (a wrong unmap, a
-// double free): the handler is called, and if it returns, the call is refused with nothing changed.
+// The first two take a condition, a static text and up to four values that are printed in hex and
+// decimal, and abort if it does not hold; KEEL_AUDIT takes a statement. report_bug() is for a
+// caller's bug that keel survives (a wrong unmap, a double free): the handler is called, and if it
+// returns, the call is refused with nothing changed.
 #pragma once
 
 #include <cstdint>

@@ -12,12 +12,12 @@ enum class LockRank : std::uint8_t {
   kJournalContext = 10,  // cil: context lock, shared by commits, exclusive for the switch
   kJournalCil = 20,      // cil: item list of the current context
   kJournalSpace = 30,    // cil: reservations of log space
-  kJournalPush = 40,     // cil: push requests
+  kJournalPush = 40,     // cil: push requests; what is recovered; what info() tells (never nested)
   kJournalStable = 45,   // cil: stable sequence, its waiters, the first error
   kJournalAil = 50,      // cil: buckets of items in the log
   kJournalBatch = 55,    // cil: the batch of records under way
-  kLogDevice = 60,       // cil: error latch and state slots
-  kPool = 70,            // alloc: pool creation and slow path
+  kLogDevice = 60,       // cil: error latch
+  kPool = 70,            // alloc: growth and trim of the pool
   kPageAllocator = 80,   // alloc: buddy free lists
   kPurge = 90,           // vmap: one purge at a time
   kWindow = 100,         // vmap: address ranges

@@ -6,7 +6,7 @@
 //
 // I1 Calls return what the system call does, errors as a negative errno; never errno itself.
 // I2 An Os is called from any thread at any time; it must be thread-safe and not call keel back.
-// I3 The cost in production is one relaxed load and one virtual call beside a system call.
+// I3 The cost in production is one load and one virtual call beside a system call.
 #pragma once
 
 #include <sys/stat.h>

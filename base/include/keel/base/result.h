@@ -18,7 +18,7 @@ enum class Errc : std::uint8_t {
   kInvalidArgument,
   kNoMemory,
   kNoAddressSpace,
-  kNoMappings,   // the mapping budget (half of vm.max_map_count) is used up
+  kNoMappings,   // the window's mapping budget is used up
   kIo,           // a read, write or flush failed; sys_errno says how
   kNoSpace,      // the file system has no room
   kUnsupported,  // for example a file system without O_DIRECT

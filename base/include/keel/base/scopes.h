@@ -23,8 +23,8 @@ class NoReclaimScope {
   bool owned_ = true;
 };
 
-// Every allocation through keel by this thread is a reported bug. The journal holds
-// it while it holds the context lock. Nests. Threads: bound to the thread that made it.
+// Every allocation through keel by this thread is a reported bug. The journal holds it while it
+// holds the context lock. Nests. Threads: bound to the thread that made it.
 class NoAllocScope {
  public:
   NoAllocScope();

@@ -119,7 +119,8 @@ class Journal : public MetadataObject {
 
   // Reserves log space for a transaction of at most `max_bytes` payload (what the items' regions
   // add up to) in `max_items` items, and waits for it in turn if need be. Take it before any object
-  // lock.
+  // lock. Four regions an item are allowed for; each more needs 15 bytes more of `max_bytes`, or
+  // commit() may answer kReservationExceeded.
   // Errors: kTooLarge (more than max_checkpoint), kLogFull, kNoMemory, kForked, the first error.
   [[nodiscard]] Result<Transaction> begin(std::size_t max_bytes, std::uint32_t max_items);
 

@@ -11,6 +11,7 @@
 //    or after Journal::release() or the journal's close.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 
@@ -19,6 +20,7 @@
 
 namespace keel {
 
+class Pool;
 struct LogVector;
 struct Bucket;
 struct ItemAccess;
@@ -117,8 +119,8 @@ class LogItem {
   LogItem* ail_previous_ = nullptr;
   // Number of unstable checkpoints that hold the item; written under the context lock or by the
   // push thread, read by anyone.
-  std::uint32_t pins_ = 0;
-  class Pool* pool_ = nullptr;  // owner of the log vectors; set at first commit
+  std::atomic<std::uint32_t> pins_{0};
+  Pool* pool_ = nullptr;  // owner of the log vectors; set at first commit
 };
 
 }  // namespace keel

@@ -7,7 +7,6 @@
 #include <optional>
 #include <span>
 #include <string>
-#include <vector>
 
 #include "keel/base/result.h"
 #include "keel/base/units.h"

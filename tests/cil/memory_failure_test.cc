@@ -1,0 +1,224 @@
+// Memory runs out: the call fails, nothing has changed, and the log can still be forced.
+#include <doctest/doctest.h>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "keel/alloc/pool.h"
+#include "probe.h"
+
+using namespace keel;
+using namespace keel_test;
+
+namespace {
+
+// The simulated disk without memory for metadata from the n-th request on.
+class DryDisk : public SimDisk {
+ public:
+  std::atomic<std::int64_t> left{INT64_MAX};
+  std::atomic<std::int64_t> held{0};
+  bool only_one = false;
+
+  void* metadata_allocate(std::size_t bytes) override {
+    const std::int64_t now = left.fetch_sub(1);
+    if (only_one ? now == 0 : now <= 0) {
+      return nullptr;
+    }
+    void* memory = SimDisk::metadata_allocate(bytes);
+    held += memory != nullptr ? 1 : 0;
+    return memory;
+  }
+  void metadata_free(void* memory) override {
+    held -= memory != nullptr ? 1 : 0;
+    SimDisk::metadata_free(memory);
+  }
+};
+
+// Takes all that the pool has left, in pages at the end.
+std::vector<void*> drain(Pool& pool) {
+  std::vector<void*> taken;
+  for (std::size_t bytes = 1U << 20; bytes >= 4096; bytes /= 2) {
+    while (void* memory = pool.kvmalloc(bytes, AllocFlags::kNoWarn)) {
+      taken.push_back(memory);
+    }
+  }
+  return taken;
+}
+
+void give_back(Pool& pool, std::vector<void*>& taken) {
+  for (void* memory : taken) {
+    pool.kvfree(memory);
+  }
+  taken.clear();
+}
+
+}  // namespace
+
+TEST_CASE(
+    "a commit without memory for its snapshot changes nothing, may be tried again, and force "
+    "works") {
+  const MessageHook before = set_message_hook([](const char*) {});
+  LogWorld world;
+  auto pool = Pool::create({.capacity_bytes = 32U << 20});
+  REQUIRE(pool.ok());
+  Trace trace;
+  Probe early(trace, 1), small(trace, 2), large(trace, 3);
+  auto journal = world.open({.pool = pool->get()});
+  early.regions = {"early"};
+  const Sequence sequence = commit(*journal, {&early});
+  small.regions = {"small"};
+  large.regions = {std::string(50000, 'x')};
+  {
+    auto transaction = journal->begin(60000, 2);
+    REQUIRE(transaction.ok());
+    std::vector<void*> taken = drain(**pool);
+    // One page is left for the first item's snapshot, none for the second's.
+    (*pool)->kvfree(taken.back());
+    taken.pop_back();
+    REQUIRE(transaction->log(small).ok());
+    REQUIRE(transaction->log(large).ok());
+    (void)trace.take();
+    const JournalStats stats = journal->stats();
+    for (int i = 0; i < 3; ++i) {
+      const auto failed = transaction->commit();
+      REQUIRE_FALSE(failed.ok());
+      CHECK(failed.error().code == Errc::kNoMemory);
+    }
+    CHECK(trace.count(Call::kFormat) == 0);
+    CHECK(trace.count(Call::kPin) == 0);
+    CHECK_FALSE(small.pinned());
+    CHECK_FALSE(large.pinned());
+    CHECK(journal->stats().log_used == stats.log_used);
+    CHECK(journal->stats().log_reserved == stats.log_reserved);
+    // Checkpoints need no memory.
+    CHECK(journal->force(sequence).ok());
+    give_back(**pool, taken);
+    const auto committed = transaction->commit();
+    REQUIRE(committed.ok());
+    CHECK(*committed == next(sequence));
+  }
+  // And cancelled instead of tried again.
+  {
+    auto transaction = journal->begin(200000, 1);
+    REQUIRE(transaction.ok());
+    std::vector<void*> taken = drain(**pool);
+    large.regions = {std::string(150000, 'y')};
+    REQUIRE(transaction->log(large).ok());
+    CHECK_FALSE(transaction->commit().ok());
+    give_back(**pool, taken);
+  }
+  finish(journal);
+  CHECK(world.read() ==
+        Found{{1, {{17, {"early"}}}}, {2, {{18, {"small"}}, {19, {std::string(50000, 'x')}}}}});
+  set_message_hook(before);
+}
+
+TEST_CASE("open without memory in the pool is an error, and the log is untouched") {
+  const MessageHook before = set_message_hook([](const char*) {});
+  LogWorld world;
+  const SimContent image = world.disk.image(kLogPath);
+  for (const std::size_t capacity :
+       {std::size_t{64} << 10, std::size_t{1} << 20, std::size_t{2} << 20}) {
+    auto pool = Pool::create({.capacity_bytes = capacity});
+    REQUIRE(pool.ok());
+    const auto journal = Journal::open(kLogPath, {.pool = pool->get()}, kIgnore);
+    REQUIRE_FALSE(journal.ok());
+    CHECK(journal.error().code == Errc::kNoMemory);
+    CHECK(world.disk.image(kLogPath) == image);
+    CHECK((*pool)->stats().live == Bytes(0));
+  }
+  set_message_hook(before);
+}
+
+TEST_CASE(
+    "whichever request for metadata fails, the journal goes on or says so, and leaks nothing") {
+  for (const bool only_one : {true, false}) {
+    bool clean = false;
+    for (std::int64_t nth = 0; !clean; ++nth) {
+      CAPTURE(nth);
+      DryDisk disk;
+      const ScopedOs scope(disk);
+      disk.only_one = only_one;
+      REQUIRE(create_log(kLogPath, {.size = kMinLogBytes}).ok());
+      const std::int64_t held = disk.held;
+      bool opened = false;
+      std::uint64_t acknowledged = 0;
+      {
+        Trace trace;
+        std::vector<std::unique_ptr<Probe>> items;
+        disk.left = nth;
+        auto journal = Journal::open(kLogPath, {}, kIgnore);
+        if (!journal.ok()) {
+          CHECK(journal.error().code == Errc::kNoMemory);
+        }
+        opened = journal.ok();
+        for (std::uint32_t i = 0; opened && i < 4; ++i) {
+          items.push_back(std::make_unique<Probe>(trace, i));
+          items.back()->regions = {"x"};
+          auto transaction = (*journal)->begin(100, 1);
+          if (!transaction) {
+            CHECK(transaction.error().code == Errc::kNoMemory);
+            continue;
+          }
+          REQUIRE(transaction->log(*items.back()).ok());
+          const auto sequence = transaction->commit();
+          REQUIRE(sequence.ok());
+          REQUIRE((*journal)->force(*sequence).ok());
+          ++acknowledged;
+          if (i == 1) {
+            CHECK((*journal)->release(*items[0]));
+          }
+        }
+        if (opened) {
+          (*journal)->audit();
+          CHECK((*journal)->close().ok());
+        }
+      }
+      clean = disk.left > 0 || (only_one && disk.left >= 0);
+      disk.left = INT64_MAX;
+      CHECK(disk.held == held);
+      std::size_t items = 0;
+      const auto report = scan_log(kLogPath, [&](const RecoveredCheckpoint& checkpoint) {
+        items += checkpoint.items.size();
+        return Status{};
+      });
+      REQUIRE(report.ok());
+      CHECK(report->end == LogEnd::kClean);
+      CHECK(items + 1 >= acknowledged);
+      REQUIRE(nth < 200);
+    }
+  }
+}
+
+TEST_CASE("recovery without metadata is an error and works the next time") {
+  DryDisk disk;
+  const ScopedOs scope(disk);
+  REQUIRE(create_log(kLogPath, {.size = kMinLogBytes}).ok());
+  Trace trace;
+  std::vector<std::unique_ptr<Probe>> items;
+  {
+    auto journal = Journal::open(kLogPath, {}, kIgnore);
+    REQUIRE(journal.ok());
+    for (std::uint32_t i = 0; i < 5; ++i) {
+      items.push_back(std::make_unique<Probe>(trace, i));
+      items.back()->regions = {"x", "y"};
+      REQUIRE((*journal)->force(commit(**journal, {items.back().get()})).ok());
+    }
+  }
+  for (std::int64_t nth = 0;; ++nth) {
+    REQUIRE(nth < 100);
+    disk.left = nth;
+    std::size_t checkpoints = 0;
+    const auto report = scan_log(kLogPath, [&](const RecoveredCheckpoint&) {
+      ++checkpoints;
+      return Status{};
+    });
+    disk.left = INT64_MAX;
+    if (report.ok()) {
+      CHECK(checkpoints == 5);
+      break;
+    }
+    CHECK(report.error().code == Errc::kNoMemory);
+  }
+}

@@ -1,0 +1,80 @@
+#include "output.h"
+
+#include <doctest/doctest.h>
+
+#include "binary.h"
+#include "command.h"
+
+using namespace keel;
+using namespace keel::tools;
+using keel::tools::test::run;
+
+TEST_CASE("sizes are digits and a suffix, and nothing that overflows") {
+  Bytes bytes{};
+  CHECK((parse_size("0", bytes) && bytes == Bytes(0)));
+  CHECK((parse_size("4096", bytes) && bytes == Bytes(4096)));
+  CHECK((parse_size("3k", bytes) && bytes == Bytes(3072)));
+  CHECK((parse_size("64M", bytes) && bytes == Bytes(64U << 20U)));
+  CHECK((parse_size("2GiB", bytes) && bytes == Bytes(std::uint64_t{2} << 30U)));
+  CHECK((parse_size("1T", bytes) && bytes == Bytes(std::uint64_t{1} << 40U)));
+  for (const std::string wrong : {"", "M", "-1", "1.5G", "4X", "4Mx", "4 M", "0x10",
+                                  "99999999999999999999", "18446744073709551617", "9999999T"}) {
+    CAPTURE(wrong);
+    CHECK(!parse_size(wrong, bytes));
+  }
+}
+
+TEST_CASE("numbers and sizes are printed for people") {
+  CHECK(human(Bytes(0)) == "0 B");
+  CHECK(human(Bytes(1023)) == "1023 B");
+  CHECK(human(Bytes(1536)) == "1.5 KiB");
+  CHECK(human(Bytes((1U << 20U) - 1)) == "1.0 MiB");
+  CHECK(grouped(999) == "999");
+  CHECK(grouped(1000) == "1,000");
+  CHECK(grouped(1234567) == "1,234,567");
+}
+
+TEST_CASE("a path with control characters cannot break the one line of an error") {
+  CHECK(printable("a\nb\x1b[31m") == "a\\x0ab\\x1b[31m");
+  const auto outcome = run("log info 'no\nsuch'");
+  CHECK(outcome.code == 3);
+  CHECK(outcome.says("no\\x0asuch: not found: open the log: No such file or directory"));
+}
+
+TEST_CASE("the help lists the commands and the exit codes, and knows each command") {
+  const auto help = run("--help", "", false);
+  CHECK(help.code == 0);
+  CHECK(run("help", "", false).out == help.out);
+  for (const char* word : {"demo", "log", "Exit codes", "4  the path is unfit"}) {
+    CAPTURE(word);
+    CHECK(help.out.find(word) != std::string::npos);
+  }
+  CHECK(help.out.find("demo-ingest") == std::string::npos);
+  CHECK(run("help log create", "", false).out.find("keel log create [OPTIONS] PATH") !=
+        std::string::npos);
+  CHECK(run("--version", "", false).out.rfind("keel ", 0) == 0);
+}
+
+TEST_CASE("a wrong line is exit code 2, one line on standard error, and JSON if it asks for it") {
+  for (const char* line :
+       {"", "nix", "--nix", "log", "log nix", "log create", "log create x", "log create x --size",
+        "log create x --size 4X", "log info", "log info a b", "log dump x --from minus", "help nix",
+        "demo --rounds 0", "demo --threads 99", "demo --limit 0", "demo --seed x"}) {
+    CAPTURE(line);
+    const auto outcome = run(line, "", false);
+    CAPTURE(outcome.err);
+    CHECK(outcome.code == 2);
+    CHECK(outcome.out.empty());
+    CHECK(outcome.err.rfind("keel: ", 0) == 0);
+    CHECK(outcome.err.find('\n') == outcome.err.size() - 1);
+  }
+  const auto outcome = run("log create --json", "", false);
+  CHECK(outcome.code == 2);
+  CHECK(outcome.json()["ok"] == false);
+  CHECK(outcome.json()["exit"] == 2);
+}
+
+TEST_CASE("a result that cannot be printed is a failure") {
+  const auto outcome = run("--version", "exec 3>&1; f() { \"$@\" >/dev/full; }; f", false);
+  CHECK(outcome.code == 3);
+}
