@@ -324,6 +324,84 @@ TEST_CASE("a commit whose context a failed tail update emptied is not acknowledg
   CHECK(trace.count(Call::kAbort) >= 1);
 }
 
+TEST_CASE("a checkpoint of many writes stops at the one that fails") {
+  for (std::uint64_t nth = 1; nth <= 3; ++nth) {
+    CAPTURE(nth);
+    LogWorld world({.size = Bytes(64U << 20)});
+    Trace trace;
+    Probe item(trace, 1);
+    item.regions.assign(12, std::string(1U << 20, 'x'));
+    auto journal = world.open({.push_threshold = Bytes(1U << 30)});
+    const Sequence sequence = commit(*journal, {&item}, std::size_t{12} << 20);
+    world.disk.clear_io_log();
+    world.disk.inject({.op = SimOp::kWrite, .nth = nth});
+    const Status forced = journal->force(sequence);
+    REQUIRE_FALSE(forced.ok());
+    CHECK(forced.error().code == Errc::kIo);
+    CHECK_FALSE(journal->close().ok());
+    const std::vector<SimIo> log = world.disk.io_log();
+    CHECK(log.size() == nth);
+    CHECK(log.back().faulty);
+    CHECK_FALSE(item.pinned());
+  }
+}
+
+TEST_CASE("a commit that a shutdown overtakes joins nothing") {
+  LogWorld world;
+  Trace trace;
+  Probe first(trace, 1), second(trace, 2);
+  first.regions = second.regions = {"x"};
+  auto journal = world.open();
+  world.disk.inject({.op = SimOp::kFlush, .for_good = true});
+  commit(*journal, {&first});
+  auto transaction = journal->begin(100, 1);
+  REQUIRE(transaction.ok());
+  REQUIRE(transaction->log(second).ok());
+  // By now commit() has looked for an error once.
+  second.during_size = [&] {
+    CHECK_FALSE(journal->force_all().ok());
+    while (first.pinned()) {
+      std::this_thread::yield();
+    }
+  };
+  const auto committed = transaction->commit();
+  REQUIRE_FALSE(committed.ok());
+  CHECK(committed.error().code == Errc::kIo);
+  CHECK_FALSE(second.pinned());
+  CHECK(trace.count(Call::kFormat) == 1);
+  CHECK(journal->stats().log_reserved == Bytes(0));
+  CHECK_FALSE(journal->close().ok());
+}
+
+TEST_CASE("a thread that waits for log space gets the error of the shutdown") {
+  LogWorld world;
+  Trace trace;
+  Probe item(trace, 1);
+  auto journal = world.open();
+  const std::size_t most = journal->info().max_checkpoint.value() - 32768;
+  item.regions = {std::string(most - 8192, 'x')};
+  auto transaction = journal->begin(most, 1);
+  REQUIRE(transaction.ok());
+  REQUIRE(transaction->log(item).ok());
+  Status waited;
+  std::thread waiter([&] {
+    const auto large = journal->begin(most, 1);
+    waited = large ? Status() : Status(large.error());
+  });
+  // Should the thread come too late to wait, it finds the error at once.
+  for (int i = 0; i < 20000; ++i) {
+    std::this_thread::yield();
+  }
+  world.disk.inject({.op = SimOp::kWrite, .for_good = true});
+  const auto sequence = transaction->commit();
+  REQUIRE(sequence.ok());
+  CHECK_FALSE(journal->force(*sequence).ok());
+  waiter.join();
+  REQUIRE_FALSE(waited.ok());
+  CHECK(waited.error().code == Errc::kIo);
+  CHECK_FALSE(journal->close().ok());
+}
+
 TEST_CASE("reads that fail make open fail with kIo, changing nothing; the next open works") {
   LogWorld world;
   Trace trace;

@@ -309,3 +309,32 @@ TEST_CASE("a file system without direct I/O, and one that does not say what it w
   CHECK_FALSE(made->copy_on_write);  // it was asked for in-place writes
   CHECK(Journal::open(kLogPath, {}, kIgnore).ok());
 }
+
+TEST_CASE("a device that has failed once touches its file no more and keeps its first error") {
+  for (const SimOp op : {SimOp::kWrite, SimOp::kFlush}) {
+    LogWorld world;
+    auto device = LogDevice::open(kLogPath, DeviceMode::kReadWrite, false);
+    REQUIRE(device.ok());
+    void* block = kvmalloc(4096);
+    const auto write = [&](std::uint64_t offset) {
+      struct iovec part {
+        block, 4096
+      };
+      return (*device)->write(offset, &part, 1);
+    };
+    CHECK(write(8192).ok());
+    CHECK((*device)->flush().ok());
+    world.disk.inject({.op = op, .nth = 1, .error = op == SimOp::kWrite ? EIO : EREMOTEIO});
+    const Status first = op == SimOp::kWrite ? write(12288) : (*device)->flush();
+    REQUIRE_FALSE(first.ok());
+    world.disk.clear_faults();
+    world.disk.clear_io_log();
+    for (const Status& later : {write(16384), (*device)->flush(), write(8192)}) {
+      REQUIRE_FALSE(later.ok());
+      CHECK(later.error().sys_errno == first.error().sys_errno);
+      CHECK(later.error().value == first.error().value);
+    }
+    CHECK(world.disk.io_log().empty());
+    kvfree(block);
+  }
+}

@@ -376,6 +376,64 @@ TEST_CASE("files of garbage are not logs") {
   }
 }
 
+TEST_CASE(
+    "the state of another log, and an older state of this one, are not taken for the newest") {
+  const Specimen& specimen = closed_log();
+  const std::size_t slots[] = {kBlock, specimen.image.size() - 2 * kBlock};
+  SimDisk disk({.seed = 77});
+  const ScopedOs scope(disk);
+  REQUIRE(create_log(kLogPath, {.size = kMinLogBytes}).ok());
+  const SimContent other = disk.image(kLogPath);
+  const auto put_slot = [&](SimContent& image, const SimContent& from, std::size_t slot) {
+    std::copy_n(from.begin() + static_cast<std::ptrdiff_t>(slot), kBlock,
+                image.begin() + static_cast<std::ptrdiff_t>(slot));
+  };
+  SimContent both = specimen.image;
+  for (const std::size_t slot : slots) {
+    SimContent image = specimen.image;
+    put_slot(image, other, slot);
+    put_slot(both, other, slot);
+    disk.set_image(kLogPath, image);
+    CHECK(judge(disk, specimen) == Verdict::kWhole);
+  }
+  disk.set_image(kLogPath, both);
+  CHECK(judge(disk, specimen) == Verdict::kError);
+  // A lost write of one slot leaves an older state there.
+  for (const std::size_t slot : slots) {
+    SimContent image = specimen.image;
+    put_slot(image, killed_log().image, slot);  // as good as any older state of another life
+    format::StateSlot state;
+    std::memcpy(&state, specimen.image.data() + slot, sizeof state);
+    state.generation -= 1;
+    state.tail_lsn = state.stable_lsn = 0;
+    state.tail_predecessor = {};
+    state.flags = format::kStateClean;
+    state.hash = 0;
+    state.hash = hash64(&state, sizeof state);
+    std::memcpy(image.data() + slot, &state, sizeof state);
+    disk.set_image(kLogPath, image);
+    CHECK(judge(disk, specimen) == Verdict::kWhole);
+  }
+}
+
+TEST_CASE("the report says how the log ended and how far it is known to be stable") {
+  SimDisk disk;
+  const ScopedOs scope(disk);
+  disk.set_image(kLogPath, closed_log().image);
+  auto report = scan_log(kLogPath, kIgnore);
+  REQUIRE(report.ok());
+  CHECK(std::string(report->reason) == "closed in order");
+  CHECK(report->stable == report->head);
+  CHECK(report->head.value() == closed_log().starts.back());
+  CHECK(report->last_sequence == Sequence(6));
+  // Killed: the last checkpoint vouches for all before it.
+  disk.set_image(kLogPath, killed_log().image);
+  report = scan_log(kLogPath, kIgnore);
+  REQUIRE(report.ok());
+  CHECK(report->head.value() == killed_log().starts[6]);
+  CHECK(report->stable.value() == killed_log().starts[5]);
+}
+
 TEST_CASE("another version is told from garbage") {
   SimDisk disk;
   const ScopedOs scope(disk);

@@ -168,6 +168,41 @@ TEST_CASE("what was recovered holds its space until release_recovered()") {
   finish(journal);
 }
 
+namespace {
+
+// Gives another thread time to fall asleep. Nothing depends on it but how much the test can see.
+void let_others_run() {
+  for (int i = 0; i < 20000; ++i) {
+    std::this_thread::yield();
+  }
+}
+
+}  // namespace
+
+TEST_CASE("releasing an item wakes a thread that waits for the space it held") {
+  LogWorld world;
+  Trace trace;
+  std::vector<std::unique_ptr<Probe>> items;
+  auto journal = world.open();
+  for (std::uint32_t i = 0; i < 14; ++i) {
+    items.push_back(std::make_unique<Probe>(trace, i));
+    items.back()->regions = {std::string(60000, 'x')};
+    REQUIRE(journal->force(commit(*journal, {items.back().get()}, 60000)).ok());
+  }
+  auto transaction = journal->begin(1000, 1);
+  REQUIRE(transaction.ok());
+  bool granted = false;
+  std::thread waiter([&] { granted = journal->begin(150000, 1).ok(); });
+  let_others_run();
+  for (std::size_t i = 0; i < 5; ++i) {
+    CHECK(journal->release(*items[i]));
+  }
+  waiter.join();
+  CHECK(granted);
+  CHECK(transaction->commit().ok());
+  finish(journal);
+}
+
 TEST_CASE("releasing what was recovered wakes a thread that waits for space") {
   LogWorld world;
   Trace trace;
@@ -187,6 +222,7 @@ TEST_CASE("releasing what was recovered wakes a thread that waits for space") {
   REQUIRE(transaction.ok());
   bool granted = false;
   std::thread waiter([&] { granted = journal->begin(150000, 1).ok(); });
+  let_others_run();
   journal->release_recovered();
   waiter.join();
   CHECK(granted);
