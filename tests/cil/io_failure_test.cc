@@ -376,17 +376,23 @@ TEST_CASE("a commit that a shutdown overtakes joins nothing") {
 TEST_CASE("a thread that waits for log space gets the error of the shutdown") {
   LogWorld world;
   Trace trace;
-  Probe item(trace, 1);
+  std::vector<std::unique_ptr<Probe>> items;
+  for (std::uint32_t i = 0; i < 15; ++i) {
+    items.push_back(std::make_unique<Probe>(trace, i));
+    items.back()->regions = {std::string(60000, 'x')};
+  }
   auto journal = world.open();
-  const std::size_t most = journal->info().max_checkpoint.value() - 32768;
-  item.regions = {std::string(most - 8192, 'x')};
-  auto transaction = journal->begin(most, 1);
+  for (std::size_t i = 0; i < 14; ++i) {
+    REQUIRE(journal->force(commit(*journal, {items[i].get()}, 60000)).ok());
+  }
+  // There is room for one more, not for two, and none comes back.
+  auto transaction = journal->begin(60000, 1);
   REQUIRE(transaction.ok());
-  REQUIRE(transaction->log(item).ok());
+  REQUIRE(transaction->log(*items[14]).ok());
   Status waited;
   std::thread waiter([&] {
-    const auto large = journal->begin(most, 1);
-    waited = large ? Status() : Status(large.error());
+    const auto second = journal->begin(60000, 1);
+    waited = second ? Status() : Status(second.error());
   });
   // Should the thread come too late to wait, it finds the error at once.
   for (int i = 0; i < 20000; ++i) {
