@@ -377,18 +377,18 @@ TEST_CASE("a thread that waits for log space gets the error of the shutdown") {
   LogWorld world;
   Trace trace;
   std::vector<std::unique_ptr<Probe>> items;
-  for (std::uint32_t i = 0; i < 15; ++i) {
+  for (std::uint32_t i = 0; i < 16; ++i) {
     items.push_back(std::make_unique<Probe>(trace, i));
     items.back()->regions = {std::string(60000, 'x')};
   }
   auto journal = world.open();
-  for (std::size_t i = 0; i < 14; ++i) {
+  for (std::size_t i = 0; i < 15; ++i) {
     REQUIRE(journal->force(commit(*journal, {items[i].get()}, 60000)).ok());
   }
   // There is room for one more, not for two, and none comes back.
   auto transaction = journal->begin(60000, 1);
   REQUIRE(transaction.ok());
-  REQUIRE(transaction->log(*items[14]).ok());
+  REQUIRE(transaction->log(*items[15]).ok());
   Status waited;
   std::thread waiter([&] {
     const auto second = journal->begin(60000, 1);

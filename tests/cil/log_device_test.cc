@@ -338,3 +338,16 @@ TEST_CASE("a device that has failed once touches its file no more and keeps its 
     kvfree(block);
   }
 }
+
+TEST_CASE("a log cut short is damaged, not unknown") {
+  LogWorld world({.size = Bytes(4U << 20)});
+  SimContent image = world.disk.image(kLogPath);
+  for (const std::size_t bytes : {image.size() - 4096, std::size_t{1} << 20}) {
+    image.resize(bytes);
+    world.disk.set_image(kLogPath, image);
+    const auto opened = Journal::open(kLogPath, {}, kIgnore);
+    REQUIRE_FALSE(opened.ok());
+    CHECK(opened.error().code == Errc::kDamaged);
+    CHECK(opened.error().value == bytes);
+  }
+}
