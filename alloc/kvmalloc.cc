@@ -37,6 +37,9 @@ void* Pool::kvmalloc(std::size_t size_bytes, AllocFlags flags, const char* owner
   if (!check_allocation_allowed("kvmalloc")) {
     return nullptr;
   }
+  if (!owned_by_this_process()) {
+    return nullptr;  // kNoFail too: waiting would not help
+  }
   const Request request{size_bytes, pages_for(size_bytes), effective(flags), owner};
   void* buffer = nullptr;
   if (impl_->is_within_limit(size_bytes)) {

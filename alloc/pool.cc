@@ -102,7 +102,7 @@ void kvfree(void* address) { default_pool().kvfree(address); }
 // Free and lookup ---------------------------------------------------------------------------------
 
 void Pool::kvfree(void* address) {
-  if (address == nullptr) {
+  if (address == nullptr || !owned_by_this_process()) {
     return;
   }
   if (impl_->store->contains(address)) {
@@ -149,6 +149,8 @@ void Pool::Impl::report_wrong_direct(const void* address, const FrameInfo& found
   report_bug(report);
 }
 
+bool Pool::owned_by_this_process() const { return impl_->store->owned_by_this_process(); }
+
 std::size_t Pool::kvsize(const void* address) const {
   if (address == nullptr) {
     return 0;
@@ -182,6 +184,9 @@ bool Pool::is_contiguous(const void* address) const {
 void Pool::purge() { (void)impl_->window->purge(); }
 
 Bytes Pool::trim() {
+  if (!owned_by_this_process()) {
+    return Bytes(0);
+  }
   MutexLock lock(impl_->grow_lock);
   const Pages chunk = impl_->store->chunk();
   // One chunk at a time, so that no list of chunks is needed; after the first, a purge finds only

@@ -117,6 +117,9 @@ LogItem::LogItem(std::uint32_t type) : type_(type) {
 bool LogItem::pinned() const { return pins_.load(std::memory_order_acquire) != 0; }
 
 LogItem::~LogItem() {
+  if (pool_ != nullptr && !pool_->owned_by_this_process()) {
+    return;  // a forked child's copy: the journal and the vectors are the parent's
+  }
   if (pinned() || active_ != nullptr || bucket_ != nullptr) {
     report_bug({.bug = Bug::kItemInUse,
                 .call = "LogItem::~LogItem",

@@ -44,6 +44,9 @@ Result<std::unique_ptr<FrameStore>> FrameStore::create(const FrameStoreConfig& c
 }
 
 Status FrameStore::open() {
+  if (auto armed = fork_guard_.arm(); !armed) {
+    return armed;
+  }
   is_populated_ = static_cast<bool*>(os().metadata_allocate(chunks_));
   if (is_populated_ == nullptr) {
     return Error{Errc::kNoMemory, 0, "chunk map of bytes", chunks_};
@@ -83,7 +86,7 @@ Status FrameStore::map_directly() {
 
 FrameStore::~FrameStore() {
   // Nothing can be done about a failure here, and neither call loses data.
-  if (base_ != nullptr) {
+  if (base_ != nullptr && owned_by_this_process()) {
     (void)os().munmap(base_, config_.capacity_bytes);
   }
   if (fd_ >= 0) {
@@ -128,6 +131,9 @@ Result<FrameRun> FrameStore::next_chunk() const {
 }
 
 Result<FrameRun> FrameStore::grow() {
+  if (!owned_by_this_process()) {
+    return Error{Errc::kForked, 0, "growth of a parent's frame store", 0};
+  }
   MutexLock lock(lock_);
   Result<FrameRun> hole = find_hole();
   if (!hole) {
@@ -166,6 +172,9 @@ int FrameStore::punch(FrameRun chunk) const {
 }
 
 Status FrameStore::trim(FrameRun chunk) {
+  if (!owned_by_this_process()) {
+    return Error{Errc::kForked, 0, "trim of a parent's frame store", 0};
+  }
   MutexLock lock(lock_);
   const std::uint64_t index = chunk.first.value() / chunk_.value();
   if (index >= chunks_ || chunk != chunk_at(index) || !is_populated_[index]) {

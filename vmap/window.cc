@@ -138,7 +138,7 @@ Status Window::Impl::open() {
 }
 
 Window::Impl::~Impl() {
-  if (base != nullptr) {
+  if (base != nullptr && store.owned_by_this_process()) {
     (void)os().munmap(base, bytes);  // Cannot be helped if it fails.
   }
 }
@@ -151,6 +151,9 @@ Result<void*> Window::map(std::span<const Pfn> frames, const MapOptions& options
 }
 
 Result<void*> Window::map(FrameSource& frames, const MapOptions& options) {
+  if (!impl_->store.owned_by_this_process()) {
+    return Error{Errc::kForked, 0, "map in a parent's window", 0};
+  }
   JoinedSource joined(frames);
   const Result<Shape> shape = impl_->measure(joined);
   if (!shape) {
@@ -355,7 +358,12 @@ BugReport Window::Impl::diagnose(const void* address, const char* call) const {
 
 // Purge -------------------------------------------------------------------------------------------
 
-Status Window::purge() { return impl_->purge(); }
+Status Window::purge() {
+  if (!impl_->store.owned_by_this_process()) {
+    return Error{Errc::kForked, 0, "purge of a parent's window", 0};
+  }
+  return impl_->purge();
+}
 
 Status Window::Impl::purge() {
   MutexLock one_at_a_time(purge_lock);

@@ -20,10 +20,10 @@
 #include <memory>
 #include <string>
 
+#include "keel/base/fork_guard.h"
 #include "keel/base/metadata_object.h"
 #include "keel/base/mutex.h"
 #include "keel/base/result.h"
-#include "log/fork_guard.h"
 
 namespace keel {
 

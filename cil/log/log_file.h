@@ -1,8 +1,8 @@
 // LogFile: an open log: its device, its superblock, and its state slots.
 //
-// I1 A state is written to one slot, flushed, then to the other, flushed; first to the one that does
-//    not hold the newest state (an earlier crash may have torn it). So at any moment one slot is
-//    whole and holds the newest complete state, whether a crash tears the other or it rots.
+// I1 A state is written to one slot, flushed, then to the other, flushed; first to the one that
+//    does not hold the newest state (an earlier crash may have torn it). So at any moment one slot
+//    is whole and holds the newest complete state, whether a crash tears the other or it rots.
 #pragma once
 
 #include <cstdint>

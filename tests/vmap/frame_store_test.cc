@@ -144,7 +144,7 @@ TEST_CASE("refused huge-page advice is no error, and what was got is reported") 
   FaultOs faults;
   keel_test::OsCallMask advice = keel_test::mask_of(OsCall::kMadvise);
   ScopedOs scope(faults);
-  faults.fail_nth(3, advice, EINVAL);  // after DONTFORK and DONTDUMP
+  faults.fail_nth(4, advice, EINVAL);  // after the fork guard's, DONTFORK and DONTDUMP
   const auto store = make();
   CHECK(faults.fired());
   CHECK(!store->huge_advice_taken());

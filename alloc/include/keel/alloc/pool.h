@@ -69,15 +69,19 @@ class Pool : public MetadataObject {
   // Units: bytes; held in whole pages. Owner: the caller, until kvfree(). Threads: any; may block
   // unless kNoWait. `owner` (static storage) is the tag that reports and dumps show.
   // Errors: nullptr for size 0, above the limit (kvmalloc_max_bytes, or what capacity or window
-  // could never hold), or when there is none (never with kNoFail).
+  // could never hold), in a forked child, or when there is none (never with kNoFail).
   // Source: kvmalloc_node, xlog_kvmalloc (Linux).
   [[nodiscard]] void* kvmalloc(std::size_t size_bytes, AllocFlags flags = AllocFlags::kKernel,
                                const char* owner = "");
 
   // Gives back what kvmalloc() gave; nullptr is allowed. Threads: any. Never fails, never
   // allocates.
-  // Errors: a wrong address is a reported bug and changes nothing.
+  // Errors: a wrong address is a reported bug and changes nothing. No effect in a forked child.
   void kvfree(void* address);
+
+  // False in a child forked later: it has none of the pool's memory, and may not touch the
+  // parent's.
+  [[nodiscard]] bool owned_by_this_process() const;
 
   // Usable bytes at `address`, 0 for nullptr. Errors: as kvfree.
   [[nodiscard]] std::size_t kvsize(const void* address) const;

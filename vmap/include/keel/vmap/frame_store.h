@@ -13,6 +13,7 @@
 #include <cstdint>
 #include <memory>
 
+#include "keel/base/fork_guard.h"
 #include "keel/base/metadata_object.h"
 #include "keel/base/mutex.h"
 #include "keel/base/result.h"
@@ -38,6 +39,11 @@ class FrameStore : public MetadataObject {
   FrameStore(const FrameStore&) = delete;
   FrameStore& operator=(const FrameStore&) = delete;
 
+  // False in a child forked later. There the direct map and all aliases are holes (MADV_DONTFORK)
+  // in which the child's own mappings may stand, and the memory object is still the parent's: no
+  // call may map, unmap or populate anything, or it would hit one or the other.
+  [[nodiscard]] bool owned_by_this_process() const { return fork_guard_.same_process(); }
+
   [[nodiscard]] int fd() const { return fd_; }
   [[nodiscard]] Pages capacity() const { return capacity_; }
   [[nodiscard]] Pages chunk() const { return chunk_; }
@@ -55,14 +61,15 @@ class FrameStore : public MetadataObject {
 
   // Populates the lowest chunk that is not, and gives its frames; their contents are zero.
   // Threads: any; blocks for the time the kernel needs to clear a chunk.
-  // Errors: kNoMemory (also at capacity), kPermission (mlock), kSystem; nothing has changed then.
+  // Errors: kNoMemory (also at capacity), kPermission (mlock), kForked, kSystem; nothing has
+  // changed then.
   [[nodiscard]] Result<FrameRun> grow() KEEL_EXCLUDES(lock_);
 
   // Gives a populated chunk's memory back to the system; grow() may populate it again later. With
   // lock_memory its address range goes on counting against RLIMIT_MEMLOCK.
   // The caller says that no frame of it is in use and that every alias of it was purged: a stale
   // alias would bring pages back behind the store's accounts.
-  // Errors: kInvalidArgument, kSystem; nothing has changed then.
+  // Errors: kInvalidArgument, kForked, kSystem; nothing has changed then.
   [[nodiscard]] Status trim(FrameRun chunk) KEEL_EXCLUDES(lock_);
 
   // True if the kernel took the advice to use huge pages; it may still not have given any.
@@ -86,6 +93,7 @@ class FrameStore : public MetadataObject {
   const Pages capacity_;
   const Pages chunk_;
   const std::uint64_t chunks_;
+  ForkGuard fork_guard_;
   int fd_ = -1;
   std::byte* base_ = nullptr;
   bool huge_advice_taken_ = false;

@@ -79,7 +79,7 @@ class Window : public MetadataObject {
   // Units: frames of the store that are populated and stay so. Owner: the caller, until unmap();
   // the frames stay the caller's throughout. Threads: any; blocks.
   // Errors: kInvalidArgument (empty list, a frame beyond the store), kNoAddressSpace, kNoMappings,
-  // kNoMemory, kSystem; nothing has changed then.
+  // kNoMemory, kForked, kSystem; nothing has changed then.
   // Source: vm_map_ram, _vm_unmap_aliases (Linux mm/vmalloc.c).
   [[nodiscard]] Result<void*> map(FrameSource& frames, const MapOptions& options = {});
   [[nodiscard]] Result<void*> map(std::span<const Pfn> frames, const MapOptions& options = {});
@@ -100,7 +100,8 @@ class Window : public MetadataObject {
 
   // Removes every alias that was lazy when it began, neighbours together.
   // Threads: any; blocks, also for a purge that is under way.
-  // Errors: kNoMemory, kSystem: some aliases are still lazy, and a later purge tries again.
+  // Errors: kNoMemory, kForked, kSystem: some aliases are still lazy, and a later purge tries
+  // again.
   Status purge();
 
   [[nodiscard]] WindowStats stats() const;

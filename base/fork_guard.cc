@@ -1,4 +1,4 @@
-#include "log/fork_guard.h"
+#include "keel/base/fork_guard.h"
 
 #include <sys/mman.h>
 

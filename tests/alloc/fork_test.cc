@@ -1,0 +1,68 @@
+// A forked child has none of the pool's memory and must not reach the parent's.
+#include <doctest/doctest.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <cstring>
+#include <memory>
+
+#include "keel/alloc/pool.h"
+#include "support/death.h"
+
+using namespace keel;
+using keel_test::run_in_child;
+
+namespace {
+
+std::unique_ptr<Pool> make_pool() {
+  auto pool = Pool::create({.capacity_bytes = std::size_t{64} << 20});
+  REQUIRE(pool.ok());
+  return std::move(*pool);
+}
+
+}  // namespace
+
+TEST_CASE("a forked child gets nothing from its parent's pool, in either tier") {
+  const auto pool = make_pool();
+  constexpr std::size_t kLarge = std::size_t{6} << 20;  // beyond the contiguous tier
+  auto* small = static_cast<char*>(pool->kvmalloc(100));
+  auto* large = static_cast<char*>(pool->kvmalloc(kLarge));
+  REQUIRE(small != nullptr);
+  REQUIRE(large != nullptr);
+  std::memset(large, 'p', kLarge);
+  pool->kvfree(small);  // free frames, for the child to be tempted by
+  const auto ending = run_in_child([&] {
+    const bool refused = pool->kvmalloc(100) == nullptr && pool->kvmalloc(kLarge) == nullptr &&
+                         pool->kvmalloc(100, AllocFlags::kNoFail) == nullptr;
+    pool->kvfree(large);
+    pool->purge();
+    const bool untrimmed = pool->trim() == Bytes(0);
+    _exit(refused && untrimmed && !pool->owned_by_this_process() ? 0 : 1);
+  });
+  CHECK(ending.exit_code == 0);
+  for (std::size_t i = 0; i < kLarge; ++i) {
+    REQUIRE(large[i] == 'p');
+  }
+  CHECK(pool->owned_by_this_process());
+  pool->kvfree(large);
+  pool->audit();
+}
+
+TEST_CASE("a pool that dies in a forked child leaves the child's own mappings alone") {
+  auto pool = make_pool();
+  void* held = pool->kvmalloc(4096);
+  REQUIRE(held != nullptr);
+  const auto ending = run_in_child([&] {
+    // The direct map is a hole here: something of the child's own moves in.
+    void* own = ::mmap(held, 4096, PROT_READ | PROT_WRITE,
+                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+    if (own == MAP_FAILED) {
+      _exit(2);
+    }
+    std::memset(own, 'c', 4096);
+    pool.reset();
+    _exit(static_cast<char*>(own)[4095] == 'c' ? 0 : 1);
+  });
+  CHECK(ending.exit_code == 0);
+  pool->kvfree(held);
+}
