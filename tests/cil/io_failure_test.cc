@@ -332,9 +332,10 @@ TEST_CASE("a checkpoint of many writes stops at the one that fails") {
     Probe item(trace, 1);
     item.regions.assign(12, std::string(1U << 20, 'x'));
     auto journal = world.open({.push_threshold = Bytes(1U << 30)});
-    const Sequence sequence = commit(*journal, {&item}, std::size_t{12} << 20);
+    // Before the commit: a context of this size is pushed without being asked for.
     world.disk.clear_io_log();
     world.disk.inject({.op = SimOp::kWrite, .nth = nth});
+    const Sequence sequence = commit(*journal, {&item}, std::size_t{12} << 20);
     const Status forced = journal->force(sequence);
     REQUIRE_FALSE(forced.ok());
     CHECK(forced.error().code == Errc::kIo);

@@ -184,7 +184,7 @@ TEST_CASE("releasing an item wakes a thread that waits for the space it held") {
   Trace trace;
   std::vector<std::unique_ptr<Probe>> items;
   auto journal = world.open();
-  for (std::uint32_t i = 0; i < 14; ++i) {
+  for (std::uint32_t i = 0; i < 15; ++i) {
     items.push_back(std::make_unique<Probe>(trace, i));
     items.back()->regions = {std::string(60000, 'x')};
     REQUIRE(journal->force(commit(*journal, {items.back().get()}, 60000)).ok());
