@@ -113,10 +113,13 @@ std::string utc(std::uint64_t realtime_ns) {
 
 Progress::Progress() : terminal_(::isatty(STDERR_FILENO) == 1) {}
 
-Progress::~Progress() {
+Progress::~Progress() { clear(); }
+
+void Progress::clear() {
   if (shown_) {
     std::fputs("\r\033[K", stderr);
     std::fflush(stderr);
+    shown_ = false;
   }
 }
 

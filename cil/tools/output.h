@@ -88,6 +88,8 @@ class Progress {
   // Shows the text now and then: most calls return at once.
   void show(const std::string& text);
   void show(const char* act, Bytes done, Bytes most);
+  // Takes the line away, before something else is printed to the terminal.
+  void clear();
 
  private:
   [[nodiscard]] bool due();

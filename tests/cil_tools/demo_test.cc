@@ -100,3 +100,9 @@ TEST_CASE("a signal ends the demo at any moment and leaves nothing behind") {
     }
   }
 }
+
+TEST_CASE("a reader that goes away ends the demo and leaves nothing behind") {
+  const TestDirectory directory;
+  (void)run("demo --rounds 3 --limit 1M", in(directory) + R"( sh -c '"$@" | { sleep 0; }' sh)");
+  CHECK(directory.names().empty());
+}

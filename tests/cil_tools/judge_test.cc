@@ -127,6 +127,18 @@ TEST_CASE("the judge accepts a last transaction that was committed but not yet n
   CHECK(bench.judge().empty());
 }
 
+TEST_CASE("the judge sees transactions that nobody committed") {
+  Bench bench;
+  bench.all_is_well();
+  bench.ledger.committed[0].clear();
+  CHECK(bench.accuses("transactions that thread 1 never committed: 2 found, 0 known"));
+  Bench stale;
+  stale.all_is_well();
+  stale.ledger.committed[0].pop_back();
+  stale.ledger.life = 2;  // the one that is not known must be of the newest life
+  CHECK(stale.accuses("transactions that thread 1 never committed: 2 found, 1 known"));
+}
+
 TEST_CASE("the judge sees an acknowledged transaction that is gone") {
   Bench bench;
   bench.all_is_well();
@@ -164,6 +176,15 @@ TEST_CASE("the judge sees an object whose transaction is not there, and the othe
   other.recover(1, {other.object(0, 1, other.one), other.object(1, 1, other.one),
                     other.record(other.one, {{0, 1}})});
   CHECK(other.accuses("a transaction in part: object 2"));
+}
+
+TEST_CASE("the judge sees an object that another transaction made, and one at another version") {
+  Bench stale;
+  stale.recover(1, {stale.object(0, 1, {2, 0, 1}), stale.record(stale.one, {{0, 1}})});
+  CHECK(stale.accuses("a transaction in part: object 1"));
+  Bench version;
+  version.recover(1, {version.object(0, 2, version.one), version.record(version.one, {{0, 1}})});
+  CHECK(version.accuses("a transaction in part: object 1"));
 }
 
 TEST_CASE("the judge sees an object at an old version, though a later one overwrites it") {

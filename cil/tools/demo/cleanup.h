@@ -9,8 +9,8 @@
 namespace keel::tools {
 
 // The file that the log is made at, and the end of it. One at a time. A signal that ends the
-// process (SIGINT, SIGTERM, SIGHUP, SIGQUIT) removes all of it first; the child also dies with this
-// process.
+// process (SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGPIPE) removes all of it first; the child also dies
+// with this process.
 class Scratch {
  public:
   // An empty `named`: a new directory under $TMPDIR or /var/tmp. Else that very path, which must

@@ -154,6 +154,7 @@ class Demo {
       options.plan_fd = plan_fd;
       LifeRow row = live(round, options, random.next(), ledger);
       const bool held = row.findings.empty();
+      progress_.clear();
       report_findings(row);
       summary_.rows.push_back(std::move(row));
       if (!held) {
@@ -174,6 +175,7 @@ class Demo {
     const auto info = create_log(log, config);
     require(info, log);
     if (round == 1) {
+      progress_.clear();
       (void)warn_of(log, *info);
       print_heading();
     }
