@@ -24,6 +24,7 @@ std::atomic<pid_t> g_child{0};
 
 // Async-signal-safe calls only.
 void clean_up_and_die(int signal) {
+  const int error = errno;  // what it interrupted goes on until the raised signal arrives
   if (const pid_t child = g_child.load(std::memory_order_relaxed); child > 0) {
     ::kill(child, SIGKILL);
   }
@@ -36,6 +37,7 @@ void clean_up_and_die(int signal) {
   // Delivered when this handler returns: the parent sees that a signal ended the process.
   ::signal(signal, SIG_DFL);
   ::raise(signal);
+  errno = error;
 }
 
 void handle_signals() {
