@@ -212,16 +212,23 @@ Status Journal::Impl::start_thread() {
   return {};
 }
 
-Status Journal::Impl::usable() const {
+Status Journal::Impl::owned() const {
   if (!file.device().owned_by_this_process()) {
     return Error{Errc::kForked, 0, "a journal belongs to the process that opened it", 0};
+  }
+  return {};
+}
+
+Status Journal::Impl::usable() const {
+  if (auto status = owned(); !status) {
+    return status;
   }
   return stable.status();
 }
 
 Status Journal::Impl::force(Sequence sequence) {
-  if (!file.device().owned_by_this_process()) {
-    return Error{Errc::kForked, 0, "a journal belongs to the process that opened it", 0};
+  if (auto status = owned(); !status) {
+    return status;
   }
   if (stable.now() >= sequence) {
     return {};
@@ -274,8 +281,8 @@ void Journal::Impl::request_push(Sequence sequence) {
 }
 
 Status Journal::Impl::close() {
-  if (!file.device().owned_by_this_process()) {
-    return Error{Errc::kForked, 0, "a journal belongs to the process that opened it", 0};
+  if (auto status = owned(); !status) {
+    return status;
   }
   if (is_closed) {
     return close_status;

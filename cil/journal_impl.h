@@ -54,6 +54,9 @@ struct Journal::Impl : MetadataObject {
   [[nodiscard]] Status take_over();
   [[nodiscard]] Status start_thread();
 
+  // kForked in a forked child.
+  [[nodiscard]] Status owned() const;
+  // Owned, and no error yet.
   [[nodiscard]] Status usable() const;
   [[nodiscard]] Status force(Sequence sequence);
   void release_recovered();

@@ -19,13 +19,7 @@ int run(const Context& context, const Options& options) {
   config.progress = [&progress](Bytes done, Bytes most) { progress.show("writing", done, most); };
   const auto info = create_log(options.path, config);
   require(info, options.path);
-  const Json warnings = warn_of(options.path, *info);
-  if (context.json) {
-    print_json(
-        {{"ok", true}, {"path", options.path}, {"log", to_json(*info)}, {"warnings", warnings}});
-  } else {
-    print_text(options.path, *info);
-  }
+  print_info(context, options.path, *info);
   return kOk;
 }
 

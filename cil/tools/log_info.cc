@@ -16,13 +16,7 @@ struct Options {
 int run(const Context& context, const Options& options) {
   const auto info = read_log_info(options.path, options.buffered);
   require(info, options.path);
-  const Json warnings = warn_of(options.path, *info);
-  if (context.json) {
-    print_json(
-        {{"ok", true}, {"path", options.path}, {"log", to_json(*info)}, {"warnings", warnings}});
-  } else {
-    print_text(options.path, *info);
-  }
+  print_info(context, options.path, *info);
   return kOk;
 }
 

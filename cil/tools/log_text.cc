@@ -110,4 +110,13 @@ Json warn_of(const std::string& path, const LogInfo& info) {
   return list;
 }
 
+void print_info(const Context& context, const std::string& path, const LogInfo& info) {
+  const Json warnings = warn_of(path, info);
+  if (context.json) {
+    print_json({{"ok", true}, {"path", path}, {"log", to_json(info)}, {"warnings", warnings}});
+  } else {
+    print_text(path, info);
+  }
+}
+
 }  // namespace keel::tools

@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "command.h"
 #include "keel/cil/log_file.h"
 #include "keel/cil/recovery.h"
 #include "output.h"
@@ -19,6 +20,9 @@ void print_text(const RecoveryReport& report);
 [[nodiscard]] std::vector<std::string> warnings_of(const LogInfo& info);
 // Prints them to standard error; returns them for JSON.
 Json warn_of(const std::string& path, const LogInfo& info);
+
+// The whole answer of a command whose result is the log itself, warnings included.
+void print_info(const Context& context, const std::string& path, const LogInfo& info);
 
 // 64-bit random numbers: JSON readers would round them.
 [[nodiscard]] std::string hex(std::uint64_t value);
