@@ -1,16 +1,15 @@
 // kvmalloc: which tier serves a request, and what happens when none can.
 //
-// The order is that of xlog_kvmalloc: contiguous from the free lists and fail fast, then vmalloc,
-// then (for kNoFail) again and again. What a kernel's page allocator does between (compaction,
-// direct reclaim) never happens here. Below capacity the store grows before the scattered tier is
-// tried, since an empty store would otherwise send every request there.
+// The order is that of xlog_kvmalloc: what lies ready, then contiguous from the free lists and fail
+// fast, then vmalloc, then (for kNoFail) again and again. What a kernel's page allocator does
+// between (compaction, direct reclaim) happens here only when all of that has failed, and once.
 #include <algorithm>
 #include <cstring>
 
 #include "keel/base/check.h"
 #include "keel/base/os.h"
-#include "keel/base/scopes.h"
 #include "message.h"
+#include "poison.h"
 #include "pool_impl.h"
 
 namespace keel {
@@ -19,6 +18,7 @@ namespace {
 constexpr std::uint64_t kMessageIntervalNs = 1'000'000'000;
 constexpr std::uint64_t kFirstSleepNs = 1'000'000;
 constexpr std::uint64_t kLongestSleepNs = 50'000'000;
+constexpr std::size_t kMaxClassBytes = std::size_t{kMaxClassPages} << kPageShift;
 
 // What the thread's scopes and kNoFail make of the caller's flags.
 AllocFlags effective(AllocFlags flags) {
@@ -31,26 +31,92 @@ AllocFlags effective(AllocFlags flags) {
   return flags;
 }
 
+bool has_class(Pages pages) { return pages.value() <= kMaxClassPages; }
+
+// Pages that a buffer of the request's class has; the request's own above the classes.
+Pages class_pages(Pages pages) {
+  return has_class(pages)
+             ? Pages(pages_of_class(size_class_of(static_cast<std::uint32_t>(pages.value()))))
+             : pages;
+}
+
+// The class that a buffer of exactly these pages can be cached in.
+std::uint8_t kind_of(Pages pages) {
+  return has_class(pages) && class_pages(pages) == pages
+             ? static_cast<std::uint8_t>(size_class_of(static_cast<std::uint32_t>(pages.value())))
+             : kNoClass;
+}
+
 }  // namespace
 
 void* Pool::kvmalloc(std::size_t size_bytes, AllocFlags flags, const char* owner) {
+  Impl& impl = *impl_;
+  // A size of 0 wraps, and goes the slow way.
+  if (size_bytes - 1 < kMaxClassBytes && impl.is_fast() && !NoAllocScope::active()) [[likely]] {
+    const auto pages = static_cast<std::uint32_t>((size_bytes - 1) >> kPageShift) + 1;
+    const std::uint32_t frame = impl.cache.pop(size_class_of(pages));
+    if (frame != Impl::kNoFrame) [[likely]] {
+      FrameRecord& record = impl.records[frame];
+      FrameWord word = record.word();
+      if (word.use != FrameUse::kCached || kPoisons || has(flags, AllocFlags::kZero)) [[unlikely]] {
+        return impl.hand_out(frame, {size_bytes, Pages(pages), flags, owner});
+      }
+      word.use = FrameUse::kBuffer;
+      record.set(word);
+      record.set_owner(owner);
+      record.bytes = static_cast<std::uint32_t>(size_bytes);
+      const std::uintptr_t address = impl.direct_base + (std::uintptr_t{frame} << kPageShift);
+      return reinterpret_cast<void*>(address);  // NOLINT(performance-no-int-to-ptr)
+    }
+  }
+  return impl.allocate_slowly({size_bytes, pages_for(size_bytes), effective(flags), owner});
+}
+
+// From the cache to a caller, whatever the buffer is.
+void* Pool::Impl::hand_out(std::uint32_t frame, const Request& request) {
+  FrameRecord& record = pages->record(Pfn(frame));
+  FrameWord word = record.word();
+  if (word.use != FrameUse::kCached && word.use != FrameUse::kCachedChain) {
+    // Two threads freed it at one time, which only its second way through the cache shows.
+    report_bug({.bug = Bug::kDoubleFree,
+                .call = "kvfree",
+                .address = reinterpret_cast<std::uintptr_t>(address_of(frame)),
+                .owner = record.owner_name()});
+    return allocate_slowly(request);
+  }
+  word.use = word.use == FrameUse::kCached ? FrameUse::kBuffer : FrameUse::kChain;
+  record.set(word);
+  record.set_owner(request.owner);
+  record.bytes = static_cast<std::uint32_t>(request.size_bytes);
+  void* buffer = address_of(frame);
+  unpoison_buffer(buffer, request.size_bytes, held_bytes(frame));
+  if (has(request.flags, AllocFlags::kZero)) {
+    unpoison_range(buffer, bytes_of(request.pages));
+    std::memset(buffer, 0, bytes_of(request.pages));
+  }
+  return buffer;
+}
+
+void* Pool::Impl::allocate_slowly(const Request& request) {
   if (!check_allocation_allowed("kvmalloc")) {
     return nullptr;
   }
-  if (!owned_by_this_process()) {
+  if (!store->owned_by_this_process()) {
     return nullptr;  // kNoFail too: waiting would not help
   }
-  const Request request{size_bytes, pages_for(size_bytes), effective(flags), owner};
   void* buffer = nullptr;
-  if (impl_->is_within_limit(size_bytes)) {
-    buffer = impl_->allocate_once(request);
+  if (is_within_limit(request.size_bytes)) {
+    buffer = allocate_once(request);
     if (buffer == nullptr && has(request.flags, AllocFlags::kNoFail)) {
-      buffer = impl_->allocate_nofail(request);
+      buffer = allocate_nofail(request);
     }
   }
   if (buffer == nullptr) {
-    impl_->note_failure(request);
-  } else if (has(flags, AllocFlags::kZero)) {
+    note_failure(request);
+    return nullptr;
+  }
+  if (has(request.flags, AllocFlags::kZero)) {
+    unpoison_range(buffer, bytes_of(request.pages));
     std::memset(buffer, 0, bytes_of(request.pages));
   }
   return buffer;
@@ -65,41 +131,141 @@ bool Pool::Impl::is_within_limit(std::size_t size_bytes) const {
 }
 
 void* Pool::Impl::allocate_once(const Request& request) {
+  // Charged first and for the whole class, so that no order of threads passes a limit.
+  const unsigned tag = tags.any() ? tags.find(request.owner) : TagLimits::kUnlimited;
+  const std::uint64_t charge = bytes_of(class_pages(request.pages));
+  if (tag != TagLimits::kUnlimited && !tags.charge(tag, charge)) {
+    return nullptr;
+  }
+  void* buffer = try_tiers(request);
+  if (tag == TagLimits::kUnlimited) {
+    return buffer;
+  }
+  FrameUse expected{};
+  const std::uint32_t frame = buffer != nullptr ? frame_at(buffer, expected) : kNoFrame;
+  const std::uint64_t held = buffer != nullptr ? held_bytes(frame) : 0;
+  tags.uncharge(tag, charge - held);
+  if (buffer != nullptr) {
+    FrameRecord& record = pages->record(Pfn(frame));
+    FrameWord word = record.word();
+    word.flags = static_cast<std::uint16_t>((word.flags & FrameWord::kUncached) | (tag + 1));
+    record.set(word);
+  }
+  return buffer;
+}
+
+void* Pool::Impl::try_tiers(const Request& request) {
+  if (void* buffer = try_cache(request)) {
+    return buffer;
+  }
+  if (has(request.flags, AllocFlags::kNoWait)) {
+    return make_buffer(request);  // Without reading the clock: no call into the system at all.
+  }
+  const std::uint64_t began_ns = os().monotonic_ns();
+  void* buffer = make_buffer(request);
+  if (buffer != nullptr) {
+    counters.slow_ns.add(os().monotonic_ns() - began_ns);
+  }
+  return buffer;
+}
+
+void* Pool::Impl::make_buffer(const Request& request) {
+  if (is_exhausted(request.pages) && !has(request.flags, AllocFlags::kNoFail)) {
+    counters.refusals.add();
+    return nullptr;
+  }
+  if (has(request.flags, AllocFlags::kRetryMayfail) && !has(request.flags, AllocFlags::kNoWait)) {
+    if (void* buffer = try_contiguous(request)) {
+      return buffer;
+    }
+    reclaim(request);
+    (void)window->purge();  // What it could not remove stays lazy.
+  }
   if (void* buffer = try_contiguous(request)) {
     return buffer;
   }
   if (has(request.flags, AllocFlags::kNoWait)) {
     return nullptr;
   }
-  if (void* buffer = grow_for_contiguous(request)) {
+  if (void* buffer = grow_for(request)) {
     return buffer;
   }
   if (void* buffer = try_vmalloc(request)) {
     return buffer;
   }
-  (void)window->purge();  // What it could not remove stays lazy.
-  if (void* buffer = try_contiguous(request)) {
+  // First the flag: what is freed from here on, by whomever, clears it again.
+  mark_exhausted(request.pages);
+  reclaim(request);
+  void* buffer = try_contiguous(request);
+  if (buffer == nullptr) {
+    buffer = try_vmalloc(request);
+  }
+  if (buffer != nullptr) {
+    clear_exhausted();
     return buffer;
   }
-  return try_vmalloc(request);
+  if (pages->free_hint() >= request.pages) {
+    clear_exhausted();  // It failed for want of mappings, which a free may not bring, or time may.
+  }
+  return nullptr;
 }
 
-// Tier 1 ------------------------------------------------------------------------------------------
+// Cache -------------------------------------------------------------------------------------------
+
+void* Pool::Impl::try_cache(const Request& request) {
+  if (!has_class(request.pages) || hardened.on()) {
+    return nullptr;
+  }
+  const std::uint32_t frame =
+      cache.refill(size_class_of(static_cast<std::uint32_t>(request.pages.value())));
+  return frame != kNoFrame ? hand_out(frame, request) : nullptr;
+}
+
+// True if there is enough left to give a request all the pages of its class, so that the buffer can
+// be kept and used again as it is. Where memory is scarce a buffer gets its own pages only.
+bool Pool::Impl::is_roomy(Pages wanted) const {
+  const Pages left = store->capacity() - pages->present_hint() + pages->free_hint();
+  return left.value() >= 8 * wanted.value() && !hardened.on();
+}
+
+// Contiguous --------------------------------------------------------------------------------------
 
 void* Pool::Impl::try_contiguous(const Request& request) {
-  const std::optional<Pfn> frame = pages->allocate(request.pages, request.owner);
+  if (hardened.on() || request.pages > kMaxContiguous) {
+    return nullptr;
+  }
+  Pages held = is_roomy(request.pages) ? class_pages(request.pages) : request.pages;
+  std::optional<Pfn> frame = pages->allocate(held, request.owner);
+  if (!frame && held != request.pages) {
+    held = request.pages;  // Exact: better than a mapping, or than nothing.
+    frame = pages->allocate(held, request.owner);
+  }
+  if (!has(request.flags, AllocFlags::kNoWait) && pages->free_hint() < low_watermark()) {
+    keeper->note_low();
+  }
   if (!frame) {
     return nullptr;
   }
-  PoolCounters::bump(counters.contiguous);
-  return store->address_of(*frame);
+  counters.contiguous.add();
+  FrameRecord& record = pages->record(*frame);
+  const std::uint8_t kind = kind_of(held);
+  record.set({.use = FrameUse::kBuffer,
+              .kind = kind,
+              .flags = kind == kNoClass ? FrameWord::kUncached : std::uint16_t{0},
+              .pages = static_cast<std::uint32_t>(held.value())});
+  record.bytes = static_cast<std::uint32_t>(request.size_bytes);
+  std::byte* buffer = store->address_of(*frame);
+  unpoison_buffer(buffer, request.size_bytes, bytes_of(held));
+  return buffer;
 }
 
-void* Pool::Impl::grow_for_contiguous(const Request& request) {
-  if (request.pages > kMaxContiguous) {
+// Below capacity, while little is free, a caller populates a chunk itself: scattered mappings are
+// for a pool that has free frames in the wrong places, not for a young one.
+void* Pool::Impl::grow_for(const Request& request) {
+  const Pages enough = std::max(request.pages, spare_target());
+  if (request.pages > kMaxContiguous || hardened.on() || pages->free_hint() >= enough) {
     return nullptr;
   }
-  // With small chunks a request may need several, which become one block as they are neighbours.
   Pages grown{};
   MutexLock lock(grow_lock);
   for (;;) {
@@ -107,61 +273,63 @@ void* Pool::Impl::grow_for_contiguous(const Request& request) {
     if (void* buffer = try_contiguous(request)) {
       return buffer;
     }
-    if (grown >= request.pages || !grow()) {
+    if (grown >= request.pages + store->chunk() || !grow()) {
       return nullptr;
     }
-    PoolCounters::bump(counters.inline_growths);
+    counters.inline_growths.add();
     grown += store->chunk();
   }
 }
 
-bool Pool::Impl::grow() {
-  const Result<FrameRun> next = store->next_chunk();
-  // Records first: once the store has grown, nothing may fail.
-  if (!next || !pages->prepare(*next)) {
-    return false;
-  }
-  const Result<FrameRun> chunk = store->grow();
-  if (!chunk) {
-    return false;
-  }
-  pages->add(*chunk);
-  return true;
-}
-
-// Tier 2 ------------------------------------------------------------------------------------------
+// vmalloc -----------------------------------------------------------------------------------------
 
 void* Pool::Impl::try_vmalloc(const Request& request) {
-  const std::optional<Pfn> chain = gather(request);
+  const auto gather = [&]() -> std::optional<Pfn> {
+    const Pages held = is_roomy(request.pages) ? class_pages(request.pages) : request.pages;
+    const auto chain = pages->gather(held, request.owner);
+    return chain || held == request.pages ? chain : pages->gather(request.pages, request.owner);
+  };
+  std::optional<Pfn> chain = gather();
   if (!chain) {
-    return nullptr;
+    MutexLock lock(grow_lock);
+    // Again under the lock, as above; and others may take what was grown, so until growing fails.
+    while (!(chain = gather()) && grow()) {
+      counters.inline_growths.add();
+    }
   }
-  ChainSource frames(*pages, *chain);
-  const Result<void*> mapped =
-      window->map(frames, {.owner = request.owner, .cookie = chain->value(), .guard = true});
-  if (!mapped) {
-    pages->free_chain(*chain);
-    return nullptr;
-  }
-  PoolCounters::bump(counters.vmalloc);
-  return *mapped;
+  return chain ? map_chain(*chain, request) : nullptr;
 }
 
-std::optional<Pfn> Pool::Impl::gather(const Request& request) {
-  if (const auto chain = pages->gather(request.pages, request.owner)) {
-    return chain;
+void* Pool::Impl::map_chain(Pfn chain, const Request& request) {
+  ChainSource frames(*pages, chain);
+  const Result<void*> mapped =
+      window->map(frames, {.owner = request.owner, .cookie = chain.value(), .guard = true});
+  if (!mapped) {
+    pages->free_chain(chain);
+    return nullptr;
   }
-  MutexLock lock(grow_lock);
-  for (;;) {
-    // Again under the lock, as above; and others may take what was grown, so until growing fails.
-    if (const auto chain = pages->gather(request.pages, request.owner)) {
-      return chain;
-    }
-    if (!grow()) {
-      return std::nullopt;
-    }
-    PoolCounters::bump(counters.inline_growths);
+  counters.vmalloc.add();
+  FrameRecord& record = pages->record(chain);
+  const Pages held{record.prev};
+  FrameWord word = record.word();
+  word.kind = hardened.on() ? kNoClass : kind_of(held);
+  word.flags = word.kind == kNoClass ? FrameWord::kUncached : std::uint16_t{0};
+  record.set(word);
+  record.bytes = static_cast<std::uint32_t>(request.size_bytes);
+  record.area = static_cast<std::uint32_t>(
+      (reinterpret_cast<std::uintptr_t>(*mapped) - window_base) >> kPageShift);
+  // Relaxed, as its declaration says.
+  area_frames[record.area].store(static_cast<std::uint32_t>(chain.value()) + 1,
+                                 std::memory_order_relaxed);
+  if (record.area + held.value() > highest_area.load(std::memory_order_relaxed)) {
+    highest_area.store(record.area + held.value(), std::memory_order_relaxed);  // Near enough.
   }
+  unpoison_buffer(*mapped, request.size_bytes, bytes_of(held));
+  if (hardened.on()) {
+    unpoison_range(*mapped, bytes_of(held));
+    Hardened::mark_end(static_cast<std::byte*>(*mapped), request.size_bytes, bytes_of(held));
+  }
+  return *mapped;
 }
 
 // When there is nothing ---------------------------------------------------------------------------
@@ -177,14 +345,14 @@ void* Pool::Impl::allocate_nofail(const Request& request) {
     const std::uint64_t now_ns = os().monotonic_ns();
     if (now_ns >= next_message_ns) {
       next_message_ns = now_ns + kMessageIntervalNs;
-      PoolCounters::bump(counters.nofail_warnings);
+      counters.nofail_warnings.add();
       send_report("possible memory allocation deadlock", request);
     }
   }
 }
 
 void Pool::Impl::note_failure(const Request& request) {
-  PoolCounters::bump(counters.failures);
+  counters.failures.add();
   if (request.size_bytes == 0 || has(request.flags, AllocFlags::kNoWarn) ||
       has(request.flags, AllocFlags::kNoWait)) {
     return;

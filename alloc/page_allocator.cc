@@ -12,6 +12,9 @@ namespace {
 
 constexpr std::uint32_t kMaxBlock = std::uint32_t{1} << kMaxOrder;
 
+// Uses of the first frame of a run in somebody's hands.
+constexpr bool is_run(FrameUse use) { return use >= FrameUse::kBuffer; }
+
 // Order of the smallest block that holds `pages`.
 unsigned order_for(std::uint32_t pages) { return static_cast<unsigned>(std::bit_width(pages - 1)); }
 
@@ -78,8 +81,10 @@ Status PageAllocator::prepare(FrameRun run) {
 
 void PageAllocator::push_block(Index first, unsigned order) {
   Frame& head = frames_[first];
-  head.use = FrameUse::kFree;
-  head.order = static_cast<std::uint8_t>(order);
+  FrameWord word = head.word();
+  word.use = FrameUse::kFree;
+  word.kind = static_cast<std::uint8_t>(order);
+  head.set(word);
   head.prev = kNone;
   head.next = heads_[order];
   if (head.next != kNone) {
@@ -93,8 +98,9 @@ void PageAllocator::push_block(Index first, unsigned order) {
 
 void PageAllocator::unlink_block(Index first) {
   Frame& head = frames_[first];
-  const unsigned order = head.order;
-  KEEL_ASSERT(head.use == FrameUse::kFree, "not a free block, frame", first);
+  const FrameWord word = head.word();
+  const unsigned order = word.kind;
+  KEEL_ASSERT(word.use == FrameUse::kFree, "not a free block, frame", first);
   (head.prev != kNone ? frames_[head.prev].next : heads_[order]) = head.next;
   if (head.next != kNone) {
     frames_[head.next].prev = head.prev;
@@ -102,7 +108,7 @@ void PageAllocator::unlink_block(Index first) {
   if (heads_[order] == kNone) {
     orders_ &= ~(1U << order);
   }
-  head.use = FrameUse::kBody;
+  head.set_use(FrameUse::kBody);
   --blocks_[order];
   free_ -= std::uint64_t{1} << order;
 }
@@ -110,7 +116,8 @@ void PageAllocator::unlink_block(Index first) {
 void PageAllocator::free_block(Index first, unsigned order) {
   while (order < kMaxOrder) {
     const Index buddy = first ^ (Index{1} << order);
-    if (frames_[buddy].use != FrameUse::kFree || frames_[buddy].order != order) {
+    const FrameWord word = frames_[buddy].word();
+    if (word.use != FrameUse::kFree || word.kind != order) {
       break;
     }
     unlink_block(buddy);
@@ -137,12 +144,18 @@ void PageAllocator::add(FrameRun run) {
   const auto count = static_cast<Index>(run.count.value());
   MutexLock lock(lock_);
   for (Index i = first; i < first + count; ++i) {
-    KEEL_CHECK(frames_[i].use == FrameUse::kAbsent, "frame is present already", i);
-    frames_[i] = {};
-    frames_[i].use = FrameUse::kBody;
+    KEEL_CHECK(frames_[i].word().use == FrameUse::kAbsent, "frame is present already", i);
+    frames_[i].set({.use = FrameUse::kBody});
+    frames_[i].set_owner("");
   }
   present_ += count;
   free_range(first, count);
+  publish_hints();
+}
+
+void PageAllocator::publish_hints() {
+  free_hint_.store(free_, std::memory_order_relaxed);        // Hints.
+  present_hint_.store(present_, std::memory_order_relaxed);  // Hints.
 }
 
 bool PageAllocator::remove(FrameRun chunk) {
@@ -153,15 +166,19 @@ bool PageAllocator::remove(FrameRun chunk) {
   const Index end = first + count;
   for (Index i = first; i < end; i += kMaxBlock) {
     const Index head = head_of(i);
-    if (head == kNone || frames_[head].use != FrameUse::kFree ||
-        head + (Index{1} << frames_[head].order) < std::min(end, i + kMaxBlock)) {
+    if (head == kNone) {
+      return false;
+    }
+    const FrameWord word = frames_[head].word();
+    if (word.use != FrameUse::kFree ||
+        head + (Index{1} << word.kind) < std::min(end, i + kMaxBlock)) {
       return false;
     }
   }
   // All of it is free, so I1 makes it whole blocks, or part of one that is larger.
   for (Index i = first; i < end; i += kMaxBlock) {
     const Index head = head_of(i);
-    const Index block_end = head + (Index{1} << frames_[head].order);
+    const Index block_end = head + (Index{1} << frames_[head].word().kind);
     unlink_block(head);
     free_range(head, i - head);
     if (block_end > end) {
@@ -169,9 +186,10 @@ bool PageAllocator::remove(FrameRun chunk) {
     }
   }
   for (Index i = first; i < end; ++i) {
-    frames_[i].use = FrameUse::kAbsent;
+    frames_[i].set({});
   }
   present_ -= count;
+  publish_hints();
   return true;
 }
 
@@ -183,10 +201,9 @@ PageAllocator::Index PageAllocator::take(Index pages, unsigned order, FrameUse u
   const Index first = heads_[order];
   unlink_block(first);
   Frame& head = frames_[first];
-  head.use = use;
-  head.pages = pages;
+  head.set({.use = use, .pages = pages});
   head.next = kNone;
-  head.owner = owner;
+  head.set_owner(owner);
   free_range(first + pages, (Index{1} << order) - pages);
   return first;
 }
@@ -202,7 +219,9 @@ std::optional<Pfn> PageAllocator::allocate(Pages pages, const char* owner) {
     return std::nullopt;
   }
   const auto order = static_cast<unsigned>(std::countr_zero(large_enough));
-  return Pfn(take(count, order, FrameUse::kBuffer, owner));
+  const Index first = take(count, order, FrameUse::kBuffer, owner);
+  publish_hints();
+  return Pfn(first);
 }
 
 // One run of up to `wanted` frames: all of them if one block has them, else the largest block.
@@ -229,8 +248,12 @@ std::optional<Pfn> PageAllocator::gather(Pages pages, const char* owner) {
     const Index run = take_run(left, owner);
     (last != kNone ? frames_[last].next : first) = run;
     last = run;
-    left -= frames_[run].pages;
+    left -= frames_[run].word().pages;
   }
+  frames_[first].set_use(FrameUse::kChain);
+  frames_[first].prev = static_cast<Index>(pages.value());
+  frames_[first].area = kNone;
+  publish_hints();
   return Pfn(first);
 }
 
@@ -241,14 +264,13 @@ std::optional<Pfn> PageAllocator::gather(Pages pages, const char* owner) {
 PageAllocator::Index PageAllocator::head_of(Index frame) const {
   for (unsigned order = 0; order <= kMaxOrder; ++order) {
     const Index at = frame & (~Index{0} << order);
-    const Frame& head = frames_[at];
+    const FrameWord head = frames_[at].word();
     if (head.use == FrameUse::kAbsent && at == frame) {
       return kNone;
     }
     const bool is_free = head.use == FrameUse::kFree;
-    const bool is_run = head.use == FrameUse::kBuffer || head.use == FrameUse::kScattered;
-    const Index length = is_free ? Index{1} << head.order : head.pages;
-    if ((is_free || is_run) && frame - at < length) {
+    const Index length = is_free ? Index{1} << head.kind : head.pages;
+    if ((is_free || is_run(head.use)) && frame - at < length) {
       return at;
     }
   }
@@ -261,12 +283,13 @@ FrameInfo PageAllocator::describe(Index frame) const {
   if (at == kNone) {
     return {};
   }
-  const bool is_free = frames_[at].use == FrameUse::kFree;
+  const FrameUse use = frames_[at].word().use;
+  const bool is_free = use == FrameUse::kFree;
   const Frame& source = frames_[is_free ? frame : at];
-  FrameInfo info{.use = is_free || at == frame ? frames_[at].use : FrameUse::kBody,
-                 .run = {Pfn(is_free ? frame : at), Pages(source.pages)}};
-  info.owner = source.owner != nullptr ? source.owner : "";
-  info.scattered = frames_[at].use == FrameUse::kScattered;
+  FrameInfo info{.use = is_free || at == frame ? use : FrameUse::kBody,
+                 .run = {Pfn(is_free ? frame : at), Pages(source.word().pages)}};
+  info.owner = source.owner_name();
+  info.of = use;
   return info;
 }
 
@@ -280,28 +303,51 @@ FrameInfo PageAllocator::free(Pfn frame) {
   KEEL_CHECK(frame.value() < capacity_, "frame beyond the capacity", frame.value());
   const auto first = static_cast<Index>(frame.value());
   MutexLock lock(lock_);
-  Frame& head = frames_[first];
-  if (head.use != FrameUse::kBuffer) {
-    return describe(first);
+  const FrameInfo info = describe(first);
+  if (info.use == FrameUse::kBuffer) {
+    free_run(first);
+    publish_hints();
   }
-  const FrameInfo info{.use = head.use, .run = {frame, Pages(head.pages)}, .owner = head.owner};
-  head.use = FrameUse::kBody;  // `pages` and `owner` stay, for a report of a second free.
-  free_range(first, head.pages);
   return info;
 }
 
-void PageAllocator::free_chain(Pfn first) {
-  MutexLock lock(lock_);
-  for (auto at = static_cast<Index>(first.value()); at != kNone;) {
-    Frame& head = frames_[at];
-    KEEL_CHECK(head.use == FrameUse::kScattered, "not a run of a chain, frame", at);
-    const Index pages = head.pages;
+// `pages` and `owner` stay in the record, for a report of a second free.
+void PageAllocator::free_run(Index first) {
+  frames_[first].set_use(FrameUse::kBody);
+  free_range(first, frames_[first].word().pages);
+}
+
+void PageAllocator::free_runs_of_chain(Index first) {
+  for (Index at = first; at != kNone;) {
+    const Frame& head = frames_[at];
+    const Index pages = head.word().pages;
     const Index next = head.next;
-    head.use = FrameUse::kBody;
-    head.pages = 0;  // Nobody was ever given its direct-map address.
+    KEEL_CHECK(is_run(head.word().use), "not a run of a chain, frame", at);
+    frames_[at].set({.use = FrameUse::kBody});  // Nobody was ever given its direct-map address.
     free_range(at, pages);
     at = next;
   }
+}
+
+void PageAllocator::free_chain(Pfn first) {
+  const std::array<Pfn, 1> one{first};
+  free_batch(one);
+}
+
+void PageAllocator::free_batch(std::span<const Pfn> firsts) {
+  MutexLock lock(lock_);
+  for (const Pfn frame : firsts) {
+    const auto first = static_cast<Index>(frame.value());
+    switch (frames_[first].word().use) {
+      case FrameUse::kChain:
+      case FrameUse::kCachedChain: free_runs_of_chain(first); break;
+      case FrameUse::kBuffer:
+      case FrameUse::kSlab:
+      case FrameUse::kCached: free_run(first); break;
+      default: KEEL_CHECK(false, "free of what is no buffer's first frame", first);
+    }
+  }
+  publish_hints();
 }
 
 ChainSource::ChainSource(const PageAllocator& allocator, Pfn first)
@@ -311,9 +357,9 @@ bool ChainSource::next(FrameRun& run) {
   if (at_ == PageAllocator::kNone) {
     return false;
   }
-  const PageAllocator::Frame& head = allocator_.frames_[at_];
-  KEEL_ASSERT(head.use == FrameUse::kScattered, "not a run of a chain, frame", at_);
-  run = {Pfn(at_), Pages(head.pages)};
+  const FrameRecord& head = allocator_.frames_[at_];
+  KEEL_ASSERT(is_run(head.word().use), "not a run of a chain, frame", at_);
+  run = {Pfn(at_), Pages(head.word().pages)};
   at_ = head.next;
   return true;
 }
@@ -332,13 +378,15 @@ std::array<std::uint64_t, kMaxOrder + 1> PageAllocator::buddyinfo() const {
 
 // Frame right behind the block, run or absent frame at `at`, which must begin there.
 PageAllocator::Index PageAllocator::step_over(Index at) const {
-  const Frame& head = frames_[at];
-  switch (head.use) {
-    case FrameUse::kFree: return at + (Index{1} << head.order);
-    case FrameUse::kBuffer:
-    case FrameUse::kScattered: return at + head.pages;
-    case FrameUse::kAbsent: return at + 1;
-    case FrameUse::kBody: break;
+  const FrameWord head = frames_[at].word();
+  if (head.use == FrameUse::kFree) {
+    return at + (Index{1} << head.kind);
+  }
+  if (head.use == FrameUse::kAbsent) {
+    return at + 1;
+  }
+  if (is_run(head.use)) {
+    return at + head.pages;
   }
   KEEL_CHECK(false, "a body frame where a block or run must begin", at);
   return at + 1;
@@ -391,12 +439,29 @@ std::size_t PageAllocator::holders(std::span<Holder> largest) const {
     const Index end = std::min(slice + kMaxBlock, capacity_);
     for (Index at = slice; at < end; at = step_over(at)) {
       const Frame& head = frames_[at];
-      if (head.use == FrameUse::kBuffer || head.use == FrameUse::kScattered) {
-        sums.take(head.owner, head.pages);
+      const FrameWord word = head.word();
+      if (word.use == FrameUse::kBuffer || word.use == FrameUse::kSlab) {
+        sums.take(head.owner_name(), word.pages);
+      } else if (word.use == FrameUse::kChain) {
+        sums.take(head.owner_name(), head.prev);
       }
     }
   }
   return sums.largest(largest);
+}
+
+Pages PageAllocator::idle() const {
+  MutexLock lock(lock_);
+  Pages sum{};
+  for (Index at = 0; at < capacity_; at = step_over(at)) {
+    const FrameWord word = frames_[at].word();
+    if (word.use == FrameUse::kCached) {
+      sum += Pages(word.pages);
+    } else if (word.use == FrameUse::kCachedChain) {
+      sum += Pages(frames_[at].prev);
+    }
+  }
+  return sum;
 }
 
 // Audit -------------------------------------------------------------------------------------------
@@ -414,14 +479,16 @@ void PageAllocator::audit() const {
     const Index end = step_over(at);
     KEEL_CHECK(end > at && end <= capacity_, "length of the block or run at frame", at, end);
     for (Index inside = at + 1; inside < end; ++inside) {
-      KEEL_CHECK(frames_[inside].use == FrameUse::kBody, "frame inside a block or run", inside, at);
+      KEEL_CHECK(frames_[inside].word().use == FrameUse::kBody, "frame inside a block or run",
+                 inside, at);
     }
-    if (frames_[at].use == FrameUse::kFree) {
+    const FrameWord word = frames_[at].word();
+    if (word.use == FrameUse::kFree) {
       audit_block(at);
-      ++census.blocks[frames_[at].order];
+      ++census.blocks[word.kind];
       census.free += end - at;
     }
-    census.present += frames_[at].use != FrameUse::kAbsent ? end - at : 0;
+    census.present += word.use != FrameUse::kAbsent ? end - at : 0;
     at = end;
   }
   KEEL_CHECK(census.free == free_, "free frames", census.free, free_);
@@ -430,12 +497,12 @@ void PageAllocator::audit() const {
 }
 
 void PageAllocator::audit_block(Index first) const {
-  const unsigned order = frames_[first].order;
+  const unsigned order = frames_[first].word().kind;
   KEEL_CHECK(order <= kMaxOrder && first % (Index{1} << order) == 0, "alignment of the block at",
              first, order);
   if (order < kMaxOrder) {
-    const Frame& buddy = frames_[first ^ (Index{1} << order)];
-    KEEL_CHECK(buddy.use != FrameUse::kFree || buddy.order != order, "two free buddies, frame",
+    const FrameWord buddy = frames_[first ^ (Index{1} << order)].word();
+    KEEL_CHECK(buddy.use != FrameUse::kFree || buddy.kind != order, "two free buddies, frame",
                first, order);
   }
 }
@@ -445,7 +512,8 @@ void PageAllocator::audit_lists(const FreeCensus& census) const {
     std::uint64_t found = 0;
     Index prev = kNone;
     for (Index at = heads_[order]; at != kNone; at = frames_[at].next) {
-      KEEL_CHECK(frames_[at].use == FrameUse::kFree && frames_[at].order == order,
+      const FrameWord word = frames_[at].word();
+      KEEL_CHECK(word.use == FrameUse::kFree && word.kind == order,
                  "wrong block in the list of order", order, at);
       KEEL_CHECK(frames_[at].prev == prev, "link back in the list of order", order, at);
       prev = at;

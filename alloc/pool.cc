@@ -1,11 +1,15 @@
-// The public calls of a Pool, but for the tiers of kvmalloc (kvmalloc.cc).
+// A Pool's birth and death, and its calls that have no file of their own (see pool_impl.h).
 #include "keel/alloc/pool.h"
+
+#include <sys/mman.h>
 
 #include <algorithm>
 #include <bit>
 
 #include "keel/base/check.h"
+#include "keel/base/os.h"
 #include "keel/vmap/system_limits.h"
+#include "poison.h"
 #include "pool_impl.h"
 
 namespace keel {
@@ -75,13 +79,76 @@ Status Pool::Impl::open(const PoolConfig& completed) {
     return made_pages.error();
   }
   pages = std::move(*made_pages);
+  if (auto opened = open_tables(); !opened) {
+    return opened;
+  }
+  if (config.hardened) {
+    if (auto opened = hardened.open(Bytes(config.quarantine_bytes)); !opened) {
+      return opened;
+    }
+    close_gate(kHardened);
+  }
+  if (auto grown = populate_initially(); !grown) {
+    return grown;
+  }
+  open_gate(kNotReady);
+  keeper.reset(new (std::nothrow) Keeper(*this));
+  if (keeper == nullptr) {
+    return Error{Errc::kNoMemory, 0, "pool"};
+  }
+  if (config.background) {
+    (void)keeper->start();  // Without it callers do the work themselves.
+  }
+  return {};
+}
+
+Status Pool::Impl::open_tables() {
+  if (auto opened = cache.open(); !opened) {
+    return opened;
+  }
+  if (auto armed = fork_guard.arm(); !armed) {
+    return armed;
+  }
+  fast = fork_guard.wiped_word();
+  records = &pages->record(Pfn(0));
+  direct_base = reinterpret_cast<std::uintptr_t>(store->address_of(Pfn(0)));
+  direct_bytes = bytes_of(store->capacity());
+  window_base = reinterpret_cast<std::uintptr_t>(window->base());
+  window_bytes = config.window_bytes;
+  void* mapped = nullptr;
+  const int error = os().mmap(nullptr, area_table_bytes(), PROT_READ | PROT_WRITE,
+                              MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0, &mapped);
+  if (error < 0) {
+    return system_error(-error, "mmap of the table of areas, bytes", area_table_bytes());
+  }
+  area_frames = static_cast<std::atomic<std::uint32_t>*>(mapped);
+  return {};
+}
+
+Status Pool::Impl::populate_initially() {
+  cache.set_budget(Pages(1));
   MutexLock lock(grow_lock);
   while (bytes_of(store->populated()) < config.initial_bytes) {
     if (!grow()) {
       return Error{Errc::kNoMemory, 0, "populating the pool's initial bytes", config.initial_bytes};
     }
   }
+  keep_present();
   return {};
+}
+
+Pool::Impl::~Impl() {
+  if (store != nullptr && !store->owned_by_this_process()) {
+    (void)keeper.release();  // Its thread exists in the parent only, and cannot be waited for here.
+  }
+  keeper.reset();
+  if (area_frames != nullptr) {
+    // Somebody else's memory may come to stand where the buffers stood.
+    unpoison_range(store->address_of(Pfn(0)), direct_bytes);
+    unpoison_range(window->base(), (highest_area.load(std::memory_order_relaxed) + 1)
+                                       << kPageShift);   // Nobody maps any more.
+    (void)os().munmap(area_frames, area_table_bytes());  // Cannot be helped if it fails.
+  }
 }
 
 Pool& default_pool() {
@@ -99,141 +166,13 @@ void* kvmalloc(std::size_t size_bytes, AllocFlags flags, const char* owner) {
 }
 void kvfree(void* address) { default_pool().kvfree(address); }
 
-// Free and lookup ---------------------------------------------------------------------------------
-
-void Pool::kvfree(void* address) {
-  if (address == nullptr || !owned_by_this_process()) {
-    return;
-  }
-  if (impl_->store->contains(address)) {
-    impl_->free_contiguous(address);
-    return;
-  }
-  VmapArea area;
-  if (impl_->window->unmap(address, &area, "kvfree")) {
-    // Only now: a frame that is free must have no alias that is not in the lazy list (trim).
-    impl_->pages->free_chain(Pfn(area.cookie));
-    PoolCounters::bump(impl_->counters.frees);
-  }
-}
-
-void Pool::Impl::free_contiguous(const void* address) {
-  const Pfn frame = store->pfn_of(address);
-  const bool aligned = reinterpret_cast<std::uintptr_t>(address) % kPageBytes == 0;
-  const FrameInfo found = aligned ? pages->free(frame) : pages->find(frame);
-  if (aligned && found.use == FrameUse::kBuffer) {
-    PoolCounters::bump(counters.frees);
-  } else {
-    report_wrong_direct(address, found, "kvfree");
-  }
-}
-
-void Pool::Impl::report_wrong_direct(const void* address, const FrameInfo& found,
-                                     const char* call) const {
-  BugReport report{.bug = Bug::kUnknownAddress,
-                   .call = call,
-                   .address = reinterpret_cast<std::uintptr_t>(address)};
-  if (found.run.count != Pages(0)) {
-    report.area_start = reinterpret_cast<std::uintptr_t>(store->address_of(found.run.first));
-    report.area_bytes = bytes_of(found.run.count);
-    report.owner = found.owner;
-  }
-  if (found.use == FrameUse::kBuffer || found.use == FrameUse::kBody) {
-    report.bug = Bug::kInteriorPointer;
-  } else if (found.use == FrameUse::kFree && report.area_bytes != 0) {
-    report.bug = Bug::kDoubleFree;
-  }
-  if (found.scattered) {
-    report.bug = Bug::kDirectMapAddress;  // Its buffer has another address, in the window.
-  }
-  report_bug(report);
-}
-
-bool Pool::owned_by_this_process() const { return impl_->store->owned_by_this_process(); }
-
-std::size_t Pool::kvsize(const void* address) const {
-  if (address == nullptr) {
-    return 0;
-  }
-  if (!impl_->store->contains(address)) {
-    if (const auto area = impl_->window->find(address)) {
-      return bytes_of(area->pages);
-    }
-    impl_->window->report_wrong(address, "kvsize");
-    return 0;
-  }
-  const FrameInfo found = impl_->pages->find(impl_->store->pfn_of(address));
-  const bool aligned = reinterpret_cast<std::uintptr_t>(address) % kPageBytes == 0;
-  if (aligned && found.use == FrameUse::kBuffer) {
-    return bytes_of(found.run.count);
-  }
-  impl_->report_wrong_direct(address, found, "kvsize");
-  return 0;
-}
-
-bool Pool::is_contiguous(const void* address) const {
-  if (!impl_->store->contains(address)) {
-    return false;
-  }
-  const bool aligned = reinterpret_cast<std::uintptr_t>(address) % kPageBytes == 0;
-  return aligned && impl_->pages->find(impl_->store->pfn_of(address)).use == FrameUse::kBuffer;
-}
-
 // Purge and trim ----------------------------------------------------------------------------------
 
 void Pool::purge() { (void)impl_->window->purge(); }
 
-Bytes Pool::trim() {
-  if (!owned_by_this_process()) {
-    return Bytes(0);
-  }
-  MutexLock lock(impl_->grow_lock);
-  const Pages chunk = impl_->store->chunk();
-  // One chunk at a time, so that no list of chunks is needed; after the first, a purge finds only
-  // what was freed meanwhile.
-  Bytes given{};
-  for (Pfn first{}; first.value() < impl_->store->capacity().value(); first += chunk) {
-    const FrameRun run{first, chunk};
-    if (!impl_->pages->remove(run)) {
-      continue;
-    }
-    // Nobody can use its frames now, and what aliases they have are lazy: a purge ends them all.
-    if (impl_->window->purge().ok() && impl_->store->trim(run).ok()) {
-      given += Bytes(bytes_of(chunk));
-    } else {
-      impl_->pages->add(run);
-    }
-  }
-  return given;
-}
+bool Pool::owned_by_this_process() const { return impl_->store->owned_by_this_process(); }
 
-// Reports -----------------------------------------------------------------------------------------
-
-PoolStats Pool::stats() const {
-  const auto read = [](const std::atomic<std::uint64_t>& counter) {
-    return counter.load(std::memory_order_relaxed);
-  };
-  const PoolCounters& counters = impl_->counters;
-  const WindowStats window = impl_->window->stats();
-  PoolStats stats;
-  stats.contiguous_allocations = read(counters.contiguous);
-  stats.vmalloc_allocations = read(counters.vmalloc);
-  stats.failures = read(counters.failures);
-  stats.nofail_warnings = read(counters.nofail_warnings);
-  stats.frees = read(counters.frees);
-  stats.inline_growths = read(counters.inline_growths);
-  stats.purges = window.purges;
-  stats.purged_pages = window.purged_pages;
-  stats.purge_calls = window.purge_calls;
-  stats.mappings = window.mappings;
-  stats.capacity = Bytes(bytes_of(impl_->store->capacity()));
-  const PageCounts counts = impl_->pages->counts();
-  stats.populated = Bytes(bytes_of(counts.present));
-  stats.free = Bytes(bytes_of(counts.free));
-  stats.live = stats.populated - stats.free;
-  stats.lazy = Bytes(bytes_of(window.lazy));
-  return stats;
-}
+void Pool::upkeep() { (void)impl_->upkeep(); }
 
 void Pool::audit() const {
   impl_->store->audit();
@@ -242,6 +181,26 @@ void Pool::audit() const {
   KEEL_CHECK(impl_->store->populated() == impl_->pages->counts().present,
              "populated pages, in the store and in the page allocator",
              impl_->store->populated().value(), impl_->pages->counts().present.value());
+  impl_->audit_cache();
+}
+
+// What lies in the cache is idle by its record, fits its class, and is nowhere twice: as many idle
+// frames in records as in the cache and the quarantine.
+void Pool::Impl::audit_cache() {
+  Pages found{};
+  cache.for_each([&](unsigned size_class, Pfn buffer) {
+    const FrameWord word = pages->record(buffer).word();
+    KEEL_CHECK(word.use == FrameUse::kCached || word.use == FrameUse::kCachedChain,
+               "a buffer in the cache is in use, frame", buffer.value());
+    const std::size_t held = held_bytes(static_cast<std::uint32_t>(buffer.value()));
+    KEEL_CHECK(
+        word.kind == size_class && held == std::size_t{pages_of_class(size_class)} << kPageShift,
+        "a buffer in the cache of another class, frame", buffer.value(), size_class);
+    found += pages_for(held);
+  });
+  const Pages idle = pages->idle();
+  KEEL_CHECK(found + hardened.pages() == idle, "idle frames, in the cache and by their records",
+             found.value(), idle.value());
 }
 
 }  // namespace keel

@@ -1,15 +1,29 @@
-// What a Pool is made of; shared by pool.cc (the public calls) and kvmalloc.cc (the tiers).
+// What a Pool is made of, and the ways through it that its files share.
+//
+//   kvmalloc.cc  a request's way through cache and tiers      kvfree.cc  a buffer's way back
+//   growth.cc    the store's size: grow, reserve, trim        reclaim.cc  when there is nothing left
+//   upkeep.cc    what the keeper's thread does ahead of all   tags.cc    limits per owner
+//   hardened.cc  every buffer guarded, freed ones kept        stats.cc   counts, as text too
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <memory>
 
+#include "buffer_cache.h"
+#include "counters.h"
+#include "hardened.h"
 #include "keel/alloc/page_allocator.h"
 #include "keel/alloc/pool.h"
+#include "keel/base/fork_guard.h"
 #include "keel/base/metadata_object.h"
 #include "keel/base/mutex.h"
+#include "keel/base/scopes.h"
 #include "keel/vmap/frame_store.h"
 #include "keel/vmap/window.h"
+#include "keeper.h"
+#include "shrinkers.h"
+#include "tags.h"
 
 namespace keel {
 
@@ -21,51 +35,165 @@ struct Request {
   const char* owner;
 };
 
-// Counts; relaxed, since nobody concludes from one to other memory.
-struct PoolCounters {
-  std::atomic<std::uint64_t> contiguous{0};
-  std::atomic<std::uint64_t> vmalloc{0};
-  std::atomic<std::uint64_t> failures{0};
-  std::atomic<std::uint64_t> nofail_warnings{0};
-  std::atomic<std::uint64_t> frees{0};
-  std::atomic<std::uint64_t> inline_growths{0};
-
-  static void bump(std::atomic<std::uint64_t>& counter) {
-    counter.fetch_add(1, std::memory_order_relaxed);
-  }
+// What the rounds of upkeep() remember; only the one who makes rounds uses it.
+struct UpkeepState {
+  static constexpr unsigned kWindows = 4;
+  std::array<Pages, kWindows> lowest_free{};  // in each of the last windows of time, and this one
+  unsigned window = 0;
+  std::uint64_t window_ends_ns = 0;
 };
 
-struct Pool::Impl : MetadataObject {
-  [[nodiscard]] Status open(const PoolConfig& config);
+struct Pool::Impl final : MetadataObject, Evictor, Upkeep {
+  static constexpr std::uint32_t kNoFrame = CpuStacks::kNone;
 
-  // The tiers, in the order in which kvmalloc tries them.
+  // Reasons why an allocation or free may not take the fast path; any bit closes it.
+  enum Gate : std::uint32_t {
+    kExhausted = 1U << 0,  // a pass over everything found nothing: see exhausted_pages
+    kTagLimits = 1U << 1,
+    kHardened = 1U << 2,
+    kNotReady = 1U << 3,
+  };
+
+  Impl() : cache(*this) {}
+  ~Impl();
+  // pool.cc
+  [[nodiscard]] Status open(const PoolConfig& completed);
+  [[nodiscard]] Status open_tables();
+  [[nodiscard]] Status populate_initially() KEEL_EXCLUDES(grow_lock);
+  [[nodiscard]] std::size_t area_table_bytes() const {
+    return (config.window_bytes >> kPageShift) * sizeof(std::uint32_t);
+  }
+  void audit_cache();
+
+  // kvmalloc.cc
+  [[nodiscard]] void* hand_out(std::uint32_t frame, const Request& request);
+  [[nodiscard]] void* allocate_slowly(const Request& request);
   [[nodiscard]] void* allocate_once(const Request& request) KEEL_EXCLUDES(grow_lock);
+  [[nodiscard]] void* try_tiers(const Request& request) KEEL_EXCLUDES(grow_lock);
+  [[nodiscard]] void* try_cache(const Request& request);
+  [[nodiscard]] void* make_buffer(const Request& request) KEEL_EXCLUDES(grow_lock);
+  [[nodiscard]] bool is_roomy(Pages wanted) const;
   [[nodiscard]] void* try_contiguous(const Request& request);
-  [[nodiscard]] void* grow_for_contiguous(const Request& request) KEEL_EXCLUDES(grow_lock);
+  [[nodiscard]] void* grow_for(const Request& request) KEEL_EXCLUDES(grow_lock);
   [[nodiscard]] void* try_vmalloc(const Request& request) KEEL_EXCLUDES(grow_lock);
+  [[nodiscard]] void* map_chain(Pfn chain, const Request& request);
   [[nodiscard]] void* allocate_nofail(const Request& request) KEEL_EXCLUDES(grow_lock);
-
-  [[nodiscard]] std::optional<Pfn> gather(const Request& request) KEEL_EXCLUDES(grow_lock);
-  // Populates one chunk. False at capacity or if the system refuses; nothing has changed then.
-  [[nodiscard]] bool grow() KEEL_REQUIRES(grow_lock);
-
-  void free_contiguous(const void* address);
-  // Reports why `address`, in the direct map, is no buffer that can be freed.
-  void report_wrong_direct(const void* address, const FrameInfo& found, const char* call) const;
-
   [[nodiscard]] bool is_within_limit(std::size_t size_bytes) const;
   void note_failure(const Request& request);
   void send_report(const char* headline, const Request& request) const;
+
+  // kvfree.cc
+  [[nodiscard]] std::uint32_t frame_at(const void* address, FrameUse& expected) const;
+  [[nodiscard]] std::byte* address_of(std::uint32_t frame) const;
+  [[nodiscard]] std::size_t held_bytes(std::uint32_t frame) const;
+  void free_slowly(void* address, std::uint32_t frame);
+  void retire(std::uint32_t frame);
+  void overflow(std::uint8_t size_class, std::uint32_t frame);
+  void give_back(std::uint32_t frame);
+  void quarantine(std::uint32_t frame);
+  // Reports why `address` is no buffer that can be freed.
+  void report_wrong(const void* address, const char* call) const;
+  void report_wrong_direct(const void* address, const char* call) const;
+  void evict(std::span<const Pfn> buffers) override;
+  [[nodiscard]] Tier tier_of(Pfn buffer) const override;
+
+  // growth.cc
+  // Populates one chunk. False at capacity or if the system refuses; nothing has changed then.
+  [[nodiscard]] bool grow() KEEL_REQUIRES(grow_lock);
+  [[nodiscard]] Pages spare_target() const;
+  [[nodiscard]] Pages low_watermark() const;
+  [[nodiscard]] Pages live_pages() const;
+  void keep_present();
+  Bytes trim(unsigned most_chunks) KEEL_EXCLUDES(grow_lock);
+
+  // reclaim.cc
+  void reclaim(const Request& request);
+  void mark_exhausted(Pages wanted);
+  void clear_exhausted();
+  [[nodiscard]] bool is_any_exhausted() const { return is_exhausted(Pages(~std::uint64_t{0} - 1)); }
+  [[nodiscard]] bool is_exhausted(Pages wanted) const {
+    return wanted.value() >= exhausted_pages.load(std::memory_order_relaxed);  // A hint.
+  }
+
+  // upkeep.cc
+  bool upkeep() override;
+  void grow_ahead() KEEL_EXCLUDES(grow_lock);
+  void purge_ahead();
+  void note_lowest_free();
+  [[nodiscard]] bool give_back_idle() KEEL_EXCLUDES(grow_lock);
+
+  // False as well in a forked child, where the word reads 0.
+  [[nodiscard]] bool is_fast() const {
+    return fast->load(std::memory_order_relaxed) != 0;  // Whoever closes it can wait a little.
+  }
+  void open_gate(Gate reason) {
+    MutexLock lock(gate_lock);
+    gate &= ~std::uint32_t{reason};
+    fast->store(gate == 0 ? 1 : 0, std::memory_order_relaxed);  // As above.
+  }
+  void close_gate(Gate reason) {
+    MutexLock lock(gate_lock);
+    gate |= reason;
+    fast->store(0, std::memory_order_relaxed);  // As above.
+  }
 
   PoolConfig config{};
   std::unique_ptr<FrameStore> store;  // outlives the window, which maps it
   std::unique_ptr<Window> window;
   std::unique_ptr<PageAllocator> pages;
+  Mutex gate_lock{LockRank::kLeaf};
+  std::uint32_t gate KEEL_GUARDED_BY(gate_lock) = kNotReady;
 
-  Mutex grow_lock{LockRank::kPool};
+  // Copies of what the fast path needs, together.
+  std::atomic<std::uint32_t>* fast = nullptr;  // not 0: no bit of `gate` is set
+  FrameRecord* records = nullptr;
+  std::uintptr_t direct_base = 0;
+  std::size_t direct_bytes = 0;
+  std::uintptr_t window_base = 0;
+  std::size_t window_bytes = 0;
+  // By page of the window: first frame of the buffer that is mapped there, plus one; 0: none
+  // begins there. Relaxed: who has a buffer's address was handed it.
+  std::atomic<std::uint32_t>* area_frames = nullptr;
+  std::atomic<std::uint64_t> highest_area{0};  // page of the window; relaxed, for the destructor
+
+  ForkGuard fork_guard;
+  std::atomic<std::uint64_t> exhausted_pages{~std::uint64_t{0}};
+
+  // Frames that initial_bytes and reserve() populated: the keeper does not give back below it.
+  std::atomic<std::uint64_t> kept_present{0};
+
+  BufferCache cache;
+  Shrinkers shrinkers;
+  TagLimits tags;
+  Hardened hardened;
   PoolCounters counters;
   // When the last message about a failure was sent; 0: never. Relaxed: only limits their rate.
   std::atomic<std::uint64_t> last_message_ns{0};
+
+  Mutex grow_lock{LockRank::kPool};
+  UpkeepState upkeep_state;
+  std::unique_ptr<Keeper> keeper;  // last: its thread uses all of the above
 };
+
+// First frame of the buffer that would begin at `address`, and the use that its record must have;
+// kNoFrame if none can begin there.
+inline std::uint32_t Pool::Impl::frame_at(const void* address, FrameUse& expected) const {
+  const auto at = reinterpret_cast<std::uintptr_t>(address);
+  const std::uintptr_t offset = at - direct_base;
+  if ((at & (kPageBytes - 1)) != 0) {
+    return kNoFrame;
+  }
+  if (offset < direct_bytes) [[likely]] {
+    expected = FrameUse::kBuffer;
+    return static_cast<std::uint32_t>(offset >> kPageShift);
+  }
+  expected = FrameUse::kChain;
+  const std::uintptr_t in_window = at - window_base;
+  if (in_window >= window_bytes) {
+    return kNoFrame;
+  }
+  // Relaxed, as its declaration says. 0 wraps to kNoFrame.
+  return area_frames[in_window >> kPageShift].load(std::memory_order_relaxed) - 1;
+}
 
 }  // namespace keel

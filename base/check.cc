@@ -18,6 +18,7 @@ const char* to_string(Bug bug) {
     case Bug::kDoubleFree: return "double free";
     case Bug::kDirectMapAddress: return "direct-map address";
     case Bug::kWrongSize: return "wrong size";
+    case Bug::kOverrun: return "overrun";
     case Bug::kAllocationInNoAllocScope: return "allocation inside a NoAllocScope";
     case Bug::kItemInUse: return "log item in use";
     case Bug::kNestedTransaction: return "nested transaction";

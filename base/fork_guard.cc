@@ -2,6 +2,8 @@
 
 #include <sys/mman.h>
 
+#include <cstddef>
+
 #include "keel/base/os.h"
 #include "keel/base/units.h"
 
@@ -28,6 +30,8 @@ Status ForkGuard::arm() {
   }
   page_ = static_cast<volatile unsigned char*>(page);
   *page_ = 1;
+  static_assert(sizeof(*word_) == 4);
+  word_ = reinterpret_cast<std::atomic<std::uint32_t>*>(static_cast<std::byte*>(page) + 64);
   return {};
 }
 

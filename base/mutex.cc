@@ -9,7 +9,28 @@ namespace {
 void check_pthread(int error, const char* call) {
   KEEL_CHECK(error == 0, call, static_cast<std::uint64_t>(error));
 }
+
+constexpr unsigned kMaxPauses = 64;
+
+void cpu_pause() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#endif
+}
 }  // namespace
+
+void Mutex::lock_contended() {
+  // With pauses that double to 64, a microsecond or two.
+  for (unsigned pauses = 1; wait_ == Wait::kSpin && pauses <= kMaxPauses; pauses *= 2) {
+    for (unsigned i = 0; i < pauses; ++i) {
+      cpu_pause();
+    }
+    if (mutex_.try_lock()) {
+      return;
+    }
+  }
+  mutex_.lock();
+}
 
 SharedMutex::SharedMutex(LockRank rank) : rank_(rank) {
   pthread_rwlockattr_t attributes;

@@ -6,6 +6,7 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/random.h>
+#include <sys/syscall.h>
 #include <sys/vfs.h>
 #include <time.h>
 #include <unistd.h>
@@ -77,6 +78,10 @@ int Os::mlock(const void* address, std::size_t bytes) { return result_of(::mlock
 
 int Os::memfd_create(const char* name, unsigned flags) {
   return result_of(::memfd_create(name, flags));
+}
+
+int Os::membarrier(int command, unsigned flags, int cpu) {
+  return result_of(static_cast<int>(::syscall(SYS_membarrier, command, flags, cpu)));
 }
 
 int Os::open(const char* path, int flags, mode_t mode) {

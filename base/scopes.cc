@@ -3,24 +3,21 @@
 #include "keel/base/check.h"
 
 namespace keel {
-namespace {
-thread_local unsigned t_no_reclaim = 0;
-thread_local unsigned t_no_alloc = 0;
-}  // namespace
 
-NoReclaimScope::NoReclaimScope() { ++t_no_reclaim; }
+constinit thread_local unsigned detail::t_no_reclaim_scopes = 0;
+constinit thread_local unsigned detail::t_no_alloc_scopes = 0;
+
+NoReclaimScope::NoReclaimScope() { ++detail::t_no_reclaim_scopes; }
 NoReclaimScope::NoReclaimScope(NoReclaimScope&& other) noexcept : owned_(other.owned_) {
   other.owned_ = false;
 }
-NoReclaimScope::~NoReclaimScope() { t_no_reclaim -= owned_ ? 1U : 0U; }
-bool NoReclaimScope::active() { return t_no_reclaim != 0; }
+NoReclaimScope::~NoReclaimScope() { detail::t_no_reclaim_scopes -= owned_ ? 1U : 0U; }
 
-NoAllocScope::NoAllocScope() { ++t_no_alloc; }
-NoAllocScope::~NoAllocScope() { --t_no_alloc; }
-bool NoAllocScope::active() { return t_no_alloc != 0; }
+NoAllocScope::NoAllocScope() { ++detail::t_no_alloc_scopes; }
+NoAllocScope::~NoAllocScope() { --detail::t_no_alloc_scopes; }
 
 bool check_allocation_allowed(const char* call) {
-  if (t_no_alloc != 0) [[unlikely]] {
+  if (detail::t_no_alloc_scopes != 0) [[unlikely]] {
     report_bug({.bug = Bug::kAllocationInNoAllocScope, .call = call});
     return false;
   }

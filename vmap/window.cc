@@ -299,6 +299,7 @@ std::optional<VmapArea> Window::find(const void* address) const {
 }
 
 bool Window::contains(const void* address) const { return impl_->contains(address); }
+std::byte* Window::base() const { return impl_->base; }
 
 void Window::report_wrong(const void* address, const char* call) const {
   BugReport report{};

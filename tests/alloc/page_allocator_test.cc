@@ -115,7 +115,7 @@ TEST_CASE("gather takes the largest runs first, and only what it needs") {
   CHECK(runs[3].count == Pages(88));
   CHECK(pages->counts().free == Pages(1024 - 1 - 600));
   CHECK(pages->find(runs[2].first).use == FrameUse::kScattered);
-  CHECK(pages->find(runs[2].first + Pages(1)).scattered);
+  CHECK(pages->find(runs[2].first + Pages(1)).of == FrameUse::kScattered);
   pages->audit();
   pages->free_chain(*chain);
   pages->free(hole);
@@ -146,7 +146,7 @@ TEST_CASE("a wrong free changes nothing and says what was found") {
   const Pfn chain = *pages->gather(Pages(3), "chain");
   CHECK(pages->free(run + Pages(2)).use == FrameUse::kBody);
   CHECK(pages->free(run + Pages(2)).run == FrameRun{run, Pages(5)});
-  CHECK(pages->free(chain).use == FrameUse::kScattered);
+  CHECK(pages->free(chain).use == FrameUse::kChain);
   CHECK(pages->free(Pfn(1500)).use == FrameUse::kAbsent);
   const FrameInfo never = pages->free(Pfn(1000));
   CHECK(never.use == FrameUse::kFree);

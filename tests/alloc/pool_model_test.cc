@@ -21,6 +21,7 @@ struct Buffer {
   unsigned char* at;
   std::size_t size;
   unsigned char mark;
+  std::size_t held;
 };
 
 class Model {
@@ -90,7 +91,7 @@ class Model {
   }
 
   void allocate() {
-    Buffer buffer{nullptr, random_size(), static_cast<unsigned char>(1 + random_(255))};
+    Buffer buffer{nullptr, random_size(), static_cast<unsigned char>(1 + random_(255)), 0};
     const bool zero = random_.one_in(4);
     const AllocFlags flags = AllocFlags::kNoWarn |
                              (zero ? AllocFlags::kZero : AllocFlags::kKernel) |
@@ -105,8 +106,11 @@ class Model {
       }
       byte = buffer.mark;
     });
-    live_ += bytes_of(pages_for(buffer.size));
-    REQUIRE(pool_->kvsize(buffer.at) == bytes_of(pages_for(buffer.size)));
+    // Rounded up to its size class, of which there are eight to a doubling, or not at all.
+    buffer.held = pool_->kvsize(buffer.at);
+    REQUIRE(buffer.held >= bytes_of(pages_for(buffer.size)));
+    REQUIRE(buffer.held <= buffer.size + buffer.size / 8 + kPageBytes);
+    live_ += buffer.held;
     buffers_.push_back(buffer);
   }
 
@@ -119,7 +123,7 @@ class Model {
     buffers_.pop_back();
     for_each_marked(buffer, [&](unsigned char byte) { REQUIRE(byte == buffer.mark); });
     pool_->kvfree(buffer.at);
-    live_ -= bytes_of(pages_for(buffer.size));
+    live_ -= buffer.held;
   }
 
   keel_test::Seeded random_{"pool model"};

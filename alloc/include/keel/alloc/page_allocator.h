@@ -10,11 +10,12 @@
 //    interior frame lies in is found by looking at 11 frames.
 // I5 No memory of its own beyond the frames' records, one flat array reserved once. gather() links
 //    the runs that it found through it.
-// Locks: kPageAllocator over the lists and records. The records of a gathered chain are written
-//    under it and read by the chain's owner without it.
+// Locks: kPageAllocator over the lists and records, never over a system call. The records of runs
+//    in somebody's hands are the holder's (FrameRecord).
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -35,17 +36,72 @@ inline constexpr Pages kMaxContiguous{std::uint64_t{1} << kMaxOrder};  // 4 MiB
 enum class FrameUse : std::uint8_t {
   kAbsent,  // not populated
   kFree,
-  kBuffer,     // first frame of a contiguous run
-  kScattered,  // first frame of a run of a gathered chain
-  kBody,       // another frame of either
+  kBody,         // a frame of a block or run that is not its first
+  kBuffer,       // first frame of a contiguous run in its owner's hands
+  kChain,        // first frame of the first run of a gathered chain, likewise
+  kScattered,    // first frame of any other run of a chain
+  kCached,       // as kBuffer, and
+  kCachedChain,  // as kChain, but idle in a cache of the pool: no caller's
+  kSlab,         // first frame of a contiguous run that holds small objects
 };
+
+// What a record says in one word, so that it is read and written at once.
+struct FrameWord {
+  FrameUse use = FrameUse::kAbsent;
+  std::uint8_t kind = 0;    // kFree: order of the block; buffers: size class, see size_class.h
+  std::uint16_t flags = 0;  // buffers: the pool's
+  // kUncached: of no size class, or to be asked about when freed.
+  static constexpr std::uint16_t kUncached = 1U << 15;
+  // Buffers, runs: their pages. Else: of the last buffer that began here, 0 if none.
+  std::uint32_t pages = 0;
+
+  [[nodiscard]] static FrameWord from(std::uint64_t bits) {
+    return {.use = static_cast<FrameUse>(bits & 0xff),
+            .kind = static_cast<std::uint8_t>(bits >> 8),
+            .flags = static_cast<std::uint16_t>(bits >> 16),
+            .pages = static_cast<std::uint32_t>(bits >> 32)};
+  }
+  [[nodiscard]] std::uint64_t bits() const {
+    return static_cast<std::uint64_t>(use) | std::uint64_t{kind} << 8 | std::uint64_t{flags} << 16 |
+           std::uint64_t{pages} << 32;
+  }
+};
+
+// One for each frame. Of a run in somebody's hands the holder may change word (but not its pages),
+// owner, area and bytes without the lock; the lock's holder reads the word of such a run, to see
+// that it is not free, and its owner, for reports. So these are atomic, and relaxed: who hands a
+// run over hands over the record with it.
+struct FrameRecord {
+  std::atomic<std::uint64_t> bits;
+  std::atomic<const char*> owner;  // of the run, or of the last buffer
+  std::uint32_t prev;   // kFree: in the list of its order; kChain: pages of the whole chain
+  std::uint32_t next;   // likewise; kChain, kScattered: next run of the chain
+  std::uint32_t area;   // kChain: page of the window where it is mapped
+  std::uint32_t bytes;  // that the buffer's owner asked for
+
+  [[nodiscard]] FrameWord word() const {
+    return FrameWord::from(bits.load(std::memory_order_relaxed));  // See above.
+  }
+  [[nodiscard]] const char* owner_name() const {
+    const char* name = owner.load(std::memory_order_relaxed);  // See above.
+    return name != nullptr ? name : "";
+  }
+  void set_owner(const char* name) { owner.store(name, std::memory_order_relaxed); }  // See above.
+  void set(FrameWord word) { bits.store(word.bits(), std::memory_order_relaxed); }    // See above.
+  void set_use(FrameUse use) {
+    FrameWord changed = word();
+    changed.use = use;
+    set(changed);
+  }
+};
+static_assert(sizeof(FrameRecord) == 32);
 
 // What a frame is part of.
 struct FrameInfo {
   FrameUse use = FrameUse::kAbsent;
   FrameRun run{};  // the run that it lies in; of a free frame the last buffer that began at it
-  const char* owner = "";  // of that run
-  bool scattered = false;  // the run belongs to a gathered chain
+  const char* owner = "";           // of that run
+  FrameUse of = FrameUse::kAbsent;  // what the block or run is, also for a frame inside it
 };
 
 struct PageCounts {
@@ -95,6 +151,22 @@ class PageAllocator : public MetadataObject {
   // Frees a chain of gather().
   void free_chain(Pfn first) KEEL_EXCLUDES(lock_);
 
+  // Frees runs and chains that are in a cache (kCached, kCachedChain) or buffers in use, all under
+  // one hold of the lock. None of them has an alias that is not lazy.
+  void free_batch(std::span<const Pfn> firsts) KEEL_EXCLUDES(lock_);
+
+  // The record of the first frame of a run that the caller holds.
+  [[nodiscard]] FrameRecord& record(Pfn frame) { return frames_[frame.value()]; }
+  [[nodiscard]] const FrameRecord& record(Pfn frame) const { return frames_[frame.value()]; }
+
+  // Free frames, as of lately. Threads: any; takes no lock.
+  [[nodiscard]] Pages free_hint() const {
+    return Pages(free_hint_.load(std::memory_order_relaxed));  // A hint.
+  }
+  [[nodiscard]] Pages present_hint() const {
+    return Pages(present_hint_.load(std::memory_order_relaxed));  // A hint.
+  }
+
   // What `frame` is part of. Threads: any; out of date when it returns, unless the caller owns it.
   [[nodiscard]] FrameInfo find(Pfn frame) const KEEL_EXCLUDES(lock_);
 
@@ -107,6 +179,9 @@ class PageAllocator : public MetadataObject {
   // beyond the first 64 met are counted together as "(others)". Takes the lock in slices.
   [[nodiscard]] std::size_t holders(std::span<Holder> largest) const KEEL_EXCLUDES(lock_);
 
+  // Frames of runs and chains that lie in a cache. Walks all records.
+  [[nodiscard]] Pages idle() const KEEL_EXCLUDES(lock_);
+
   // Walks all records and lists and aborts if they do not add up.
   void audit() const KEEL_EXCLUDES(lock_);
 
@@ -115,17 +190,7 @@ class PageAllocator : public MetadataObject {
   using Index = std::uint32_t;
   static constexpr Index kNone = ~Index{0};
 
-  struct Frame {
-    FrameUse use;
-    std::uint8_t order;  // kFree
-    std::uint16_t unused;
-    // kBuffer, kScattered: length of the run. Else: of the last buffer that began here, 0 if none.
-    std::uint32_t pages;
-    Index prev;         // kFree: in the list of its order
-    Index next;         // likewise; kScattered: next run of the chain
-    const char* owner;  // of the run, or of the last buffer
-  };
-  static_assert(sizeof(Frame) == 24);
+  using Frame = FrameRecord;
 
   struct FreeCensus;
 
@@ -139,6 +204,9 @@ class PageAllocator : public MetadataObject {
   void free_range(Index first, Index count) KEEL_REQUIRES(lock_);
   [[nodiscard]] Index take(Index pages, unsigned order, FrameUse use, const char* owner)
       KEEL_REQUIRES(lock_);
+  void free_run(Index first) KEEL_REQUIRES(lock_);
+  void free_runs_of_chain(Index first) KEEL_REQUIRES(lock_);
+  void publish_hints() KEEL_REQUIRES(lock_);
   [[nodiscard]] Index take_run(Index wanted, const char* owner) KEEL_REQUIRES(lock_);
   [[nodiscard]] Index head_of(Index frame) const KEEL_REQUIRES(lock_);
   [[nodiscard]] FrameInfo describe(Index frame) const KEEL_REQUIRES(lock_);
@@ -149,7 +217,11 @@ class PageAllocator : public MetadataObject {
   const Index capacity_;
   Frame* frames_ = nullptr;  // records; guarded by lock_ but for a chain's, see above
 
-  mutable Mutex lock_{LockRank::kPageAllocator};
+  // Copies of free_ and present_ for readers without the lock; relaxed, nothing hangs on them.
+  std::atomic<std::uint64_t> free_hint_{0};
+  std::atomic<std::uint64_t> present_hint_{0};
+
+  mutable Mutex lock_{LockRank::kPageAllocator, Mutex::Wait::kSpin};
   std::uint32_t orders_ KEEL_GUARDED_BY(lock_) = 0;  // bit o: the list of order o has a block
   std::array<Index, kMaxOrder + 1> heads_ KEEL_GUARDED_BY(lock_){};
   std::array<std::uint64_t, kMaxOrder + 1> blocks_ KEEL_GUARDED_BY(lock_){};

@@ -1,23 +1,29 @@
 // Pool: a frame store, its window and its page allocator, and kvmalloc over them.
 //
-// kvmalloc(size) takes a contiguous run from the page allocator's free lists and fails fast there;
-// then it gathers scattered frames and maps them in the window (vmalloc). Free finds the tier from
-// the address alone. A process usually has one pool, default_pool().
+// kvmalloc(size) first looks for an idle buffer of the size class in the CPU's cache, whichever way
+// it was once made; then takes a contiguous run from the page allocator's free lists and fails fast
+// there; then gathers scattered frames and maps them in the window (vmalloc). Free finds the tier
+// from the address alone. A process usually has one pool, default_pool().
 //
-// I1 Populated memory never passes the capacity. Every populated frame is free or some caller's.
+// I1 Populated memory never passes the capacity. Every populated frame is free, in a cache, or some
+//    caller's.
 // I2 A failed allocation changes nothing but that chunks which it had populated stay, as free
-//    memory.
+//    memory, and that idle buffers may have gone.
 // I3 Allocate and free make no memory of their own: they link and record in arrays set aside
 //    before.
-// Locks: kPool, held while the store grows or shrinks, so that many callers who find the free lists
-//    empty populate one chunk and not one each. The rest has the locks of the parts below.
+// Locks: none on the way through the CPU's cache. kPool is held while the store grows or shrinks,
+//    so that many callers who find the free lists empty populate one chunk and not one each. The
+//    rest has the locks of the parts below.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <span>
 
 #include "keel/alloc/flags.h"
+#include "keel/alloc/pool_stats.h"
+#include "keel/alloc/shrinker.h"
 #include "keel/base/metadata_object.h"
 #include "keel/base/result.h"
 #include "keel/base/units.h"
@@ -26,32 +32,17 @@ namespace keel {
 
 struct PoolConfig {
   std::size_t capacity_bytes = 0;      // hard cap; 0: half of the machine's memory
-  std::size_t chunk_bytes = 4U << 20;  // a power of two; the store grows by this, populated
-                                       // before use; made smaller to fit a small capacity
+  std::size_t chunk_bytes = 1U << 20;  // a power of two; the store grows and shrinks by this,
+                                       // populated before use; made smaller to fit the capacity
   std::size_t window_bytes = std::size_t{64} << 30;  // address space for vmalloc and map()
   std::size_t kvmalloc_max_bytes = std::size_t{1} << 30;
   std::uint64_t max_mappings = 0;  // of the window; 0: half of vm.max_map_count
   std::size_t initial_bytes = 0;   // populated by create(), whole chunks
   bool lock_memory = false;        // mlock what is populated
   bool dump_memory = false;        // include the pool in core dumps
-};
-
-struct PoolStats {
-  std::uint64_t contiguous_allocations = 0;
-  std::uint64_t vmalloc_allocations = 0;
-  std::uint64_t failures = 0;
-  std::uint64_t nofail_warnings = 0;
-  std::uint64_t frees = 0;
-  std::uint64_t inline_growths = 0;  // callers that had to populate a chunk themselves
-  std::uint64_t purges = 0;
-  std::uint64_t purged_pages = 0;
-  std::uint64_t purge_calls = 0;  // system calls that purges made
-  std::uint64_t mappings = 0;     // kernel mappings in use by the window, an upper bound
-  Bytes capacity{};
-  Bytes populated{};  // memory taken from the system
-  Bytes free{};       // of it, in the page allocator's free lists
-  Bytes live{};       // of it, held by callers, in whole pages
-  Bytes lazy{};       // address space of aliases that wait for a purge
+  bool background = true;          // a thread that grows, purges and gives back ahead of callers
+  bool hardened = false;           // guard every buffer, keep freed ones out of use; slow
+  std::size_t quarantine_bytes = 64U << 20;  // of a hardened pool: freed buffers kept out of use
 };
 
 class Pool : public MetadataObject {
@@ -83,11 +74,40 @@ class Pool : public MetadataObject {
   // parent's.
   [[nodiscard]] bool owned_by_this_process() const;
 
+  // As kvfree(), and checks that the buffer was asked for with exactly `size_bytes`.
+  // Errors: kWrongSize is reported and nothing changes.
+  void kvfree_sized(void* address, std::size_t size_bytes);
+
+  // A buffer of `size_bytes` with the old one's contents as far as they fit: the old one if it fits
+  // well, else a new one, and the old one is freed. nullptr for `address` allocates.
+  // Errors: nullptr, and the old buffer is as it was; a wrong address is a reported bug.
+  // Source: kvrealloc (Linux).
+  [[nodiscard]] void* kvrealloc(void* address, std::size_t size_bytes,
+                                AllocFlags flags = AllocFlags::kKernel, const char* owner = "");
+
   // Usable bytes at `address`, 0 for nullptr. Errors: as kvfree.
   [[nodiscard]] std::size_t kvsize(const void* address) const;
 
   // True if `address` is a live buffer from the contiguous tier.
   [[nodiscard]] bool is_contiguous(const void* address) const;
+
+  // Populates until `bytes` are free, so that allocations find them. The pool's thread does not
+  // give this back; trim() does. Threads: any; blocks. Errors: kNoMemory, kForked.
+  [[nodiscard]] Status reserve(Bytes bytes);
+
+  // Bounds what buffers of one owner (compared as text) may hold together; counts those allocated
+  // from now on, as whole buffers. Allocations beyond it fail. Threads: any. Makes all allocations
+  // and frees of the pool slower. Errors: kNoMemory beyond 64 owners.
+  [[nodiscard]] Status set_limit(const char* owner, Bytes limit);
+
+  // What owners hold, most first; gives how many entries it filled. Walks all frames' records.
+  // Threads: any.
+  [[nodiscard]] std::size_t holders(std::span<OwnerBytes> largest) const;
+
+  // `shrinker` must live until it is removed; remove_shrinker() waits for a call under way.
+  // Threads: any. Errors: kInvalidArgument if it is registered, or 32 are.
+  [[nodiscard]] Status add_shrinker(Shrinker& shrinker);
+  void remove_shrinker(Shrinker& shrinker);
 
   // Threads: any; the parts are read one after the other.
   [[nodiscard]] PoolStats stats() const;
@@ -96,13 +116,16 @@ class Pool : public MetadataObject {
   // blocks.
   void purge();
 
-  // Gives unused chunks back to the system; returns the bytes given back. Purges once first, since
-  // an alias must not outlive its chunk. Threads: any; blocks; an allocation that needs growth
-  // waits.
+  // Gives all idle buffers up and all free chunks back to the system; returns the bytes given back.
+  // Threads: any; blocks; an allocation that needs growth waits.
   Bytes trim();
 
   // Walks every structure and aborts on a broken invariant. Threads: needs a quiet pool.
   void audit() const;
+
+  // One round of what the pool's thread does (PoolConfig::background). For pools without one.
+  // Threads: one at a time, and none beside the pool's own.
+  void upkeep();
 
  private:
   struct Impl;

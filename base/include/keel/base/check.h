@@ -19,7 +19,8 @@ enum class Bug : std::uint8_t {
   kInteriorPointer,   // inside a live buffer or area, not its start
   kDoubleFree,        // freed or unmapped before
   kDirectMapAddress,  // an address of the direct map given to unmap()
-  kWrongSize,
+  kWrongSize,         // freed with another size than it was asked for
+  kOverrun,           // bytes behind the buffer were changed (hardened pools)
   kAllocationInNoAllocScope,
   kItemInUse,  // a log item freed while pinned or tracked by a journal
   kNestedTransaction,

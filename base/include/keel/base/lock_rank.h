@@ -19,6 +19,10 @@ enum class LockRank : std::uint8_t {
   kJournalBatch = 55,    // cil: the batch of records under way
   kLogDevice = 60,       // cil: error latch
   kPool = 70,            // alloc: growth and trim of the pool
+  kPoolReclaim = 72,     // alloc: shrinkers, one pass at a time
+  kCacheDrain = 74,      // alloc: one drain of the CPU caches at a time
+  kCacheGrants = 76,     // alloc: limits of one CPU's cache
+  kCacheShelf = 78,      // alloc: idle buffers of one size class
   kPageAllocator = 80,   // alloc: buddy free lists
   kPurge = 90,           // vmap: one purge at a time
   kWindow = 100,         // vmap: address ranges

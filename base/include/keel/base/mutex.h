@@ -1,6 +1,8 @@
 // Locks that clang's thread-safety analysis sees and whose order is checked in debug builds.
 //
-// Thin covers of the standard ones: they sleep (no spinning), so TSan and perf understand them.
+// Thin covers of the standard ones: they sleep, so TSan and perf understand them. A lock that is
+// only ever held for well under a microsecond may try for about that long before it sleeps
+// (Mutex::Wait::kSpin): going to sleep and being woken costs tens of microseconds.
 #pragma once
 
 #include <pthread.h>
@@ -26,13 +28,24 @@ namespace keel {
 
 class KEEL_CAPABILITY("mutex") Mutex {
  public:
-  explicit Mutex(LockRank rank) : rank_(rank) {}
+  enum class Wait : std::uint8_t { kSleep, kSpin };
+
+  explicit Mutex(LockRank rank, Wait wait = Wait::kSleep) : rank_(rank), wait_(wait) {}
   Mutex(const Mutex&) = delete;
   Mutex& operator=(const Mutex&) = delete;
 
   void lock() KEEL_ACQUIRE() {
     KEEL_RANK_ACQUIRE(rank_);
-    mutex_.lock();
+    if (!mutex_.try_lock()) [[unlikely]] {
+      lock_contended();
+    }
+  }
+  [[nodiscard]] bool try_lock() KEEL_TRY_ACQUIRE(true) {
+    if (!mutex_.try_lock()) {
+      return false;
+    }
+    KEEL_RANK_ACQUIRE(rank_);
+    return true;
   }
   void unlock() KEEL_RELEASE() {
     mutex_.unlock();
@@ -41,8 +54,11 @@ class KEEL_CAPABILITY("mutex") Mutex {
 
  private:
   friend class CondVar;
+  void lock_contended();
+
   std::mutex mutex_;
   LockRank rank_;
+  Wait wait_;
 };
 
 class KEEL_SCOPED_CAPABILITY MutexLock {

@@ -35,6 +35,7 @@ class Os {
   virtual int madvise(void* address, std::size_t bytes, int advice);
   virtual int mlock(const void* address, std::size_t bytes);
   virtual int memfd_create(const char* name, unsigned flags);
+  virtual int membarrier(int command, unsigned flags, int cpu);
 
   // Files. open returns the descriptor.
   virtual int open(const char* path, int flags, mode_t mode);

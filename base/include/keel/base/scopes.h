@@ -6,6 +6,12 @@
 
 namespace keel {
 
+namespace detail {
+// Depths of this thread's scopes; here so that asking for them is one load.
+extern constinit thread_local unsigned t_no_reclaim_scopes;
+extern constinit thread_local unsigned t_no_alloc_scopes;
+}  // namespace detail
+
 // Every allocation of this thread is as if made with AllocFlags::kNoFs: it never runs reclaim,
 // which could wait for what this thread holds. Nests. Threads: bound to the thread that made it.
 class NoReclaimScope {
@@ -17,7 +23,7 @@ class NoReclaimScope {
   NoReclaimScope(const NoReclaimScope&) = delete;
   NoReclaimScope& operator=(const NoReclaimScope&) = delete;
 
-  [[nodiscard]] static bool active();
+  [[nodiscard]] static bool active() { return detail::t_no_reclaim_scopes != 0; }
 
  private:
   bool owned_ = true;
@@ -32,7 +38,7 @@ class NoAllocScope {
   NoAllocScope(const NoAllocScope&) = delete;
   NoAllocScope& operator=(const NoAllocScope&) = delete;
 
-  [[nodiscard]] static bool active();
+  [[nodiscard]] static bool active() { return detail::t_no_alloc_scopes != 0; }
 };
 
 // Reports kAllocationInNoAllocScope if a NoAllocScope is active. Returns false if the bug handler

@@ -97,6 +97,8 @@ class Window : public MetadataObject {
   void report_wrong(const void* address, const char* call) const;
 
   [[nodiscard]] bool contains(const void* address) const;
+  // First address of the window.
+  [[nodiscard]] std::byte* base() const;
 
   // Removes every alias that was lazy when it began, neighbours together.
   // Threads: any; blocks, also for a purge that is under way.

@@ -1,0 +1,284 @@
+#include "buffer_cache.h"
+
+#include <algorithm>
+
+namespace keel {
+namespace {
+
+// Room that a class may have on one CPU; up to kMostPagesAlone at least one buffer.
+constexpr std::uint32_t kMostPagesPerStack = 128;
+constexpr std::uint32_t kMostPagesAlone = 1024;
+
+unsigned most_per_cpu(unsigned size_class) {
+  const std::uint32_t pages = pages_of_class(size_class);
+  return std::clamp(kMostPagesPerStack / pages, pages <= kMostPagesAlone ? 1U : 0U,
+                    CpuStacks::kDepth);
+}
+
+void bump(std::atomic<std::uint64_t>& counter, std::uint64_t by = 1) {
+  counter.fetch_add(by, std::memory_order_relaxed);  // A count only.
+}
+
+}  // namespace
+
+Status BufferCache::open() {
+  if (!cpus_.ok()) {
+    return Error{Errc::kNoMemory, 0, "CPU caches"};
+  }
+  return stacks_.open();
+}
+
+// Budgets -----------------------------------------------------------------------------------------
+
+void BufferCache::set_budget(Pages live) {
+  // Below these shares of what is live an idle buffer costs less than it saves; small pools may
+  // keep a few MiB all the same.
+  constexpr std::uint64_t kMiB = 256;  // in pages
+  const std::uint64_t pages = live.value();
+  const std::uint64_t cpus = std::min(std::max(pages / 48, 5 * kMiB), cpus_.size() * 5 * kMiB / 2);
+  const std::uint64_t depot = std::max(pages / 96, 4 * kMiB);
+  cpu_budget_.store(pages == 0 ? 0 : cpus / cpus_.size(), std::memory_order_relaxed);
+  depot_budget_.store(pages == 0 ? 0 : depot, std::memory_order_relaxed);
+}
+
+// Raises the limit of the class on this CPU, by half of what it has, if the budget allows.
+void BufferCache::grant(unsigned size_class) {
+  const unsigned id = current_cpu();
+  Cpu& cpu = cpus_.of(id);
+  const Pages each{pages_of_class(size_class)};
+  const std::uint64_t budget = cpu_budget_.load(std::memory_order_relaxed);
+  MutexLock lock(cpu.lock);
+  unsigned limit = stacks_.limit(id, size_class);
+  const unsigned wanted = std::min(most_per_cpu(size_class), limit + limit / 2 + 2);
+  while (limit < wanted) {
+    if (cpu.granted.value() + each.value() > budget && !reclaim_grant(cpu, id, size_class)) {
+      break;
+    }
+    if (cpu.granted.value() + each.value() <= budget) {
+      cpu.granted += each;
+      ++limit;
+    }
+  }
+  stacks_.set_limit(id, size_class, limit);
+}
+
+// Takes room that another class leaves unused; false if there is none.
+bool BufferCache::reclaim_grant(Cpu& cpu, unsigned id, unsigned wanted_by) {
+  for (unsigned tried = 0; tried < kSizeClasses; ++tried) {
+    const unsigned other = cpu.hand;
+    cpu.hand = (cpu.hand + 1) % kSizeClasses;
+    const unsigned limit = stacks_.limit(id, other);
+    if (other != wanted_by && limit > stacks_.count(id, other)) {
+      stacks_.set_limit(id, other, limit - 1);
+      cpu.granted -= Pages(pages_of_class(other));
+      return true;
+    }
+  }
+  return false;
+}
+
+// Exchange ----------------------------------------------------------------------------------------
+
+std::uint32_t BufferCache::refill(unsigned size_class) {
+  grant(size_class);
+  const unsigned limit = stacks_.limit(current_cpu(), size_class);
+  std::array<Pfn, kBatch> batch;
+  const unsigned wanted = std::clamp(limit / 2, 1U, kBatch);
+  unsigned got = depot_.take(size_class, std::span(batch).first(wanted));
+  if (got == 0) {
+    bump(misses_);
+    return CpuStacks::kNone;
+  }
+  bump(refills_);
+  const Pfn mine = batch[0];  // The one that was returned last.
+  unsigned left = got;
+  while (left > 1 &&
+         stacks_.push(size_class, static_cast<std::uint32_t>(batch[left - 1].value()))) {
+    --left;
+  }
+  bump(moved_in_, got - left);
+  if (left > 1) {
+    store(size_class, std::span(batch).subspan(1, left - 1));
+  }
+  return static_cast<std::uint32_t>(mine.value());
+}
+
+void BufferCache::overflow(unsigned size_class, std::uint32_t frame) {
+  bump(overflows_);
+  grant(size_class);
+  if (stacks_.push(size_class, frame)) {
+    return;
+  }
+  // Half of the stack goes along, so that as many frees after this one are fast again.
+  const unsigned take = std::min(stacks_.limit(current_cpu(), size_class) / 2, kBatch - 1);
+  std::array<Pfn, kBatch> batch;
+  unsigned count = 0;
+  while (count < take) {
+    const std::uint32_t item = stacks_.pop(size_class);
+    if (item == CpuStacks::kNone) {
+      break;
+    }
+    batch[count++] = Pfn(item);
+  }
+  bump(moved_out_, count);
+  bump(stored_);
+  std::reverse(batch.begin(), batch.begin() + count);
+  batch[count++] = Pfn(frame);
+  store(size_class, std::span(batch).first(count));
+  trim_depot();
+}
+
+// Puts buffers into the depot, or gives away what does not fit.
+void BufferCache::store(unsigned size_class, std::span<const Pfn> buffers) {
+  if (depot_budget_.load(std::memory_order_relaxed) == 0) {
+    evict(buffers);
+    return;
+  }
+  while (!buffers.empty()) {
+    const Tier tier = evictor_.tier_of(buffers[0]);
+    std::size_t same = 1;
+    while (same < buffers.size() && evictor_.tier_of(buffers[same]) == tier) {
+      ++same;
+    }
+    const unsigned fit = depot_.put(size_class, tier, buffers.first(same));
+    evict(buffers.subspan(fit, same - fit));
+    buffers = buffers.subspan(same);
+  }
+}
+
+// Gives the oldest of classes that are not in use away until the depot is within its budget. Goes
+// round the classes, and spares one that was used since the last time once.
+void BufferCache::trim_depot() {
+  const std::uint64_t budget = depot_budget_.load(std::memory_order_relaxed);
+  for (unsigned tried = 0; tried < 2 * kSizeClasses && depot_.pages().value() > budget; ++tried) {
+    const unsigned victim = depot_hand_.fetch_add(1, std::memory_order_relaxed) % kSizeClasses;
+    if (depot_.count(victim) == 0 || (!depot_.was_idle(victim) && tried < kSizeClasses)) {
+      continue;
+    }
+    const std::uint64_t excess = depot_.pages().value() - budget;
+    const std::uint64_t wanted = excess / pages_of_class(victim) + 1;
+    std::array<Pfn, kBatch> batch;
+    const auto most = static_cast<std::size_t>(std::min<std::uint64_t>(wanted, kBatch));
+    const unsigned got = depot_.take_oldest(victim, std::span(batch).first(most));
+    evict(std::span(batch).first(got));
+  }
+}
+
+void BufferCache::evict(std::span<const Pfn> buffers) {
+  if (!buffers.empty()) {
+    bump(evictions_, buffers.size());
+    evictor_.evict(buffers);
+  }
+}
+
+// Drains ------------------------------------------------------------------------------------------
+
+Pages BufferCache::drain_cpu(unsigned id, bool idle_only) {
+  Pages given{};
+  Cpu& cpu = cpus_.of(id);
+  for (unsigned c = 0; c < kSizeClasses; ++c) {
+    if (stacks_.count(id, c) == 0 && stacks_.limit(id, c) == 0) {
+      continue;
+    }
+    {
+      MutexLock lock(cpu.lock);
+      const std::uint64_t uses = stacks_.uses(id, c);
+      const bool idle = cpu.seen[c] == uses;
+      cpu.seen[c] = uses;
+      if (idle_only && !idle) {
+        continue;
+      }
+      cpu.granted -= Pages(std::uint64_t{stacks_.limit(id, c)} * pages_of_class(c));
+      stacks_.set_limit(id, c, 0);
+    }
+    std::array<Pfn, CpuStacks::kDepth> batch;
+    unsigned count = 0;
+    {
+      CpuStacks::Stopped stopped(stacks_, id);
+      for (std::uint32_t item;
+           count < batch.size() && (item = stopped.take_oldest(c)) != CpuStacks::kNone;) {
+        batch[count++] = Pfn(item);
+      }
+    }
+    evict(std::span(batch).first(count));
+    given += Pages(std::uint64_t{count} * pages_of_class(c));
+  }
+  return given;
+}
+
+Pages BufferCache::drain_depot_class(unsigned size_class) {
+  Pages given{};
+  for (;;) {
+    std::array<Pfn, kBatch> batch;
+    const unsigned got = depot_.take_oldest(size_class, batch);
+    if (got == 0) {
+      return given;
+    }
+    evict(std::span(batch).first(got));
+    given += Pages(std::uint64_t{got} * pages_of_class(size_class));
+  }
+}
+
+Pages BufferCache::drain() {
+  MutexLock lock(drain_lock_);
+  Pages given{};
+  for (unsigned id = 0; id < stacks_.cpus(); ++id) {
+    given += drain_cpu(id, false);
+  }
+  for (unsigned c = 0; c < kSizeClasses; ++c) {
+    given += drain_depot_class(c);
+  }
+  return given;
+}
+
+Pages BufferCache::drain_idle() {
+  MutexLock lock(drain_lock_);
+  Pages given{};
+  for (unsigned id = 0; id < stacks_.cpus(); ++id) {
+    given += drain_cpu(id, true);
+  }
+  for (unsigned c = 0; c < kSizeClasses; ++c) {
+    given += depot_.was_idle(c) ? drain_depot_class(c) : Pages(0);
+  }
+  return given;
+}
+
+Pages BufferCache::shrink(Pages wanted) {
+  MutexLock lock(drain_lock_);
+  Pages given{};
+  for (unsigned c = kSizeClasses; c-- > 0 && given < wanted;) {
+    given += drain_depot_class(c);
+  }
+  for (unsigned id = 0; id < stacks_.cpus() && given < wanted; ++id) {
+    given += drain_cpu(id, false);
+  }
+  return given;
+}
+
+// Reports -----------------------------------------------------------------------------------------
+
+Pages BufferCache::idle_pages() const { return stats().in_cpus + depot_.pages(); }
+
+CacheStats BufferCache::stats() const {
+  CacheStats stats;
+  for (unsigned id = 0; id < stacks_.cpus(); ++id) {
+    for (unsigned c = 0; c < kSizeClasses; ++c) {
+      stats.in_cpus += Pages(std::uint64_t{stacks_.count(id, c)} * pages_of_class(c));
+    }
+  }
+  stats.in_depot = depot_.pages();
+  stats.refills = refills_.load(std::memory_order_relaxed);  // Counts only, as the rest.
+  stats.misses = misses_.load(std::memory_order_relaxed);
+  stats.overflows = overflows_.load(std::memory_order_relaxed);
+  for (unsigned c = 0; c < kSizeClasses; ++c) {
+    stats.hits += stacks_.pops(c);
+    stats.puts += stacks_.pushes(c);
+  }
+  stats.hits -= std::min(stats.hits, moved_out_.load(std::memory_order_relaxed));
+  stats.puts -= std::min(stats.puts, moved_in_.load(std::memory_order_relaxed));
+  stats.puts += stored_.load(std::memory_order_relaxed);
+  stats.evictions = evictions_.load(std::memory_order_relaxed);
+  return stats;
+}
+
+}  // namespace keel

@@ -1,0 +1,140 @@
+// BufferCache: idle buffers, ready to be handed out again as they are, whichever tier made them.
+//
+// Two levels: a small stack per CPU and size class (cpu_stacks.h), and the depot that CPUs exchange
+// batches through (depot.h). A buffer that is freed on one CPU and wanted on another so costs a
+// share of one lock and not one of its own.
+//
+// I1 What lies in the cache is no caller's; its frames count as allocated in the page allocator.
+// I2 Bounded: the CPUs' limits together and the depot each have a budget, a share of what is live
+//    (set_budget); what is above goes to the Evictor. One put may pass the depot's budget while it
+//    is at it.
+// I3 A CPU's limit for a class rises when the class misses or overflows there, at the cost of
+//    classes that leave theirs unused.
+// Locks: kCacheGrants per CPU for limits; kCacheDrain for drains, one at a time.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <span>
+
+#include "cpu_stacks.h"
+#include "depot.h"
+#include "keel/base/mutex.h"
+#include "keel/base/percpu.h"
+
+namespace keel {
+
+// Takes back what the cache has no room for. Called without the cache's locks.
+class Evictor {
+ public:
+  virtual void evict(std::span<const Pfn> buffers) = 0;
+  [[nodiscard]] virtual Tier tier_of(Pfn buffer) const = 0;
+
+ protected:
+  ~Evictor() = default;
+};
+
+struct CacheStats {
+  Pages in_cpus{};
+  Pages in_depot{};
+  std::uint64_t hits = 0;       // takes that the CPU's stack served
+  std::uint64_t puts = 0;       // buffers that callers put in
+  std::uint64_t refills = 0;    // takes that the depot served
+  std::uint64_t misses = 0;     // takes that nothing here could serve
+  std::uint64_t overflows = 0;  // puts that a CPU's stack had no room for
+  std::uint64_t evictions = 0;  // buffers given to the Evictor
+};
+
+class BufferCache {
+ public:
+  explicit BufferCache(Evictor& evictor) : evictor_(evictor) {}
+  BufferCache(const BufferCache&) = delete;
+  BufferCache& operator=(const BufferCache&) = delete;
+
+  [[nodiscard]] Status open();
+
+  // The fast half: this CPU's stack alone.
+  [[nodiscard]] std::uint32_t pop(unsigned size_class) { return stacks_.pop(size_class); }
+  [[nodiscard]] bool push(unsigned size_class, std::uint32_t frame) {
+    return stacks_.push(size_class, frame);
+  }
+  // The slow half: after pop() found nothing; CpuStacks::kNone if the depot has nothing either.
+  [[nodiscard]] std::uint32_t refill(unsigned size_class);
+  // After push() found no room.
+  void overflow(unsigned size_class, std::uint32_t frame);
+
+  // Sets how much may lie idle, from what is live. 0: nothing is kept from now on.
+  void set_budget(Pages live);
+
+  // Gives everything to the Evictor and takes all limits back; returns what it gave.
+  Pages drain() KEEL_EXCLUDES(drain_lock_);
+  // Gives what nobody used since the last call.
+  Pages drain_idle() KEEL_EXCLUDES(drain_lock_);
+  // Gives at least `wanted` if there is so much, from the depot first.
+  Pages shrink(Pages wanted) KEEL_EXCLUDES(drain_lock_);
+
+  [[nodiscard]] Pages idle_pages() const;
+  [[nodiscard]] Pages depot_pages() const { return depot_.pages(); }
+  [[nodiscard]] CacheStats stats() const;
+  [[nodiscard]] const CpuStacks& stacks() const { return stacks_; }
+
+  // Calls visit(size_class, frame) for every buffer. Needs a quiet cache.
+  template <class Visit>
+  void for_each(Visit&& visit) KEEL_EXCLUDES(drain_lock_);
+
+ private:
+  static constexpr unsigned kBatch = 16;
+
+  struct Cpu {
+    Mutex lock{LockRank::kCacheGrants, Mutex::Wait::kSpin};
+    Pages granted KEEL_GUARDED_BY(lock){};
+    unsigned hand KEEL_GUARDED_BY(lock) = 0;  // next class to lose unused room
+    // Of each class, what pops() and pushes() were at the last drain_idle().
+    std::array<std::uint64_t, kSizeClasses> seen KEEL_GUARDED_BY(lock){};
+  };
+
+  void grant(unsigned size_class);
+  [[nodiscard]] bool reclaim_grant(Cpu& cpu, unsigned id, unsigned wanted_by)
+      KEEL_REQUIRES(cpu.lock);
+  void store(unsigned size_class, std::span<const Pfn> buffers);
+  void trim_depot();
+  void evict(std::span<const Pfn> buffers);
+  Pages drain_cpu(unsigned cpu, bool idle_only) KEEL_REQUIRES(drain_lock_);
+  Pages drain_depot_class(unsigned size_class);
+
+  Evictor& evictor_;
+  CpuStacks stacks_;
+  Depot depot_;
+  PerCpu<Cpu> cpus_;
+  Mutex drain_lock_{LockRank::kCacheDrain};
+  // Budgets in pages and counters; relaxed, since neither publishes anything.
+  std::atomic<std::uint64_t> cpu_budget_{0};
+  std::atomic<std::uint64_t> depot_budget_{0};
+  std::atomic<unsigned> depot_hand_{0};
+  std::atomic<std::uint64_t> refills_{0};
+  std::atomic<std::uint64_t> misses_{0};
+  std::atomic<std::uint64_t> overflows_{0};
+  std::atomic<std::uint64_t> evictions_{0};
+  std::atomic<std::uint64_t> moved_in_{0};   // pushes onto stacks that were no caller's
+  std::atomic<std::uint64_t> moved_out_{0};  // pops, likewise
+  std::atomic<std::uint64_t> stored_{0};     // puts that went past the stack
+};
+
+template <class Visit>
+void BufferCache::for_each(Visit&& visit) {
+  MutexLock one_at_a_time(drain_lock_);
+  for (unsigned c = 0; c < kSizeClasses; ++c) {
+    depot_.for_each(c, [&](Pfn frame) { visit(c, frame); });
+  }
+  for (unsigned cpu = 0; cpu < stacks_.cpus(); ++cpu) {
+    CpuStacks::Stopped stopped(stacks_, cpu);
+    for (unsigned c = 0; c < kSizeClasses; ++c) {
+      for (unsigned i = 0; i < stopped.count(c); ++i) {
+        visit(c, Pfn(stopped.at(c, i)));
+      }
+    }
+  }
+}
+
+}  // namespace keel

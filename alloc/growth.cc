@@ -1,0 +1,100 @@
+// The size of a pool's store: growing it, populating ahead, giving back.
+#include <algorithm>
+
+#include "keel/base/check.h"
+#include "pool_impl.h"
+
+namespace keel {
+namespace {
+constexpr std::uint64_t kPagesPerMiB = 256;
+}
+
+bool Pool::Impl::grow() {
+  const Result<FrameRun> next = store->next_chunk();
+  // Records first: once the store has grown, nothing may fail.
+  if (!next || !pages->prepare(*next)) {
+    return false;
+  }
+  const Result<FrameRun> chunk = store->grow();
+  if (!chunk) {
+    return false;
+  }
+  pages->add(*chunk);
+  return true;
+}
+
+// Free frames below which a request that finds no contiguous run has the store grown, above which
+// it has scattered ones mapped: the price in memory of mapping less.
+Pages Pool::Impl::spare_target() const {
+  return Pages(std::max(pages->present_hint().value() / 64, kPagesPerMiB));
+}
+
+// Free frames below which the keeper grows the store.
+Pages Pool::Impl::low_watermark() const {
+  return std::min(Pages(std::max(pages->present_hint().value() / 128, kPagesPerMiB)),
+                  Pages(16 * kPagesPerMiB));
+}
+
+// What callers hold, roughly.
+Pages Pool::Impl::live_pages() const {
+  const Pages present = pages->present_hint();
+  const Pages unused = pages->free_hint() + cache.depot_pages();
+  return present > unused ? present - unused : Pages(0);
+}
+
+// The keeper gives back only what was populated later.
+void Pool::Impl::keep_present() {
+  kept_present.store(pages->present_hint().value(), std::memory_order_relaxed);  // A number only.
+}
+
+Status Pool::reserve(Bytes bytes) {
+  if (!owned_by_this_process()) {
+    return Error{Errc::kForked, 0, "reserve in a parent's pool", 0};
+  }
+  const Pages wanted = pages_for(bytes.value());
+  MutexLock lock(impl_->grow_lock);
+  while (impl_->pages->free_hint() < wanted) {
+    if (!impl_->grow()) {
+      return Error{Errc::kNoMemory, 0, "reserving bytes", bytes.value()};
+    }
+  }
+  impl_->keep_present();
+  return {};
+}
+
+Bytes Pool::trim() {
+  if (!owned_by_this_process()) {
+    return Bytes(0);
+  }
+  impl_->cache.drain();
+  impl_->kept_present.store(0, std::memory_order_relaxed);  // A number only.
+  return impl_->trim(~0U);
+}
+
+// Gives back whole free chunks, the highest first, so that the store stays dense at its beginning.
+Bytes Pool::Impl::trim(unsigned most_chunks) {
+  MutexLock lock(grow_lock);
+  const Pages chunk = store->chunk();
+  Bytes given{};
+  unsigned chunks = 0;
+  for (std::uint64_t end = store->capacity().value(); end != 0 && chunks < most_chunks;) {
+    end -= chunk.value();
+    const FrameRun run{Pfn(end), chunk};
+    if (!pages->remove(run)) {
+      continue;
+    }
+    // Nobody can use its frames now, and what aliases they have are lazy: a purge ends them all. One
+    // for each chunk, since frames of the next may get lazy aliases until it is taken out too.
+    if (window->purge().ok() && store->trim(run).ok()) {
+      given += Bytes(bytes_of(chunk));
+      ++chunks;
+      counters.trimmed_chunks.add();
+    } else {
+      pages->add(run);
+      break;
+    }
+  }
+  return given;
+}
+
+}  // namespace keel

@@ -1,0 +1,64 @@
+// Keeper: a thread that does a pool's work ahead of its callers (kswapd's part).
+//
+// It calls Upkeep::upkeep() when it is woken, and a few times a second for as long as that says
+// that something is going on. In a pool at rest it sleeps.
+// Locks: kLeaf over its own state; works without it.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <optional>
+#include <thread>
+
+#include "keel/base/metadata_object.h"
+#include "keel/base/mutex.h"
+
+namespace keel {
+
+class Upkeep {
+ public:
+  // One round of work; false when nothing is left that a later round would do.
+  virtual bool upkeep() = 0;
+
+ protected:
+  ~Upkeep() = default;
+};
+
+class Keeper : public MetadataObject {
+ public:
+  explicit Keeper(Upkeep& work) : work_(work) {}
+  ~Keeper() { stop(); }
+  Keeper(const Keeper&) = delete;
+  Keeper& operator=(const Keeper&) = delete;
+
+  // Starts the thread; false if the system gives none. The pool works without.
+  [[nodiscard]] bool start();
+  void stop() KEEL_EXCLUDES(lock_);
+  // Memory is low: a round should begin now. Only the first call before it does anything.
+  void note_low() {
+    if (!low_.load(std::memory_order_relaxed)) {  // A hint; all that it may cost is a round.
+      wake();
+    }
+  }
+  // Something changed: rounds should be made for a while. Makes a system call only if none are.
+  void note_activity() {
+    if (resting_.load(std::memory_order_relaxed)) {  // A hint: the next one tells it again.
+      wake();
+    }
+  }
+
+ private:
+  void run() KEEL_EXCLUDES(lock_);
+  void wake() KEEL_EXCLUDES(lock_);
+
+  Upkeep& work_;
+  std::optional<std::thread> thread_;
+  std::atomic<bool> resting_{false};
+  std::atomic<bool> low_{false};
+  Mutex lock_{LockRank::kLeaf};
+  CondVar wake_;
+  bool woken_ KEEL_GUARDED_BY(lock_) = false;
+  bool stop_ KEEL_GUARDED_BY(lock_) = false;
+};
+
+}  // namespace keel

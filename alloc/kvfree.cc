@@ -1,0 +1,290 @@
+// kvfree and what else starts from a buffer's address.
+//
+// The address alone leads to the first frame's record: by arithmetic in the direct map, by one
+// table in the window. The record says whether a caller has the buffer. If so it becomes idle, and
+// goes to this CPU's cache; whatever is special about it goes the slow way.
+#include <cstring>
+
+#include "keel/base/check.h"
+#include "poison.h"
+#include "pool_impl.h"
+
+namespace keel {
+namespace {
+constexpr FrameUse idle_use(FrameUse use) {
+  return use == FrameUse::kBuffer ? FrameUse::kCached : FrameUse::kCachedChain;
+}
+}  // namespace
+
+std::byte* Pool::Impl::address_of(std::uint32_t frame) const {
+  const FrameRecord& record = pages->record(Pfn(frame));
+  const FrameUse use = record.word().use;
+  if (use == FrameUse::kChain || use == FrameUse::kCachedChain) {
+    const std::uintptr_t at = window_base + (std::uintptr_t{record.area} << kPageShift);
+    return reinterpret_cast<std::byte*>(at);  // NOLINT(performance-no-int-to-ptr)
+  }
+  return store->address_of(Pfn(frame));
+}
+
+std::size_t Pool::Impl::held_bytes(std::uint32_t frame) const {
+  const FrameRecord& record = pages->record(Pfn(frame));
+  const FrameWord word = record.word();
+  const bool chain = word.use == FrameUse::kChain || word.use == FrameUse::kCachedChain;
+  return std::size_t{chain ? record.prev : word.pages} << kPageShift;
+}
+
+// Free --------------------------------------------------------------------------------------------
+
+void Pool::kvfree(void* address) {
+  Impl& impl = *impl_;
+  FrameUse expected{};
+  const std::uint32_t frame = impl.frame_at(address, expected);
+  if (frame != Impl::kNoFrame && impl.is_fast()) [[likely]] {
+    FrameRecord& record = impl.records[frame];
+    FrameWord word = record.word();
+    if (word.use == expected && word.flags == 0) [[likely]] {
+      if (kPoisons) {
+        poison_buffer(address, impl.held_bytes(frame));
+      }
+      word.use = idle_use(expected);
+      record.set(word);
+      if (!impl.cache.push(word.kind, frame)) [[unlikely]] {
+        impl.overflow(word.kind, frame);
+      }
+      return;
+    }
+  }
+  if (address != nullptr && impl.store->owned_by_this_process()) {
+    impl.free_slowly(address, frame);
+  }
+}
+
+void Pool::kvfree_sized(void* address, std::size_t size_bytes) {
+  Impl& impl = *impl_;
+  FrameUse expected{};
+  const std::uint32_t frame = impl.frame_at(address, expected);
+  if (frame != Impl::kNoFrame && impl.store->owned_by_this_process()) {
+    const FrameRecord& record = impl.pages->record(Pfn(frame));
+    if (record.word().use == expected && record.bytes != size_bytes) {
+      report_bug({.bug = Bug::kWrongSize,
+                  .call = "kvfree_sized",
+                  .address = reinterpret_cast<std::uintptr_t>(address),
+                  .area_start = reinterpret_cast<std::uintptr_t>(address),
+                  .area_bytes = record.bytes,
+                  .owner = record.owner_name()});
+      return;
+    }
+  }
+  kvfree(address);
+}
+
+// From a caller to this CPU's cache, as it is.
+void Pool::Impl::retire(std::uint32_t frame) {
+  poison_buffer(address_of(frame), held_bytes(frame));
+  FrameRecord& record = pages->record(Pfn(frame));
+  FrameWord word = record.word();
+  word.use = idle_use(word.use);
+  record.set(word);
+  if (!cache.push(word.kind, frame)) {
+    overflow(word.kind, frame);
+  }
+}
+
+void Pool::Impl::overflow(std::uint8_t size_class, std::uint32_t frame) {
+  cache.set_budget(live_pages());
+  cache.overflow(size_class, frame);
+  keeper->note_activity();
+}
+
+void Pool::Impl::free_slowly(void* address, std::uint32_t frame) {
+  FrameUse expected{};
+  const bool known = frame != kNoFrame && frame_at(address, expected) == frame &&
+                     pages->record(Pfn(frame)).word().use == expected;
+  if (!known) {
+    report_wrong(address, "kvfree");
+    return;
+  }
+  FrameRecord& record = pages->record(Pfn(frame));
+  FrameWord word = record.word();
+  if (hardened.on()) {
+    const auto* buffer = static_cast<const std::byte*>(address);
+    if (const std::byte* at = Hardened::overrun(buffer, record.bytes, held_bytes(frame))) {
+      report_bug({.bug = Bug::kOverrun,
+                  .call = "kvfree",
+                  .address = reinterpret_cast<std::uintptr_t>(at),
+                  .area_start = reinterpret_cast<std::uintptr_t>(address),
+                  .area_bytes = record.bytes,
+                  .owner = record.owner_name()});
+      return;
+    }
+  }
+  const unsigned tag = word.flags & ~unsigned{FrameWord::kUncached};
+  if (tag != 0) {
+    tags.uncharge(tag - 1U, held_bytes(frame));
+    word.flags &= FrameWord::kUncached;
+    record.set(word);
+  }
+  if (word.kind != kNoClass && !is_any_exhausted()) {
+    retire(frame);
+  } else {
+    counters.slow_frees.add();
+    hardened.on() ? quarantine(frame) : give_back(frame);
+  }
+  clear_exhausted();
+}
+
+// Past the cache.
+void Pool::Impl::give_back(std::uint32_t frame) {
+  poison_buffer(address_of(frame), held_bytes(frame));
+  const std::array<Pfn, 1> one{Pfn(frame)};
+  evict(one);
+  keeper->note_activity();
+}
+
+// Aliases first: a frame that is free must have none that is not in the lazy list (trim).
+void Pool::Impl::evict(std::span<const Pfn> buffers) {
+  for (const Pfn buffer : buffers) {
+    const FrameRecord& record = pages->record(buffer);
+    const FrameUse use = record.word().use;
+    if (use == FrameUse::kChain || use == FrameUse::kCachedChain) {
+      // Relaxed, as its declaration says.
+      area_frames[record.area].store(0, std::memory_order_relaxed);
+      const bool unmapped =
+          window->unmap(address_of(static_cast<std::uint32_t>(buffer.value())), nullptr, "kvfree");
+      KEEL_CHECK(unmapped, "a buffer's area is not the window's", record.area);
+    }
+  }
+  pages->free_batch(buffers);
+}
+
+Tier Pool::Impl::tier_of(Pfn buffer) const {
+  return pages->record(buffer).word().use == FrameUse::kCachedChain ? Tier::kMapped
+                                                                    : Tier::kContiguous;
+}
+
+// A freed buffer of a hardened pool: inaccessible at once, in use again much later.
+void Pool::Impl::quarantine(std::uint32_t frame) {
+  Pfn due;
+  while (hardened.take_due(due, false)) {
+    const std::array<Pfn, 1> one{due};
+    evict(one);
+  }
+  std::byte* buffer = address_of(frame);
+  const std::size_t held = held_bytes(frame);
+  poison_buffer(buffer, held);
+  pages->record(Pfn(frame)).set_use(FrameUse::kCachedChain);
+  // If the kernel refuses, the buffer stays readable, which is no worse than in any other pool.
+  (void)os().mprotect(buffer, held, 0);
+  hardened.put(Pfn(frame), pages_for(held));
+}
+
+// Size and place ----------------------------------------------------------------------------------
+
+std::size_t Pool::kvsize(const void* address) const {
+  if (address == nullptr || !owned_by_this_process()) {
+    return 0;
+  }
+  FrameUse expected{};
+  const std::uint32_t frame = impl_->frame_at(address, expected);
+  if (frame == Impl::kNoFrame || impl_->pages->record(Pfn(frame)).word().use != expected) {
+    impl_->report_wrong(address, "kvsize");
+    return 0;
+  }
+  if (impl_->hardened.on()) {
+    return impl_->pages->record(Pfn(frame)).bytes;
+  }
+  // Who asks may use all of it.
+  const std::size_t held = impl_->held_bytes(frame);
+  unpoison_range(const_cast<void*>(address), held);
+  return held;
+}
+
+bool Pool::is_contiguous(const void* address) const {
+  FrameUse expected{};
+  const std::uint32_t frame = impl_->frame_at(address, expected);
+  return frame != Impl::kNoFrame && expected == FrameUse::kBuffer &&
+         impl_->pages->record(Pfn(frame)).word().use == expected;
+}
+
+void* Pool::kvrealloc(void* address, std::size_t size_bytes, AllocFlags flags, const char* owner) {
+  if (address == nullptr) {
+    return kvmalloc(size_bytes, flags, owner);
+  }
+  FrameUse expected{};
+  const std::uint32_t frame = impl_->frame_at(address, expected);
+  if (frame == Impl::kNoFrame || !owned_by_this_process() ||
+      impl_->pages->record(Pfn(frame)).word().use != expected) {
+    impl_->report_wrong(address, "kvrealloc");
+    return nullptr;
+  }
+  FrameRecord& record = impl_->pages->record(Pfn(frame));
+  const std::size_t held = impl_->held_bytes(frame);
+  const std::size_t kept = record.bytes;
+  // In place if it fits and does not hold on to more than twice what is asked for.
+  if (size_bytes != 0 && size_bytes <= held && size_bytes > held / 2 && !impl_->hardened.on()) {
+    record.bytes = static_cast<std::uint32_t>(size_bytes);
+    unpoison_buffer(address, size_bytes, held);
+    if (has(flags, AllocFlags::kZero) && size_bytes > kept) {
+      std::memset(static_cast<std::byte*>(address) + kept, 0, size_bytes - kept);
+    }
+    return address;
+  }
+  void* moved = kvmalloc(size_bytes, flags, owner);
+  if (moved != nullptr) {
+    std::memcpy(moved, address, std::min(kept, size_bytes));
+    kvfree(address);
+  }
+  return moved;
+}
+
+// Wrong addresses ---------------------------------------------------------------------------------
+
+void Pool::Impl::report_wrong(const void* address, const char* call) const {
+  if (store->contains(address)) {
+    report_wrong_direct(address, call);
+    return;
+  }
+  FrameUse expected{};
+  const std::uint32_t frame = frame_at(address, expected);
+  if (frame == kNoFrame) {
+    window->report_wrong(address, call);
+    return;
+  }
+  // An area that is mapped, whose buffer is idle.
+  const FrameRecord& record = pages->record(Pfn(frame));
+  report_bug({.bug = Bug::kDoubleFree,
+              .call = call,
+              .address = reinterpret_cast<std::uintptr_t>(address),
+              .area_start = reinterpret_cast<std::uintptr_t>(address),
+              .area_bytes = held_bytes(frame),
+              .owner = record.owner_name()});
+}
+
+void Pool::Impl::report_wrong_direct(const void* address, const char* call) const {
+  const FrameInfo found = pages->find(store->pfn_of(address));
+  BugReport report{.bug = Bug::kUnknownAddress,
+                   .call = call,
+                   .address = reinterpret_cast<std::uintptr_t>(address)};
+  if (found.run.count != Pages(0)) {
+    report.area_start = reinterpret_cast<std::uintptr_t>(store->address_of(found.run.first));
+    report.area_bytes = bytes_of(found.run.count);
+    report.owner = found.owner;
+  }
+  const bool starts = report.address == report.area_start;
+  switch (found.of) {
+    case FrameUse::kBuffer: report.bug = Bug::kInteriorPointer; break;
+    case FrameUse::kFree:
+    case FrameUse::kCached:
+      // Inside an idle buffer, or one that is gone, nothing begins.
+      report.bug = starts && report.area_bytes != 0 ? Bug::kDoubleFree : Bug::kUnknownAddress;
+      break;
+    // Its buffer has another address, in the window.
+    case FrameUse::kChain:
+    case FrameUse::kCachedChain:
+    case FrameUse::kScattered: report.bug = Bug::kDirectMapAddress; break;
+    default: break;
+  }
+  report_bug(report);
+}
+
+}  // namespace keel

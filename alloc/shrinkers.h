@@ -1,0 +1,42 @@
+// The registered shrinkers of a pool.
+#pragma once
+
+#include <array>
+#include <cstdint>
+
+#include "keel/alloc/shrinker.h"
+#include "keel/base/mutex.h"
+#include "keel/base/result.h"
+
+namespace keel {
+
+struct ShrinkerCounts {
+  std::uint64_t calls = 0;
+  Bytes given{};
+};
+
+class Shrinkers {
+ public:
+  static constexpr unsigned kMost = 32;
+
+  // Errors: kInvalidArgument if there are kMost already, or this one is.
+  [[nodiscard]] Status add(Shrinker& shrinker) KEEL_EXCLUDES(lock_);
+  // Waits for a scan of it that is under way.
+  void remove(Shrinker& shrinker) KEEL_EXCLUDES(lock_);
+
+  // Asks each in turn until `wanted` is there; returns what was given. If another thread is at it,
+  // waits for that instead and returns 0, with `waited` set: what that one got serves all.
+  Bytes scan(Bytes wanted, bool& waited) KEEL_EXCLUDES(lock_);
+
+  [[nodiscard]] ShrinkerCounts counts() const KEEL_EXCLUDES(lock_);
+
+ private:
+  mutable Mutex lock_{LockRank::kPoolReclaim};
+  CondVar idle_;
+  bool scanning_ KEEL_GUARDED_BY(lock_) = false;
+  std::array<Shrinker*, kMost> list_ KEEL_GUARDED_BY(lock_){};
+  unsigned count_ KEEL_GUARDED_BY(lock_) = 0;
+  ShrinkerCounts counts_ KEEL_GUARDED_BY(lock_){};
+};
+
+}  // namespace keel

@@ -1,0 +1,43 @@
+// Limits on what single owners may hold.
+//
+// Owners without a limit cost nothing here: what they hold is counted from the frames' records when
+// somebody asks. While any owner has a limit, allocations go past the fast path.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+
+#include "keel/base/mutex.h"
+#include "keel/base/result.h"
+#include "keel/base/units.h"
+
+namespace keel {
+
+class TagLimits {
+ public:
+  static constexpr unsigned kMost = 64;
+  static constexpr unsigned kUnlimited = kMost;
+
+  // `owner` must be static. A limit of 0 forbids new memory to it. Errors: kNoMemory if kMost
+  // owners have limits already.
+  [[nodiscard]] Status set(const char* owner, Bytes limit) KEEL_EXCLUDES(lock_);
+  // kUnlimited if the owner has none.
+  [[nodiscard]] unsigned find(const char* owner) const;
+  // False if `bytes` more would pass the limit; then nothing has changed.
+  [[nodiscard]] bool charge(unsigned tag, std::uint64_t bytes);
+  void uncharge(unsigned tag, std::uint64_t bytes);
+  [[nodiscard]] bool any() const { return count_.load(std::memory_order_acquire) != 0; }
+
+ private:
+  struct Tag {
+    const char* owner = nullptr;
+    std::atomic<std::uint64_t> limit{0};
+    std::atomic<std::uint64_t> held{0};
+  };
+  Mutex lock_{LockRank::kLeaf};
+  std::array<Tag, kMost> tags_;
+  std::atomic<unsigned> count_{0};  // release: the tag before it is complete; pairs with acquire
+};
+
+}  // namespace keel

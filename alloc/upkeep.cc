@@ -1,0 +1,94 @@
+// What a pool's keeper thread does in a round, so that callers need not.
+#include <algorithm>
+
+#include "keel/base/os.h"
+#include "pool_impl.h"
+
+namespace keel {
+namespace {
+
+constexpr std::uint64_t kWindowNs = 1'000'000'000;
+// Bounds one hold of the growth lock, for which a caller that must grow waits.
+constexpr unsigned kChunksPerSlice = 4;
+constexpr unsigned kSlicesPerRound = 16;
+constexpr std::uint64_t kLazyPagesAhead = (16U << 20) >> kPageShift;
+
+}  // namespace
+
+bool Pool::Impl::upkeep() {
+  if (!store->owned_by_this_process()) {
+    return false;
+  }
+  cache.set_budget(live_pages());
+  grow_ahead();
+  purge_ahead();
+  note_lowest_free();
+  return give_back_idle();
+}
+
+// Up to twice the low watermark, so that it is not back at once. At capacity shrinkers are asked.
+void Pool::Impl::grow_ahead() {
+  const Pages low = low_watermark();
+  if (pages->free_hint() >= low) {
+    return;
+  }
+  for (bool grown = true; grown && pages->free_hint() < low + low;) {
+    MutexLock lock(grow_lock);  // For one chunk at a time: callers may need it too.
+    grown = grow();
+    counters.keeper_growths.add(grown ? 1 : 0);
+  }
+  if (pages->present_hint() == store->capacity() && pages->free_hint() < low) {
+    bool waited = false;
+    (void)shrinkers.scan(Bytes(bytes_of(low)), waited);
+  }
+}
+
+// Before a map() would have to.
+void Pool::Impl::purge_ahead() {
+  if (window->stats().lazy.value() > kLazyPagesAhead) {
+    (void)window->purge();  // What it could not remove stays lazy.
+  }
+}
+
+void Pool::Impl::note_lowest_free() {
+  UpkeepState& state = upkeep_state;
+  const std::uint64_t now_ns = os().monotonic_ns();
+  const Pages free = pages->free_hint();
+  if (now_ns >= state.window_ends_ns) {
+    state.window_ends_ns = now_ns + kWindowNs;
+    state.window = (state.window + 1) % UpkeepState::kWindows;
+    state.lowest_free[state.window] = free;
+    if (state.window % 2 == 0) {
+      cache.drain_idle();
+    }
+  }
+  state.lowest_free[state.window] = std::min(state.lowest_free[state.window], free);
+}
+
+// Memory that no moment of the last seconds needed goes back to the system, chunk by chunk.
+bool Pool::Impl::give_back_idle() {
+  auto& lowest = upkeep_state.lowest_free;
+  const Pages keep = low_watermark() + low_watermark() + store->chunk();
+  for (unsigned slice = 0; slice < kSlicesPerRound; ++slice) {
+    const Pages unused = *std::min_element(lowest.begin(), lowest.end());
+    const Pages present = pages->present_hint();
+    const Pages kept{kept_present.load(std::memory_order_relaxed)};  // A hint.
+    if (unused < keep + store->chunk() || present < kept + store->chunk()) {
+      break;
+    }
+    const std::uint64_t most = std::min((unused - keep).value(), (present - kept).value());
+    const auto chunks = static_cast<unsigned>(
+        std::min<std::uint64_t>(most / store->chunk().value(), kChunksPerSlice));
+    const Pages given = pages_for(trim(chunks).value());
+    if (given == Pages(0)) {
+      break;
+    }
+    for (Pages& free : lowest) {
+      free = free > given ? free - given : Pages(0);
+    }
+  }
+  return cache.idle_pages() != Pages(0) ||
+         *std::max_element(lowest.begin(), lowest.end()) >= keep + store->chunk();
+}
+
+}  // namespace keel
