@@ -1,7 +1,7 @@
 // What a Pool is made of, and the ways through it that its files share.
 //
 //   kvmalloc.cc  a request's way through cache and tiers      kvfree.cc  a buffer's way back
-//   growth.cc    the store's size: grow, reserve, trim        reclaim.cc  when there is nothing left
+//   growth.cc    grow, reserve, trim                          reclaim.cc  when nothing is left
 //   upkeep.cc    what the keeper's thread does ahead of all   tags.cc    limits per owner
 //   hardened.cc  every buffer guarded, freed ones kept        stats.cc   counts, as text too
 #pragma once
