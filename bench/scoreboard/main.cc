@@ -6,12 +6,15 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cstdio>
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
 
+#include "scoreboard/family.h"
 #include "scoreboard/report.h"
 #include "scoreboard/row.h"
 #include "scoreboard/runner.h"
@@ -26,7 +29,7 @@ struct Options {
   std::string json;
   std::string only;
   std::string dir;
-  int pairs = kDefaultPairs;
+  int pairs = 0;  // 0: each row's own
   bool full = false;
   bool smoke = false;
   bool list = false;
@@ -68,7 +71,7 @@ class Run {
     print_header();
     for (std::size_t i = 0; i < rows.size(); ++i) {
       title_ = std::to_string(i + 1) + "/" + std::to_string(rows.size()) + " " + rows[i].name;
-      if (auto status = one(rows[i]); !status) {
+      if (auto status = rows[i].family != nullptr ? of_family(rows[i]) : one(rows[i]); !status) {
         progress_.clear();
         std::fprintf(stderr, "scoreboard: %s: %s\n", rows[i].name,
                      status.error().message().c_str());
@@ -93,7 +96,8 @@ class Run {
                        (pair == 0 ? std::string("warming up")
                                   : "pair " + std::to_string(pair) + "/" + std::to_string(pairs)));
       };
-      auto outcome = measure(row, comparison->ours, peer, options_.pairs, progress);
+      const int pairs = options_.pairs > 0 ? options_.pairs : kDefaultPairs;
+      auto outcome = measure(row, comparison->ours, peer, pairs, progress);
       if (!outcome) {
         return outcome.error();
       }
@@ -107,9 +111,55 @@ class Run {
     return {};
   }
 
+  // What a family's first row has found out for all of them.
+  struct Measured {
+    std::string skipped;
+    Result<FamilyRuns> runs;
+  };
+
+  Measured measure_family(const FamilyDefinition& family) {
+    auto study = family.prepare(setting_);
+    if (!study) {
+      return {"", study.error()};
+    }
+    if (!study->skipped.empty()) {
+      return {study->skipped, FamilyRuns{}};
+    }
+    const int rounds = options_.pairs > 0 ? options_.pairs : study->rounds;
+    const auto progress = [this](const std::string& text) { progress_.show(title_ + text); };
+    return {"", FamilyRuns::measure(*study, rounds, progress)};
+  }
+
+  Status of_family(const RowDefinition& row) {
+    progress_.show(title_ + ": preparing");
+    auto at = families_.find(row.family);
+    if (at == families_.end()) {
+      at = families_.emplace(row.family, measure_family(*row.family)).first;
+    }
+    progress_.clear();
+    const Measured& measured = at->second;
+    if (!measured.skipped.empty()) {
+      print_skipped(row, measured.skipped);
+      return {};
+    }
+    if (!measured.runs) {
+      return measured.runs.error();
+    }
+    auto outcomes = measured.runs->outcomes(row, options_.full);
+    if (!outcomes) {
+      return outcomes.error();
+    }
+    for (Outcome& outcome : *outcomes) {
+      print_outcome(outcome, options_.smoke);
+      outcomes_.push_back(std::move(outcome));
+    }
+    return {};
+  }
+
   const Options& options_;
   const Setting setting_;
   const Progress progress_;
+  std::map<const FamilyDefinition*, Measured> families_;
   std::string title_;
   std::vector<Outcome> outcomes_;
 };
@@ -144,9 +194,9 @@ int run(const Options& options) {
     return fail(dir.error().message() +
                 (options.dir.empty() ? " (--dir DIR)" : ": " + options.dir));
   }
-  Run run(options, {(*dir)->path(), options.full, options.smoke});
+  Run run(options, {(*dir)->path(), options.full, options.smoke, options.pairs});
   const bool ok = run.all(rows);
-  print_footer(run.outcomes(), options.pairs, options.smoke);
+  print_footer(run.outcomes(), options.smoke);
   if (!options.json.empty()) {
     if (auto status = write_json(options.json, run.outcomes(), options.smoke); !status) {
       std::fprintf(stderr, "scoreboard: %s\n", status.error().message().c_str());
@@ -169,9 +219,9 @@ int main(int argc, char** argv) {
   app.add_option("--dir", options.dir,
                  "file system to measure (default: a temporary directory on a real one)")
       ->type_name("DIR");
-  app.add_option("--pairs", options.pairs, "pairs of each row, 5 to 1000")
-      ->check(CLI::Range(keel::bench::kDefaultPairs, 1000))
-      ->capture_default_str();
+  app.add_option("--pairs", options.pairs,
+                 "pairs of each row, 1 to 1000 (default: 5; 1 to 3 against many peers)")
+      ->check(CLI::Range(1, 1000));
   app.add_flag("--full", options.full, "every peer of a row, not only the best");
   app.add_flag("--smoke", options.smoke, "as little as can be; proves that the rows run");
   app.add_flag("--list", options.list, "list the rows");
