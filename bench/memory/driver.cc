@@ -10,6 +10,7 @@
 #include <map>
 #include <string>
 
+#include "memory/fragmented_pool.h"
 #include "memory/workload.h"
 #include "support/process.h"
 
@@ -27,17 +28,23 @@ namespace {
 using Run = void (*)(const Backend&, const WorkloadOptions&, FigureList&);
 
 const std::map<std::string, Run>& workloads() {
-  static const std::map<std::string, Run> all{
-      {"fifo", run_fifo}, {"burst", run_burst}, {"loop", run_loop}};
+  static const std::map<std::string, Run> all{{"fifo", run_fifo},
+                                              {"burst", run_burst},
+                                              {"loop", run_loop},
+                                              {"shift", run_shift},
+                                              {"limit", run_limit},
+                                              {"threads", run_threads},
+                                              {"fragmented", run_fragmented}};
   return all;
 }
 
 const Backend* backend_of(const std::string& name, const std::string& workload) {
-  constexpr std::size_t kCapacity = std::size_t{1} << 30;
-  constexpr std::size_t kLimit = std::size_t{512} << 20;
+  const std::size_t capacity = workload == "limit"        ? 512 * kMiB
+                               : workload == "fragmented" ? kFragmentedBytes
+                                                          : 1024 * kMiB;
   return name == "malloc"   ? &malloc_backend()
          : name == "static" ? &static_backend()
-                            : &keel_backend(workload == "limit" ? kLimit : kCapacity);
+                            : &keel_backend(capacity);
 }
 
 void print(const FigureList& figures) {

@@ -46,33 +46,42 @@ Result<FamilyRuns> FamilyRuns::measure(const Study& study, int rounds,
   for (const FigurePeer& peer : study.peers) {
     runs.peers_.push_back({peer.name, peer.is_limit, {}, {}});
   }
-  std::vector<bool> dropped(study.peers.size());
+  const std::size_t pairs = std::max<std::size_t>(study.peers.size(), 1);
   for (int round = 1; round <= rounds; ++round) {
-    for (std::size_t i = 0; i < std::max<std::size_t>(study.peers.size(), 1); ++i) {
-      if (i < study.peers.size() && dropped[i]) {
-        continue;
-      }
-      const std::string name = i < study.peers.size() ? " against " + study.peers[i].name : "";
-      progress(name + ": round " + std::to_string(round) + "/" + std::to_string(rounds));
-      auto ours = study.ours();
-      if (!ours) {
-        return ours.error();
-      }
-      runs.ours_.push_back(*ours);
-      if (i == study.peers.size()) {
-        continue;
-      }
-      if (auto theirs = study.peers[i].sample()) {
-        runs.peers_[i].ours.push_back(std::move(*ours));
-        runs.peers_[i].theirs.push_back(std::move(*theirs));
-      } else {
-        dropped[i] = true;
-        std::fprintf(stderr, "\nscoreboard: %s dropped: %s\n", study.peers[i].name.c_str(),
-                     theirs.error().message().c_str());
+    for (std::size_t i = 0; i < pairs; ++i) {
+      progress((i < study.peers.size() ? " against " + study.peers[i].name : "") + ": round " +
+               std::to_string(round) + "/" + std::to_string(rounds));
+      if (auto status = runs.run_pair(study, i, i == 0 || !study.ours_once); !status) {
+        return status.error();
       }
     }
   }
   return runs;
+}
+
+Status FamilyRuns::run_pair(const Study& study, std::size_t peer, bool run_ours) {
+  if (peer < peers_.size() && peers_[peer].dropped) {
+    return {};
+  }
+  if (run_ours) {
+    auto ours = study.ours();
+    if (!ours) {
+      return ours.error();
+    }
+    ours_.push_back(std::move(*ours));
+  }
+  if (peer == peers_.size()) {
+    return {};
+  }
+  if (auto theirs = study.peers[peer].sample()) {
+    peers_[peer].ours.push_back(ours_.back());
+    peers_[peer].theirs.push_back(std::move(*theirs));
+  } else {
+    peers_[peer].dropped = true;
+    std::fprintf(stderr, "\nscoreboard: %s dropped: %s\n", study.peers[peer].name.c_str(),
+                 theirs.error().message().c_str());
+  }
+  return {};
 }
 
 std::vector<double> FamilyRuns::ours_of(const char* figure) const {
@@ -115,7 +124,7 @@ Result<std::vector<Outcome>> FamilyRuns::outcomes(const RowDefinition& row, bool
                                     : a.other.median < b.other.median;
   });
   if (peers.empty()) {
-    peers.push_back(against(row, {"-", false, {}, {}}));
+    peers.push_back(against(row, {"-", false, {}, {}, false}));
     peers.front().pairs = static_cast<int>(ours_.size());
   }
   peers.front().scored = row.goal != Goal::kReported;

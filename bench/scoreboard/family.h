@@ -6,7 +6,8 @@
 // the best median of that figure, whatever its setting; the others are shown with --full. Limits
 // are shown always and never scored.
 //
-// I1 A round runs ours once before each peer, so a ratio is of neighbours in time.
+// I1 A round runs ours once before each peer, so a ratio is of neighbours in time; with `ours_once`
+//    only before the first, for figures that the state of the machine hardly moves.
 // I2 Ours' figures are over all its runs; a peer's over one run a round.
 // I3 A peer that fails is dropped with a line that says so; if ours fails, the family has failed.
 #pragma once
@@ -35,7 +36,8 @@ struct FigurePeer {
 struct Study {
   FigureSample ours;
   std::vector<FigurePeer> peers;
-  int rounds = 3;       // unless --pairs says otherwise
+  int rounds = 3;  // unless --pairs says otherwise
+  bool ours_once = false;
   std::string skipped;  // not empty: why this cannot be measured here; the rest is empty then
 };
 
@@ -74,7 +76,10 @@ class FamilyRuns {
     bool is_limit = false;
     std::vector<Figures> ours;  // the run before each of `theirs`
     std::vector<Figures> theirs;
+    bool dropped = false;
   };
+  // One run of ours and, if there is a peer, of that.
+  Status run_pair(const Study& study, std::size_t peer, bool run_ours);
   [[nodiscard]] Outcome against(const RowDefinition& row, const PeerRuns& peer) const;
   [[nodiscard]] std::vector<double> ours_of(const char* figure) const;
 
