@@ -111,7 +111,7 @@ Outcome FamilyRuns::against(const RowDefinition& row, const PeerRuns& peer) cons
 
 Result<std::vector<Outcome>> FamilyRuns::outcomes(const RowDefinition& row, bool full) const {
   if (ours_of(row.figure).empty()) {
-    return Error{Errc::kNotFound, 0, "the samples have no such figure", 0};
+    return Error{Errc::kNotFound, 0, "ours gives no such figure here", 0};
   }
   std::vector<Outcome> peers, limits;
   for (const PeerRuns& peer : peers_) {

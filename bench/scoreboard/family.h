@@ -67,7 +67,7 @@ class FamilyRuns {
       const Study& study, int rounds, const std::function<void(const std::string&)>& progress);
 
   // The row's outcomes: the best peer first and scored, then with `full` the others, then limits.
-  // Errors: kNotFound if ours does not give the figure.
+  // Errors: kNotFound if ours does not give the figure; so the row is skipped.
   [[nodiscard]] Result<std::vector<Outcome>> outcomes(const RowDefinition& row, bool full) const;
 
  private:

@@ -147,7 +147,8 @@ class Run {
     }
     auto outcomes = measured.runs->outcomes(row, options_.full);
     if (!outcomes) {
-      return outcomes.error();
+      print_skipped(row, outcomes.error().what);
+      return {};
     }
     for (Outcome& outcome : *outcomes) {
       print_outcome(outcome, options_.smoke);

@@ -105,11 +105,11 @@ Result<Study> prepare(const Setting& setting) {
     return std::make_shared<StoreRig>(
         make_store_rig(std::size_t{4} << 20, {.bytes = std::size_t{1} << 30}));
   };
-  const int pairs = setting.smoke ? 200 : 8'000;
+  const int pairs = setting.smoke ? 200 : 4'000;
   Study study;
   study.ours = [rig = make(), pairs] { return measure_pairs(*rig, pairs, false); };
   study.peers = {{"eager", [rig = make(), pairs] { return measure_pairs(*rig, pairs, true); }}};
-  study.rounds = 5;
+  study.rounds = 3;
   return study;
 }
 

@@ -24,7 +24,7 @@ const FamilyRegistration kLimit{
                  "refusal of a plain request after one that found nothing, 99 %")},
      [](const Setting& setting) -> Result<Study> {
        Study study = driver_study(setting, {"limit"}, PeerSet::kUsual, false);
-       study.rounds = setting.smoke ? 1 : 3;
+       study.rounds = setting.smoke ? 1 : 2;
        study.ours_once = true;
        return study;
      }}};

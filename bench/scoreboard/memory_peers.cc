@@ -106,9 +106,11 @@ Study driver_study(const Setting& setting, std::vector<std::string> arguments, P
     return all;
   };
   Study study;
+  study.ours_once = setting.smoke;
   study.ours = [all = with_backend("keel")] { return run_driver(all); };
   for (const Setup& setup : setups()) {
-    if (setup.memory_only && set != PeerSet::kMemory) {
+    if ((setup.memory_only && set != PeerSet::kMemory) ||
+        (setting.smoke && !setup.environment.empty())) {
       continue;
     }
     std::vector<std::string> environment = setup.environment;

@@ -21,7 +21,7 @@ enum class PeerSet : std::uint8_t {
                                          const std::string& expected = "");
 
 // The driver's workload on keel against every peer that is installed; what is missing is said on
-// stderr, once. With `static_pool` the limit comes last.
+// stderr, once. With `static_pool` the limit comes last. A smoke run takes the defaults alone.
 [[nodiscard]] Study driver_study(const Setting& setting, std::vector<std::string> arguments,
                                  PeerSet set, bool static_pool);
 

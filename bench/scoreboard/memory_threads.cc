@@ -21,7 +21,7 @@ const FamilyRegistration kThreads{
                  "eight threads: rate over two's")},
      [](const Setting& setting) -> Result<Study> {
        Study study = driver_study(setting, {"threads"}, PeerSet::kUsual, false);
-       study.rounds = 3;
+       study.rounds = 2;
        study.ours_once = true;
        return study;
      }}};
