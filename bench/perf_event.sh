@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # For scripts that record with perf (source it).
 
 # choose_event DATA: prints the best event that may be recorded here and that gives samples; nothing

@@ -16,6 +16,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <optional>
 
 #include "keel/alloc/pool.h"
 #include "memory/workload.h"
@@ -85,8 +86,9 @@ std::size_t free_every_second(const Backend& backend, const Buffers& buffers) {
   return freed;
 }
 
+// Nothing if the request is granted after all.
 template <class Request>
-double refusal_p99_ns(const Request& request) {
+std::optional<double> refusal_p99_ns(const Request& request) {
   Histogram times;
   const std::uint64_t end_ns = monotonic_ns() + kRefusalsNs;
   while (times.count() < kRefusals && monotonic_ns() < end_ns) {
@@ -94,7 +96,7 @@ double refusal_p99_ns(const Request& request) {
     const void* buffer = request();
     const std::uint64_t end = ticks();
     if (buffer != nullptr) {
-      return 0;  // it was no refusal: no figure
+      return std::nullopt;
     }
     times.add(end - start);
   }
@@ -109,8 +111,7 @@ void run_limit(const Backend& backend, const WorkloadOptions&, FigureList& figur
   (void)pin_to_cpu(0);
   (void)ns_per_tick();
   const bool is_keel = std::strcmp(backend.name, "keel") == 0;
-  double kernel_ns = 0;
-  double nowait_ns = 0;
+  std::optional<double> kernel_ns, nowait_ns;
   std::size_t possible = 0;
   {
     const DataLimit limit(is_keel ? std::size_t{16} << 30 : 512 * kMiB);
@@ -134,12 +135,14 @@ void run_limit(const Backend& backend, const WorkloadOptions&, FigureList& figur
   figures.emplace_back("fit", static_cast<double>(large.count) / static_cast<double>(possible));
   figures.emplace_back("small_buffers", static_cast<double>(small.count));
   figures.emplace_back("large_buffers", static_cast<double>(large.count));
-  figures.emplace_back("refuse_kernel", kernel_ns);
+  if (kernel_ns) {
+    figures.emplace_back("refuse_kernel", *kernel_ns);
+  }
+  if (nowait_ns) {
+    figures.emplace_back("refuse_nowait", *nowait_ns);
+  }
   if (large.count != 0) {
     figures.emplace_back("call_p99", call_ns.quantile(0.99) / 1000);
-  }
-  if (is_keel) {
-    figures.emplace_back("refuse_nowait", nowait_ns);
   }
 }
 

@@ -6,24 +6,19 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
-#include <algorithm>
 #include <cstdio>
 #include <filesystem>
-#include <map>
 #include <memory>
 #include <string>
 #include <vector>
 
-#include "scoreboard/family.h"
 #include "scoreboard/report.h"
 #include "scoreboard/row.h"
-#include "scoreboard/runner.h"
+#include "scoreboard/run.h"
 #include "support/temp_dir.h"
 
 namespace keel::bench {
 namespace {
-
-constexpr int kDefaultPairs = 5;
 
 struct Options {
   std::string json;
@@ -46,124 +41,6 @@ std::vector<RowDefinition> select(const std::string& pattern) {
   std::erase_if(rows, [&](const RowDefinition& row) { return !matches(row, pattern); });
   return rows;
 }
-
-// One line on stderr, rewritten in place; nothing where nobody looks.
-class Progress {
- public:
-  void show(const std::string& text) const {
-    if (on_) {
-      std::fprintf(stderr, "\r\033[K%s", text.c_str());
-    }
-  }
-  void clear() const { show(""); }
-
- private:
-  const bool on_ = isatty(STDERR_FILENO) == 1;
-};
-
-class Run {
- public:
-  Run(const Options& options, Setting setting) : options_(options), setting_(std::move(setting)) {}
-
-  // False if a row failed.
-  bool all(const std::vector<RowDefinition>& rows) {
-    bool ok = true;
-    print_header();
-    for (std::size_t i = 0; i < rows.size(); ++i) {
-      title_ = std::to_string(i + 1) + "/" + std::to_string(rows.size()) + " " + rows[i].name;
-      if (auto status = rows[i].family != nullptr ? of_family(rows[i]) : one(rows[i]); !status) {
-        progress_.clear();
-        std::fprintf(stderr, "scoreboard: %s: %s\n", rows[i].name,
-                     status.error().message().c_str());
-        ok = false;
-      }
-    }
-    return ok;
-  }
-
-  [[nodiscard]] const std::vector<Outcome>& outcomes() const { return outcomes_; }
-
- private:
-  Status one(const RowDefinition& row) {
-    progress_.show(title_ + ": preparing");
-    auto comparison = row.prepare(setting_);
-    if (!comparison) {
-      return comparison.error();
-    }
-    for (const Peer& peer : comparison->peers) {
-      const auto progress = [&](int pair, int pairs) {
-        progress_.show(title_ + " against " + peer.name + ": " +
-                       (pair == 0 ? std::string("warming up")
-                                  : "pair " + std::to_string(pair) + "/" + std::to_string(pairs)));
-      };
-      const int pairs = options_.pairs > 0 ? options_.pairs : kDefaultPairs;
-      auto outcome = measure(row, comparison->ours, peer, pairs, progress);
-      if (!outcome) {
-        return outcome.error();
-      }
-      progress_.clear();
-      print_outcome(*outcome, options_.smoke);
-      outcomes_.push_back(std::move(*outcome));
-      if (!options_.full) {
-        break;
-      }
-    }
-    return {};
-  }
-
-  // What a family's first row has found out for all of them.
-  struct Measured {
-    std::string skipped;
-    Result<FamilyRuns> runs;
-  };
-
-  Measured measure_family(const FamilyDefinition& family) {
-    auto study = family.prepare(setting_);
-    if (!study) {
-      return {"", study.error()};
-    }
-    if (!study->skipped.empty()) {
-      return {study->skipped, FamilyRuns{}};
-    }
-    const int rounds = options_.pairs > 0 ? options_.pairs : study->rounds;
-    const auto progress = [this](const std::string& text) { progress_.show(title_ + text); };
-    return {"", FamilyRuns::measure(*study, rounds, progress)};
-  }
-
-  Status of_family(const RowDefinition& row) {
-    progress_.show(title_ + ": preparing");
-    auto at = families_.find(row.family);
-    if (at == families_.end()) {
-      at = families_.emplace(row.family, measure_family(*row.family)).first;
-    }
-    progress_.clear();
-    const Measured& measured = at->second;
-    if (!measured.skipped.empty()) {
-      print_skipped(row, measured.skipped);
-      return {};
-    }
-    if (!measured.runs) {
-      return measured.runs.error();
-    }
-    auto outcomes = measured.runs->outcomes(row, options_.full);
-    if (!outcomes) {
-      print_skipped(row, outcomes.error().what);
-      return {};
-    }
-    for (Outcome& outcome : *outcomes) {
-      print_outcome(outcome, options_.smoke);
-      outcomes_.push_back(std::move(outcome));
-    }
-    return {};
-  }
-
-  const Options& options_;
-  const Setting setting_;
-  const Progress progress_;
-  std::map<const FamilyDefinition*, Measured> families_;
-  std::string title_;
-  std::vector<Outcome> outcomes_;
-};
 
 int fail(const std::string& text) {
   std::fprintf(stderr, "scoreboard: %s\n", text.c_str());
@@ -195,7 +72,7 @@ int run(const Options& options) {
     return fail(dir.error().message() +
                 (options.dir.empty() ? " (--dir DIR)" : ": " + options.dir));
   }
-  Run run(options, {(*dir)->path(), options.full, options.smoke, options.pairs});
+  Run run({(*dir)->path(), options.full, options.smoke, options.pairs});
   const bool ok = run.all(rows);
   print_footer(run.outcomes(), options.smoke);
   if (!options.json.empty()) {
