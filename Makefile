@@ -71,7 +71,7 @@ bench: setup-build ## every benchmark, briefly
 	  for bench in $$benches; do "$$bench" --benchmark_min_time=0.05; done
 
 .PHONY: scoreboard
-scoreboard: setup-build ## ours against peers and limits, side by side (ARGS="--only journal.")
+scoreboard: setup-bench ## ours against peers and limits, side by side (ARGS="--only journal.")
 	$(call build,release,bench/scoreboard)
 	.build/release/bench/scoreboard $(ARGS)
 
@@ -132,6 +132,6 @@ check-tsan-fast: setup-check
 	$(call build,tsan,,$(TSAN_ENV))
 	$(TSAN_ENV) $(call run_tests,tsan,--label-exclude slow)
 
-.PHONY: setup-build setup-check setup-profile
-setup-build setup-check setup-profile: setup-%:
+.PHONY: setup-build setup-check setup-profile setup-bench
+setup-build setup-check setup-profile setup-bench: setup-%:
 	@third_party/setup.sh $*

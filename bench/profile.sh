@@ -60,21 +60,9 @@ mkdir -p "$out"
 data=$(mktemp "$out/perf.XXXXXX")
 trap 'rm -f "$data" "$data.old" "$data.log"' EXIT
 
-# The best event that may be recorded here and that gives samples. perf takes the software clock by
-# itself where there is no cycle counter, so the recording is asked what it holds.
-choose_event() {
-  local event
-  for event in cycles cpu-clock cycles:u cpu-clock:u; do
-    # shellcheck disable=SC2016
-    if perf record -q -F 999 -e "$event" -o "$data" -- \
-        sh -c 'i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done' >/dev/null 2>"$data.log" &&
-      perf script -i "$data" 2>/dev/null | grep -q .; then
-      echo "$event"
-      return
-    fi
-  done
-}
-event=$(choose_event)
+# shellcheck source=bench/perf_event.sh
+source bench/perf_event.sh
+event=$(choose_event "$data")
 paranoid=$(cat /proc/sys/kernel/perf_event_paranoid 2>/dev/null || echo unknown)
 [[ -n "$event" ]] || skip "perf may record nothing here" \
   "(kernel.perf_event_paranoid is $paranoid): $(head -n 1 "$data.log")"

@@ -4,16 +4,21 @@
 Each sample belongs to the first kind below that any of its frames matches; so a page fault in
 memcpy is kernel and not copying, and a system call made by a lock is locks. Copying counts clearing
 as well. Then come the functions with most time of their own.
+
+--within PATTERN counts only stacks with a frame that matches. --json prints the shares of locks
+(spin locks among them), of the kernel, and of both together, instead of the tables.
 """
 
+import argparse
 import collections
+import json
 import re
 import sys
 
 # In order of precedence. User-side names; the kernel's functions end in _[k].
 KINDS = [
     ("locks", r"futex|Mutex|SharedLock|ExclusiveLock|CondVar|pthread_(mutex|rwlock|cond)"
-              r"|__lll_lock|lock_rank"),
+              r"|__lll_lock|lock_rank|[Ss]pin_?[Ll]ock"),
     ("kernel: write and flush", r"(pwritev?2?|write|fdatasync|fsync|io_uring)\w*_\[k\]$"),
     ("kernel: page faults", r"(page_fault|do_user_addr_fault|handle_mm_fault)\w*_\[k\]$"),
     ("kernel: other", r"_\[k\]$"),
@@ -49,14 +54,30 @@ def print_table(title, total, rows):
         print(f"{name:<{width}}  {count:7d}  {100 * count / total:5.1f}%")
 
 
+def print_json(total, kinds):
+    locks = kinds["locks"] / total
+    kernel = sum(count for name, count in kinds.items() if name.startswith("kernel")) / total
+    print(json.dumps({"samples": total, "locks": locks, "kernel": kernel,
+                      "locks_and_kernel": locks + kernel}))
+
+
 def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--within", type=re.compile, default="")
+    parser.add_argument("--json", action="store_true")
+    args = parser.parse_args()
     kinds, own = collections.Counter(), collections.Counter()
     for frames, count in read(sys.stdin):
+        if args.within and not any(args.within.search(frame) for frame in frames):
+            continue
         kinds[kind_of(frames[1:])] += count
         own[frames[-1]] += count
     total = sum(kinds.values())
     if total == 0:
         sys.exit("time_shares: no samples")
+    if args.json:
+        print_json(total, kinds)
+        return
     order = [name for name, _ in KINDS] + ["other"]
     print_table("kind", total, [(name, kinds[name]) for name in order])
     print()

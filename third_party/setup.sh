@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs the Debian packages that a group of make targets needs and that are missing.
 #
-#   third_party/setup.sh [build|check|profile|all]...     (default: build)
+#   third_party/setup.sh [build|check|profile|bench|all]...     (default: build)
 #
 # Does nothing, and says nothing, when all is there. Needs root or passwordless sudo only to install;
 # without them it prints the one line to run. KEEL_SKIP_SETUP=1 skips the check, for machines whose
@@ -26,6 +26,11 @@ check    clang-format         the format check
 check    clang-tidy           static analysis
 profile  linux-perf           samples for the call tree and the flame graph
 profile  python3              folds the samples and draws the flame graph
+bench    libjemalloc2         a peer of the scoreboard's memory rows
+bench    libmimalloc2.0       likewise
+bench    libtcmalloc-minimal4 likewise
+bench    libtbbmalloc2        likewise
+bench    sqlite3              a program that is run under a preloaded malloc
 END
 }
 
@@ -40,9 +45,9 @@ wanted_of() {
   for group in "$@"; do
     case "$group" in
       build) ;;
-      check | profile) pattern+="|$group" ;;
+      check | profile | bench) pattern+="|$group" ;;
       all) pattern=".*" ;;
-      *) fail "unknown group '$group'; there are: build check profile all" ;;
+      *) fail "unknown group '$group'; there are: build check profile bench all" ;;
     esac
   done
   packages | grep -E "^($pattern) "

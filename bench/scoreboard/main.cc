@@ -14,19 +14,17 @@
 
 #include "scoreboard/report.h"
 #include "scoreboard/row.h"
-#include "scoreboard/runner.h"
+#include "scoreboard/run.h"
 #include "support/temp_dir.h"
 
 namespace keel::bench {
 namespace {
 
-constexpr int kDefaultPairs = 5;
-
 struct Options {
   std::string json;
   std::string only;
   std::string dir;
-  int pairs = kDefaultPairs;
+  int pairs = 0;  // 0: each row's own
   bool full = false;
   bool smoke = false;
   bool list = false;
@@ -43,76 +41,6 @@ std::vector<RowDefinition> select(const std::string& pattern) {
   std::erase_if(rows, [&](const RowDefinition& row) { return !matches(row, pattern); });
   return rows;
 }
-
-// One line on stderr, rewritten in place; nothing where nobody looks.
-class Progress {
- public:
-  void show(const std::string& text) const {
-    if (on_) {
-      std::fprintf(stderr, "\r\033[K%s", text.c_str());
-    }
-  }
-  void clear() const { show(""); }
-
- private:
-  const bool on_ = isatty(STDERR_FILENO) == 1;
-};
-
-class Run {
- public:
-  Run(const Options& options, Setting setting) : options_(options), setting_(std::move(setting)) {}
-
-  // False if a row failed.
-  bool all(const std::vector<RowDefinition>& rows) {
-    bool ok = true;
-    print_header();
-    for (std::size_t i = 0; i < rows.size(); ++i) {
-      title_ = std::to_string(i + 1) + "/" + std::to_string(rows.size()) + " " + rows[i].name;
-      if (auto status = one(rows[i]); !status) {
-        progress_.clear();
-        std::fprintf(stderr, "scoreboard: %s: %s\n", rows[i].name,
-                     status.error().message().c_str());
-        ok = false;
-      }
-    }
-    return ok;
-  }
-
-  [[nodiscard]] const std::vector<Outcome>& outcomes() const { return outcomes_; }
-
- private:
-  Status one(const RowDefinition& row) {
-    progress_.show(title_ + ": preparing");
-    auto comparison = row.prepare(setting_);
-    if (!comparison) {
-      return comparison.error();
-    }
-    for (const Peer& peer : comparison->peers) {
-      const auto progress = [&](int pair, int pairs) {
-        progress_.show(title_ + " against " + peer.name + ": " +
-                       (pair == 0 ? std::string("warming up")
-                                  : "pair " + std::to_string(pair) + "/" + std::to_string(pairs)));
-      };
-      auto outcome = measure(row, comparison->ours, peer, options_.pairs, progress);
-      if (!outcome) {
-        return outcome.error();
-      }
-      progress_.clear();
-      print_outcome(*outcome, options_.smoke);
-      outcomes_.push_back(std::move(*outcome));
-      if (!options_.full) {
-        break;
-      }
-    }
-    return {};
-  }
-
-  const Options& options_;
-  const Setting setting_;
-  const Progress progress_;
-  std::string title_;
-  std::vector<Outcome> outcomes_;
-};
 
 int fail(const std::string& text) {
   std::fprintf(stderr, "scoreboard: %s\n", text.c_str());
@@ -144,9 +72,9 @@ int run(const Options& options) {
     return fail(dir.error().message() +
                 (options.dir.empty() ? " (--dir DIR)" : ": " + options.dir));
   }
-  Run run(options, {(*dir)->path(), options.full, options.smoke});
+  Run run({(*dir)->path(), options.full, options.smoke, options.pairs});
   const bool ok = run.all(rows);
-  print_footer(run.outcomes(), options.pairs, options.smoke);
+  print_footer(run.outcomes(), options.smoke);
   if (!options.json.empty()) {
     if (auto status = write_json(options.json, run.outcomes(), options.smoke); !status) {
       std::fprintf(stderr, "scoreboard: %s\n", status.error().message().c_str());
@@ -169,9 +97,9 @@ int main(int argc, char** argv) {
   app.add_option("--dir", options.dir,
                  "file system to measure (default: a temporary directory on a real one)")
       ->type_name("DIR");
-  app.add_option("--pairs", options.pairs, "pairs of each row, 5 to 1000")
-      ->check(CLI::Range(keel::bench::kDefaultPairs, 1000))
-      ->capture_default_str();
+  app.add_option("--pairs", options.pairs,
+                 "pairs of each row, 1 to 1000 (default: 5; 1 to 3 against many peers)")
+      ->check(CLI::Range(1, 1000));
   app.add_flag("--full", options.full, "every peer of a row, not only the best");
   app.add_flag("--smoke", options.smoke, "as little as can be; proves that the rows run");
   app.add_flag("--list", options.list, "list the rows");

@@ -10,15 +10,18 @@
 namespace keel::bench {
 namespace {
 
-constexpr int kNameWidth = 24;
+constexpr int kNameWidth = 29;
 constexpr int kValueWidth = 10;
 constexpr int kRatioWidth = 9;
 constexpr int kSpreadWidth = 19;
-constexpr int kTargetWidth = 11;
+constexpr int kTargetWidth = 13;
 
 // Four significant digits, without an exponent where people would not write one.
 std::string number(double value) {
   char text[32];
+  if (!std::isfinite(value)) {
+    return "-";
+  }
   if (value != 0 && std::abs(value) < 0.01) {
     std::snprintf(text, sizeof text, "%.6f", value);
   } else {
@@ -33,6 +36,8 @@ std::string target_of(const RowDefinition& row) {
     case Goal::kRatioAtLeast: return ">= " + number(row.target) + "x";
     case Goal::kRatioAtMost: return "<= " + number(row.target) + "x";
     case Goal::kOursAtMost: return "<= " + number(row.target) + " " + row.unit;
+    case Goal::kOursAtLeast: return ">= " + number(row.target) + " " + row.unit;
+    case Goal::kReported: return "";
   }
   return "";
 }
@@ -42,6 +47,8 @@ const char* name_of(Goal goal) {
     case Goal::kRatioAtLeast: return "ratio at least";
     case Goal::kRatioAtMost: return "ratio at most";
     case Goal::kOursAtMost: return "ours at most";
+    case Goal::kOursAtLeast: return "ours at least";
+    case Goal::kReported: return "none";
   }
   return "";
 }
@@ -58,12 +65,13 @@ nlohmann::ordered_json to_json(const Outcome& outcome, bool smoke) {
           {"ratio", outcome.ratio.median},
           {"target", outcome.row.target},
           {"goal", name_of(outcome.row.goal)},
-          {"better", outcome.row.goal == Goal::kRatioAtLeast ? "more" : "less"},
+          {"better", more_is_better(outcome.row.goal) ? "more" : "less"},
           {"spread", range(outcome.ratio)},
           {"spread_ours", range(outcome.ours)},
           {"spread_other", range(outcome.other)},
           {"pairs", outcome.pairs},
           {"met", outcome.met},
+          {"scored", outcome.scored},
           {"smoke", smoke},
           {"question", outcome.row.question}};
 }
@@ -84,31 +92,42 @@ void print_header() {
 }
 
 void print_outcome(const Outcome& outcome, bool smoke) {
-  const std::string spread = number(outcome.ratio.min) + ".." + number(outcome.ratio.max);
+  const std::string spread = std::isfinite(outcome.ratio.median)
+                                 ? number(outcome.ratio.min) + ".." + number(outcome.ratio.max)
+                                 : "-";
   std::printf("%-*s %*s %*s %-5s %*s %-*s %-*s %-4s %s\n", kNameWidth, outcome.row.name,
               kValueWidth, number(outcome.ours.median).c_str(), kValueWidth,
               number(outcome.other.median).c_str(), outcome.row.unit, kRatioWidth,
               number(outcome.ratio.median).c_str(), kSpreadWidth, spread.c_str(), kTargetWidth,
-              target_of(outcome.row).c_str(),
-              smoke         ? "-"
-              : outcome.met ? "yes"
-                            : "no",
+              outcome.scored ? target_of(outcome.row).c_str() : "",
+              smoke || !outcome.scored ? "-"
+              : outcome.met            ? "yes"
+                                       : "no",
               outcome.other_name.c_str());
   std::fflush(stdout);
 }
 
-void print_footer(const std::vector<Outcome>& outcomes, int pairs, bool smoke) {
+void print_skipped(const RowDefinition& row, const std::string& reason) {
+  std::printf("%-*s skipped: %s\n", kNameWidth, row.name, reason.c_str());
+  std::fflush(stdout);
+}
+
+void print_footer(const std::vector<Outcome>& outcomes, bool smoke) {
   if (smoke) {
     std::printf("smoke run: it proves that the rows run; the figures mean nothing\n");
     return;
   }
-  const auto met = std::count_if(outcomes.begin(), outcomes.end(),
-                                 [](const Outcome& outcome) { return outcome.met; });
+  const auto scored = std::count_if(outcomes.begin(), outcomes.end(),
+                                    [](const Outcome& outcome) { return outcome.scored; });
+  const auto met = std::count_if(outcomes.begin(), outcomes.end(), [](const Outcome& outcome) {
+    return outcome.scored && outcome.met;
+  });
   std::printf(
-      "medians of %d interleaved pairs; ratio = ours / other, its whole range beside it.\n"
+      "medians of interleaved pairs; ratio = ours / other, its whole range beside it.\n"
       "target >= : more is better; <= : less is better.\n"
+      "a line without a target is another peer, a limit, or a figure that has none.\n"
       "%d of %d targets met. A missed target is a figure, not a failure of this run.\n",
-      pairs, static_cast<int>(met), static_cast<int>(outcomes.size()));
+      static_cast<int>(met), static_cast<int>(scored));
 }
 
 Status write_json(const std::string& path, const std::vector<Outcome>& outcomes, bool smoke) {

@@ -18,6 +18,8 @@ RowRegistration::RowRegistration(const RowDefinition& definition) {
   registered().push_back(definition);
 }
 
+bool more_is_better(Goal goal) { return goal == Goal::kRatioAtLeast || goal == Goal::kOursAtLeast; }
+
 std::vector<RowDefinition> all_rows() {
   std::vector<RowDefinition> rows = registered();
   std::sort(rows.begin(), rows.end(), [](const RowDefinition& a, const RowDefinition& b) {

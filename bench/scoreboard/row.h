@@ -2,6 +2,7 @@
 //
 // A row is one small file: a RowRegistration of its definition, and a prepare() that builds both
 // sides. Ours and the other are functions that take one sample each; the runner calls them in turn.
+// Rows that one measurement feeds are a family: see family.h.
 #pragma once
 
 #include <cstdint>
@@ -18,6 +19,8 @@ enum class Goal : std::uint8_t {
   kRatioAtLeast,  // ours / other; more is better
   kRatioAtMost,   // ours / other; less is better
   kOursAtMost,    // ours itself, in the row's unit; less is better
+  kOursAtLeast,   // likewise; more is better
+  kReported,      // nothing: a figure to know; less is better
 };
 
 // How the run was asked for.
@@ -25,6 +28,7 @@ struct Setting {
   std::string dir;     // for files, on the file system to be measured
   bool full = false;   // every peer, not only the best
   bool smoke = false;  // as small as can be: proves that the row runs, its figures mean nothing
+  int pairs = 0;       // as asked for; 0: what suits the row
 };
 
 using Sample = std::function<Result<double>()>;
@@ -40,13 +44,17 @@ struct Comparison {
   std::vector<Peer> peers;  // the best first; the others are measured only with --full
 };
 
+struct FamilyDefinition;
+
 struct RowDefinition {
   const char* name;  // begins with memory., journal. or buffers.
   const char* unit;
   const char* question;  // one line: what exactly is measured
   Goal goal;
   double target;
-  Result<Comparison> (*prepare)(const Setting& setting);
+  Result<Comparison> (*prepare)(const Setting& setting);  // nullptr for a row of a family
+  const FamilyDefinition* family = nullptr;
+  const char* figure = nullptr;  // of the family's samples
 };
 
 // Adds a row. Make one at namespace scope, in an anonymous namespace.
@@ -54,6 +62,8 @@ class RowRegistration {
  public:
   explicit RowRegistration(const RowDefinition& definition);
 };
+
+[[nodiscard]] bool more_is_better(Goal goal);
 
 // All rows, by name.
 [[nodiscard]] std::vector<RowDefinition> all_rows();

@@ -4,7 +4,6 @@
 #include <vector>
 
 namespace keel::bench {
-namespace {
 
 Spread spread_of(std::vector<double> values) {
   std::sort(values.begin(), values.end());
@@ -19,11 +18,11 @@ bool is_met(const RowDefinition& row, const Spread& ours, const Spread& ratio) {
     case Goal::kRatioAtLeast: return ratio.median >= row.target;
     case Goal::kRatioAtMost: return ratio.median <= row.target;
     case Goal::kOursAtMost: return ours.median <= row.target;
+    case Goal::kOursAtLeast: return ours.median >= row.target;
+    case Goal::kReported: return true;
   }
   return false;
 }
-
-}  // namespace
 
 Result<Outcome> measure(const RowDefinition& row, const Sample& ours, const Peer& peer, int pairs,
                         const PairProgress& progress) {
@@ -47,9 +46,14 @@ Result<Outcome> measure(const RowDefinition& row, const Sample& ours, const Peer
       ratios.push_back(*a / *b);
     }
   }
-  Outcome outcome{
-      row,  peer.name, pairs, spread_of(our_values), spread_of(other_values), spread_of(ratios),
-      false};
+  Outcome outcome{row,
+                  peer.name,
+                  pairs,
+                  spread_of(our_values),
+                  spread_of(other_values),
+                  spread_of(ratios),
+                  false,
+                  row.goal != Goal::kReported};
   outcome.met = is_met(row, outcome.ours, outcome.ratio);
   return outcome;
 }

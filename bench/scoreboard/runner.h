@@ -9,6 +9,7 @@
 
 #include <functional>
 #include <string>
+#include <vector>
 
 #include "keel/base/result.h"
 #include "scoreboard/row.h"
@@ -28,8 +29,12 @@ struct Outcome {
   Spread ours;
   Spread other;
   Spread ratio;
-  bool met = false;  // judged by medians
+  bool met = false;    // judged by medians
+  bool scored = true;  // false: another peer, a limit or a row without a target; shown, not counted
 };
+
+[[nodiscard]] Spread spread_of(std::vector<double> values);
+[[nodiscard]] bool is_met(const RowDefinition& row, const Spread& ours, const Spread& ratio);
 
 // Called before each pair; pair 0 is the warm-up.
 using PairProgress = std::function<void(int pair, int pairs)>;
