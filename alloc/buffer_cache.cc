@@ -7,7 +7,7 @@ namespace {
 
 // Room that a class may have on one CPU; up to kMostPagesAlone at least one buffer.
 constexpr std::uint32_t kMostPagesPerStack = 128;
-constexpr std::uint32_t kMostPagesAlone = 1024;
+constexpr std::uint32_t kMostPagesAlone = 64;
 
 unsigned most_per_cpu(unsigned size_class) {
   const std::uint32_t pages = pages_of_class(size_class);
@@ -35,7 +35,7 @@ void BufferCache::set_budget(Pages live) {
   // keep a few MiB all the same.
   constexpr std::uint64_t kMiB = 256;  // in pages
   const std::uint64_t pages = live.value();
-  const std::uint64_t cpus = std::min(std::max(pages / 48, 5 * kMiB), cpus_.size() * 5 * kMiB / 2);
+  const std::uint64_t cpus = std::min(std::max(pages / 48, 6 * kMiB), cpus_.size() * 3 * kMiB);
   const std::uint64_t depot = std::max(pages / 96, 4 * kMiB);
   cpu_budget_.store(pages == 0 ? 0 : cpus / cpus_.size(), std::memory_order_relaxed);
   depot_budget_.store(pages == 0 ? 0 : depot, std::memory_order_relaxed);

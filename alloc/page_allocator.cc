@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cstring>
 
 #include "keel/base/check.h"
 
@@ -15,8 +16,7 @@ constexpr std::uint32_t kMaxBlock = std::uint32_t{1} << kMaxOrder;
 // Uses of the first frame of a run in somebody's hands.
 constexpr bool is_run(FrameUse use) { return use >= FrameUse::kBuffer; }
 
-// Order of the smallest block that holds `pages`.
-unsigned order_for(std::uint32_t pages) { return static_cast<unsigned>(std::bit_width(pages - 1)); }
+constexpr std::uint32_t kBlockPages = 256;
 
 unsigned floor_order(std::uint32_t pages) {
   return static_cast<unsigned>(std::bit_width(pages)) - 1;
@@ -24,9 +24,7 @@ unsigned floor_order(std::uint32_t pages) {
 
 }  // namespace
 
-PageAllocator::PageAllocator(Pages capacity) : capacity_(static_cast<Index>(capacity.value())) {
-  heads_.fill(kNone);
-}
+PageAllocator::PageAllocator(Pages capacity) : capacity_(static_cast<Index>(capacity.value())) {}
 
 Result<std::unique_ptr<PageAllocator>> PageAllocator::create(Pages capacity) {
   if (capacity.value() == 0 || capacity.value() > std::uint64_t{1} << 31) {
@@ -43,9 +41,13 @@ Result<std::unique_ptr<PageAllocator>> PageAllocator::create(Pages capacity) {
   return made;
 }
 
-// Rounded up, so that the buddy of any frame has a record (kAbsent, which is zero).
+// One more, so that the frame behind the last has a record (kAbsent, which is zero).
 std::size_t PageAllocator::frames_bytes() const {
-  return round_up(capacity_, kMaxBlock) * sizeof(Frame);
+  return (std::size_t{capacity_} + 1) * sizeof(Frame);
+}
+
+std::size_t PageAllocator::counts_bytes() const {
+  return (capacity_ / kBlockPages + 1) * sizeof(*free_in_block_);
 }
 
 Status PageAllocator::open() {
@@ -56,10 +58,16 @@ Status PageAllocator::open() {
     return system_error(-error, "mmap of frame records, bytes", frames_bytes());
   }
   frames_ = static_cast<Frame*>(mapped);
+  free_in_block_ = static_cast<std::uint16_t*>(os().metadata_allocate(counts_bytes()));
+  if (free_in_block_ == nullptr) {
+    return Error{Errc::kNoMemory, 0, "counts of free frames, bytes", counts_bytes()};
+  }
+  std::memset(free_in_block_, 0, counts_bytes());
   return {};
 }
 
 PageAllocator::~PageAllocator() {
+  os().metadata_free(free_in_block_);
   if (frames_ != nullptr) {
     (void)os().munmap(frames_, frames_bytes());  // Cannot be helped if it fails.
   }
@@ -77,65 +85,86 @@ Status PageAllocator::prepare(FrameRun run) {
   return {};
 }
 
-// Free blocks -------------------------------------------------------------------------------------
+// Free runs ---------------------------------------------------------------------------------------
 
-void PageAllocator::push_block(Index first, unsigned order) {
+// The words of both ends keep what they say of the last buffer that began there.
+void PageAllocator::insert_free(Index first, Index length) {
+  if (length > 1) {
+    Frame& tail = frames_[first + length - 1];
+    tail.set_use(FrameUse::kFreeTail);
+    tail.area = length;
+  }
   Frame& head = frames_[first];
-  FrameWord word = head.word();
-  word.use = FrameUse::kFree;
-  word.kind = static_cast<std::uint8_t>(order);
-  head.set(word);
+  head.set_use(FrameUse::kFree);
+  head.area = length;
+  const FreeBins::Bin bin = FreeBins::bin_of(length);
   head.prev = kNone;
-  head.next = heads_[order];
+  head.next = bins_.head(bin);
   if (head.next != kNone) {
     frames_[head.next].prev = first;
   }
-  heads_[order] = first;
-  orders_ |= 1U << order;
-  ++blocks_[order];
-  free_ += std::uint64_t{1} << order;
+  bins_.set_head(bin, first);
 }
 
-void PageAllocator::unlink_block(Index first) {
+void PageAllocator::remove_free(Index first) {
   Frame& head = frames_[first];
-  const FrameWord word = head.word();
-  const unsigned order = word.kind;
-  KEEL_ASSERT(word.use == FrameUse::kFree, "not a free block, frame", first);
-  (head.prev != kNone ? frames_[head.prev].next : heads_[order]) = head.next;
+  KEEL_ASSERT(head.word().use == FrameUse::kFree, "not a free run, frame", first);
+  const Index length = head.area;
+  if (head.prev != kNone) {
+    frames_[head.prev].next = head.next;
+  } else {
+    bins_.set_head(FreeBins::bin_of(length), head.next);
+  }
   if (head.next != kNone) {
     frames_[head.next].prev = head.prev;
   }
-  if (heads_[order] == kNone) {
-    orders_ &= ~(1U << order);
-  }
+  frames_[first + length - 1].set_use(FrameUse::kBody);
   head.set_use(FrameUse::kBody);
-  --blocks_[order];
-  free_ -= std::uint64_t{1} << order;
 }
 
-void PageAllocator::free_block(Index first, unsigned order) {
-  while (order < kMaxOrder) {
-    const Index buddy = first ^ (Index{1} << order);
-    const FrameWord word = frames_[buddy].word();
-    if (word.use != FrameUse::kFree || word.kind != order) {
-      break;
-    }
-    unlink_block(buddy);
-    first = std::min(first, buddy);
-    ++order;
+// `sign` is 1 or -1.
+void PageAllocator::count_free(Index first, Index count, int sign) {
+  for (Index at = first; at < first + count;) {
+    const Index end = std::min((at / kBlockPages + 1) * kBlockPages, first + count);
+    std::uint16_t& of = free_in_block_[at / kBlockPages];
+    of = static_cast<std::uint16_t>(of + sign * static_cast<int>(end - at));
+    at = end;
   }
-  push_block(first, order);
+  free_ += static_cast<std::uint64_t>(static_cast<std::int64_t>(sign) * count);
 }
 
-// Frees any range as the largest aligned blocks that it is made of.
+// Joins the frames with free neighbours.
 void PageAllocator::free_range(Index first, Index count) {
-  while (count != 0) {
-    const auto aligned = static_cast<unsigned>(std::countr_zero(first | kMaxBlock));
-    const unsigned order = std::min(aligned, floor_order(count));
-    free_block(first, order);
-    first += Index{1} << order;
-    count -= Index{1} << order;
+  count_free(first, count, 1);
+  if (first != 0) {
+    const Frame& before = frames_[first - 1];
+    const FrameUse use = before.word().use;
+    if (use == FrameUse::kFreeTail || (use == FrameUse::kFree && before.area == 1)) {
+      const Index length = before.area;
+      remove_free(first - length);
+      first -= length;
+      count += length;
+    }
   }
+  const Frame& after = frames_[first + count];
+  if (after.word().use == FrameUse::kFree) {
+    const Index length = after.area;
+    remove_free(first + count);
+    count += length;
+  }
+  insert_free(first, count);
+}
+
+// First frame of the free run that `frame`, which is free, lies in. Whole free blocks are stepped
+// over.
+PageAllocator::Index PageAllocator::free_run_over(Index frame) const {
+  Index at = frame;
+  while (frames_[at].word().use != FrameUse::kFree) {
+    const bool whole =
+        at % kBlockPages == 0 && at != 0 && free_in_block_[at / kBlockPages - 1] == kBlockPages;
+    at -= whole ? kBlockPages : 1;
+  }
+  return at;
 }
 
 void PageAllocator::add(FrameRun run) {
@@ -160,52 +189,67 @@ void PageAllocator::publish_hints() {
 
 bool PageAllocator::remove(FrameRun chunk) {
   const auto first = static_cast<Index>(chunk.first.value());
-  const auto count = static_cast<Index>(chunk.count.value());
-  KEEL_CHECK(is_power_of_two(count) && first % count == 0, "chunk is not aligned", first, count);
+  const auto end = static_cast<Index>(chunk.end().value());
   MutexLock lock(lock_);
-  const Index end = first + count;
-  for (Index i = first; i < end; i += kMaxBlock) {
-    const Index head = head_of(i);
-    if (head == kNone) {
+  for (Index at = first; at < end;) {
+    const Index block_end = std::min((at / kBlockPages + 1) * kBlockPages, end);
+    if (free_in_block_[at / kBlockPages] < block_end - at) {
       return false;
     }
-    const FrameWord word = frames_[head].word();
-    if (word.use != FrameUse::kFree ||
-        head + (Index{1} << word.kind) < std::min(end, i + kMaxBlock)) {
-      return false;
-    }
+    at = block_end;
   }
-  // All of it is free, so I1 makes it whole blocks, or part of one that is larger.
-  for (Index i = first; i < end; i += kMaxBlock) {
-    const Index head = head_of(i);
-    const Index block_end = head + (Index{1} << frames_[head].word().kind);
-    unlink_block(head);
-    free_range(head, i - head);
-    if (block_end > end) {
-      free_range(end, block_end - end);
-    }
+  // A chunk smaller than a block of counts may still have frames in use.
+  const Index head = head_of(first);
+  if (head == kNone || frames_[head].word().use != FrameUse::kFree ||
+      head + frames_[head].area < end) {
+    return false;
   }
+  const Index run_end = head + frames_[head].area;
+  remove_free(head);
+  if (head != first) {
+    insert_free(head, first - head);
+  }
+  if (run_end != end) {
+    insert_free(end, run_end - end);
+  }
+  count_free(first, end - first, -1);
   for (Index i = first; i < end; ++i) {
     frames_[i].set({});
   }
-  present_ -= count;
+  present_ -= end - first;
   publish_hints();
   return true;
 }
 
 // Allocate ----------------------------------------------------------------------------------------
 
-// The first `pages` frames of the first block of `order`; the rest goes back.
-PageAllocator::Index PageAllocator::take(Index pages, unsigned order, FrameUse use,
-                                         const char* owner) {
-  const Index first = heads_[order];
-  unlink_block(first);
-  Frame& head = frames_[first];
+// The first `pages` frames of a free run; the rest stays free.
+PageAllocator::Index PageAllocator::take(Index run, Index pages, FrameUse use, const char* owner) {
+  const Index length = frames_[run].area;
+  remove_free(run);
+  if (length != pages) {
+    insert_free(run + pages, length - pages);
+  }
+  count_free(run, pages, -1);
+  Frame& head = frames_[run];
   head.set({.use = use, .pages = pages});
   head.next = kNone;
   head.set_owner(owner);
-  free_range(first + pages, (Index{1} << order) - pages);
-  return first;
+  return run;
+}
+
+// A run of at least `pages`: the O(1) search looks only where every run fits; before giving up the
+// one bin that mixes fitting runs with smaller ones is walked, for a bounded way.
+PageAllocator::Index PageAllocator::find_fit(Index pages) const {
+  constexpr unsigned kMostSteps = 64;
+  if (const Index found = bins_.find(pages); found != kNone) {
+    return found;
+  }
+  Index run = bins_.head(FreeBins::bin_of(pages));
+  for (unsigned step = 0; run != kNone && frames_[run].area < pages; ++step) {
+    run = step < kMostSteps ? frames_[run].next : kNone;
+  }
+  return run;
 }
 
 std::optional<Pfn> PageAllocator::allocate(Pages pages, const char* owner) {
@@ -214,27 +258,13 @@ std::optional<Pfn> PageAllocator::allocate(Pages pages, const char* owner) {
   }
   const auto count = static_cast<Index>(pages.value());
   MutexLock lock(lock_);
-  const std::uint32_t large_enough = orders_ & (~0U << order_for(count));
-  if (large_enough == 0) {
+  const Index run = find_fit(count);
+  if (run == kNone) {
     return std::nullopt;
   }
-  const auto order = static_cast<unsigned>(std::countr_zero(large_enough));
-  const Index first = take(count, order, FrameUse::kBuffer, owner);
+  const Index first = take(run, count, FrameUse::kBuffer, owner);
   publish_hints();
   return Pfn(first);
-}
-
-// One run of up to `wanted` frames: all of them if one block has them, else the largest block.
-PageAllocator::Index PageAllocator::take_run(Index wanted, const char* owner) {
-  wanted = std::min(wanted, kMaxBlock);
-  const std::uint32_t large_enough = orders_ & (~0U << order_for(wanted));
-  if (large_enough != 0) {
-    const auto order = static_cast<unsigned>(std::countr_zero(large_enough));
-    return take(wanted, order, FrameUse::kScattered, owner);
-  }
-  KEEL_CHECK(orders_ != 0, "frames are counted as free that no list has", free_);
-  const unsigned largest = floor_order(orders_);
-  return take(std::min(wanted, Index{1} << largest), largest, FrameUse::kScattered, owner);
 }
 
 std::optional<Pfn> PageAllocator::gather(Pages pages, const char* owner) {
@@ -245,7 +275,11 @@ std::optional<Pfn> PageAllocator::gather(Pages pages, const char* owner) {
   Index first = kNone;
   Index last = kNone;
   for (auto left = static_cast<Index>(pages.value()); left != 0;) {
-    const Index run = take_run(left, owner);
+    // All of the rest from one run if one has it, else from one of the largest.
+    const Index fit = find_fit(left);
+    const Index from = fit != kNone ? fit : bins_.find_large();
+    KEEL_CHECK(from != kNone, "frames are counted as free that no list has", free_);
+    const Index run = take(from, std::min(left, frames_[from].area), FrameUse::kScattered, owner);
     (last != kNone ? frames_[last].next : first) = run;
     last = run;
     left -= frames_[run].word().pages;
@@ -259,23 +293,22 @@ std::optional<Pfn> PageAllocator::gather(Pages pages, const char* owner) {
 
 // Free and find -----------------------------------------------------------------------------------
 
-// First frame of the block or run that `frame` lies in; kNone if it is absent. By I4, and since
-// blocks are aligned, it is `frame` with some low bits cleared.
+// First frame of the run that `frame` lies in, free or not; kNone if it is absent. Walks back to it,
+// at most over one run.
 PageAllocator::Index PageAllocator::head_of(Index frame) const {
-  for (unsigned order = 0; order <= kMaxOrder; ++order) {
-    const Index at = frame & (~Index{0} << order);
-    const FrameWord head = frames_[at].word();
-    if (head.use == FrameUse::kAbsent && at == frame) {
-      return kNone;
-    }
-    const bool is_free = head.use == FrameUse::kFree;
-    const Index length = is_free ? Index{1} << head.kind : head.pages;
-    if ((is_free || is_run(head.use)) && frame - at < length) {
-      return at;
-    }
+  Index at = frame;
+  FrameUse use = frames_[at].word().use;
+  if (use == FrameUse::kAbsent) {
+    return kNone;
   }
-  KEEL_CHECK(false, "a present frame is in no block and no run", frame);
-  return kNone;
+  if (free_in_block_[frame / kBlockPages] == kBlockPages || use == FrameUse::kFreeTail) {
+    return free_run_over(frame);
+  }
+  while (use == FrameUse::kBody) {
+    KEEL_CHECK(at != 0, "a present frame is in no run", frame);
+    use = frames_[--at].word().use;
+  }
+  return at;
 }
 
 FrameInfo PageAllocator::describe(Index frame) const {
@@ -372,15 +405,27 @@ PageCounts PageAllocator::counts() const {
 }
 
 std::array<std::uint64_t, kMaxOrder + 1> PageAllocator::buddyinfo() const {
+  std::array<std::uint64_t, kMaxOrder + 1> blocks{};
   MutexLock lock(lock_);
-  return blocks_;
+  bins_.for_each_head([&](Index head) {
+    for (Index run = head; run != kNone; run = frames_[run].next) {
+      for (Index at = run, left = frames_[run].area; left != 0;) {
+        const auto aligned = static_cast<unsigned>(std::countr_zero(at | kMaxBlock));
+        const unsigned order = std::min(aligned, floor_order(left));
+        ++blocks[order];
+        at += Index{1} << order;
+        left -= Index{1} << order;
+      }
+    }
+  });
+  return blocks;
 }
 
 // Frame right behind the block, run or absent frame at `at`, which must begin there.
 PageAllocator::Index PageAllocator::step_over(Index at) const {
   const FrameWord head = frames_[at].word();
   if (head.use == FrameUse::kFree) {
-    return at + (Index{1} << head.kind);
+    return at + frames_[at].area;
   }
   if (head.use == FrameUse::kAbsent) {
     return at + 1;
@@ -433,11 +478,11 @@ class HolderSums {
 
 std::size_t PageAllocator::holders(std::span<Holder> largest) const {
   HolderSums sums;
-  // No block or run crosses a boundary of the largest block, so each slice begins at one.
+  // In slices, each from the first run that begins in it. One that began earlier ends earlier.
   for (Index slice = 0; slice < capacity_; slice += kMaxBlock) {
     MutexLock lock(lock_);
     const Index end = std::min(slice + kMaxBlock, capacity_);
-    for (Index at = slice; at < end; at = step_over(at)) {
+    for (Index at = slice; at < end; ++at) {
       const Frame& head = frames_[at];
       const FrameWord word = head.word();
       if (word.use == FrameUse::kBuffer || word.use == FrameUse::kSlab) {
@@ -467,7 +512,7 @@ Pages PageAllocator::idle() const {
 // Audit -------------------------------------------------------------------------------------------
 
 struct PageAllocator::FreeCensus {
-  std::array<std::uint64_t, kMaxOrder + 1> blocks{};
+  std::uint64_t runs = 0;
   std::uint64_t free = 0;
   std::uint64_t present = 0;
 };
@@ -475,19 +520,24 @@ struct PageAllocator::FreeCensus {
 void PageAllocator::audit() const {
   MutexLock lock(lock_);
   FreeCensus census;
+  bool after_free = false;
   for (Index at = 0; at < capacity_;) {
     const Index end = step_over(at);
-    KEEL_CHECK(end > at && end <= capacity_, "length of the block or run at frame", at, end);
-    for (Index inside = at + 1; inside < end; ++inside) {
-      KEEL_CHECK(frames_[inside].word().use == FrameUse::kBody, "frame inside a block or run",
-                 inside, at);
-    }
+    KEEL_CHECK(end > at && end <= capacity_, "length of the run at frame", at, end);
     const FrameWord word = frames_[at].word();
-    if (word.use == FrameUse::kFree) {
-      audit_block(at);
-      ++census.blocks[word.kind];
+    const bool is_free = word.use == FrameUse::kFree;
+    for (Index inside = at + 1; inside < end; ++inside) {
+      const bool tail = is_free && inside + 1 == end;
+      KEEL_CHECK(frames_[inside].word().use == (tail ? FrameUse::kFreeTail : FrameUse::kBody),
+                 "frame inside a run", inside, at);
+    }
+    if (is_free) {
+      KEEL_CHECK(frames_[end - 1].area == end - at, "length at the end of the free run", at, end);
+      KEEL_CHECK(!after_free, "two neighbouring free runs, frame", at);
+      ++census.runs;
       census.free += end - at;
     }
+    after_free = is_free;
     census.present += word.use != FrameUse::kAbsent ? end - at : 0;
     at = end;
   }
@@ -496,33 +546,25 @@ void PageAllocator::audit() const {
   audit_lists(census);
 }
 
-void PageAllocator::audit_block(Index first) const {
-  const unsigned order = frames_[first].word().kind;
-  KEEL_CHECK(order <= kMaxOrder && first % (Index{1} << order) == 0, "alignment of the block at",
-             first, order);
-  if (order < kMaxOrder) {
-    const FrameWord buddy = frames_[first ^ (Index{1} << order)].word();
-    KEEL_CHECK(buddy.use != FrameUse::kFree || buddy.kind != order, "two free buddies, frame",
-               first, order);
-  }
-}
-
 void PageAllocator::audit_lists(const FreeCensus& census) const {
-  for (unsigned order = 0; order <= kMaxOrder; ++order) {
-    std::uint64_t found = 0;
+  std::uint64_t found = 0;
+  bins_.for_each_head([&](Index head) {
     Index prev = kNone;
-    for (Index at = heads_[order]; at != kNone; at = frames_[at].next) {
-      const FrameWord word = frames_[at].word();
-      KEEL_CHECK(word.use == FrameUse::kFree && word.kind == order,
-                 "wrong block in the list of order", order, at);
-      KEEL_CHECK(frames_[at].prev == prev, "link back in the list of order", order, at);
-      prev = at;
+    for (Index run = head; run != kNone; run = frames_[run].next) {
+      KEEL_CHECK(frames_[run].word().use == FrameUse::kFree, "not a free run in a bin", run);
+      KEEL_CHECK(bins_.head(FreeBins::bin_of(frames_[run].area)) == head, "run in the wrong bin",
+                 run);
+      KEEL_CHECK(frames_[run].prev == prev, "link back in a bin", run);
+      prev = run;
       ++found;
     }
-    KEEL_CHECK(found == census.blocks[order] && found == blocks_[order], "blocks of order", order,
-               found, blocks_[order]);
-    KEEL_CHECK(((orders_ >> order) & 1U) == (found != 0 ? 1U : 0U), "bit of order", order);
+  });
+  KEEL_CHECK(found == census.runs, "free runs in bins", found, census.runs);
+  std::uint64_t counted = 0;
+  for (Index block = 0; block <= capacity_ / kBlockPages; ++block) {
+    counted += free_in_block_[block];
   }
+  KEEL_CHECK(counted == free_, "free frames counted by block", counted, free_);
 }
 
 }  // namespace keel

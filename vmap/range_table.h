@@ -18,7 +18,7 @@
 #include <cstdint>
 #include <optional>
 
-#include "free_bins.h"
+#include "keel/vmap/free_bins.h"
 #include "keel/base/result.h"
 
 namespace keel {

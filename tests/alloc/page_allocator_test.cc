@@ -104,22 +104,34 @@ TEST_CASE("a request that no block holds fails at once and changes nothing") {
 
 TEST_CASE("gather takes the largest runs first, and only what it needs") {
   const auto pages = make(3 * 1024, 3 * 1024);
-  const Pfn hole = *pages->allocate(Pages(1), "");
-  const auto chain = pages->gather(Pages(2 * 1024 + 600), "chain");
+  // Free runs of 1,000, 100 and 600 frames.
+  const Pfn first = *pages->allocate(Pages(1000), "");
+  const Pfn wall = *pages->allocate(Pages(1), "");
+  const Pfn second = *pages->allocate(Pages(100), "");
+  const Pfn other_wall = *pages->allocate(Pages(1), "");
+  const Pfn third = *pages->allocate(Pages(600), "");
+  while (pages->allocate(Pages(10), "")) {
+  }
+  for (const Pfn run : {first, second, third}) {
+    pages->free(run);
+  }
+  const auto chain = pages->gather(Pages(1650), "chain");
   REQUIRE(chain);
   const auto runs = runs_of(*pages, *chain);
-  REQUIRE(runs.size() == 4);
-  CHECK(runs[0].count == Pages(1024));
-  CHECK(runs[1].count == Pages(1024));
-  CHECK(runs[2].count == Pages(512));
-  CHECK(runs[3].count == Pages(88));
-  CHECK(pages->counts().free == Pages(1024 - 1 - 600));
-  CHECK(pages->find(runs[2].first).use == FrameUse::kScattered);
-  CHECK(pages->find(runs[2].first + Pages(1)).of == FrameUse::kScattered);
+  REQUIRE(runs.size() == 3);
+  CHECK(runs[0] == FrameRun{first, Pages(1000)});
+  CHECK(runs[1] == FrameRun{third, Pages(600)});
+  CHECK(runs[2].count == Pages(50));
+  CHECK(pages->find(runs[1].first).use == FrameUse::kScattered);
+  CHECK(pages->find(runs[1].first + Pages(1)).of == FrameUse::kScattered);
+  const auto rest = pages->gather(Pages(50), "fits one run");
+  REQUIRE(rest);
+  CHECK(runs_of(*pages, *rest).size() == 1);
   pages->audit();
+  pages->free_chain(*rest);
   pages->free_chain(*chain);
-  pages->free(hole);
-  CHECK(pages->buddyinfo()[10] == 3);
+  CHECK(pages->find(wall).use == FrameUse::kBuffer);
+  CHECK(pages->find(other_wall).use == FrameUse::kBuffer);
   pages->audit();
 }
 

@@ -408,8 +408,8 @@ TEST_CASE("each wrong free is told apart and changes nothing") {
   expect(&on_stack, Bug::kUnknownAddress, nullptr, 0, "");
   expect(contiguous + 100, Bug::kInteriorPointer, contiguous, 12288, "item");
   expect(contiguous + kPageBytes, Bug::kInteriorPointer, contiguous, 12288, "item");
-  expect(contiguous + 12 * kMiB, Bug::kUnknownAddress, nullptr, 0, "");       // not populated
-  expect(contiguous + 4 * kPageBytes, Bug::kUnknownAddress, nullptr, 0, "");  // free, never used
+  expect(contiguous + 12 * kMiB, Bug::kUnknownAddress, nullptr, 0, "");  // not populated
+  expect(contiguous + 7 * kMiB, Bug::kUnknownAddress, nullptr, 0, "");   // free, never used
   expect(mapped + kPageBytes, Bug::kInteriorPointer, mapped, 5 * kMiB, "big");
   CHECK(!pool->is_contiguous(contiguous + kPageBytes));
   CHECK(!pool->is_contiguous(mapped));

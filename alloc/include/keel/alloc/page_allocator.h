@@ -1,13 +1,18 @@
-// PageAllocator: buddy free lists over the frames of a store. Knows numbers, never memory.
+// PageAllocator: free lists over the frames of a store. Knows numbers, never memory.
 //
-// I1 Free frames form blocks of 2^order frames, aligned to their size, orders 0 to 10; two free
-//    buddies are always one block.
-// I2 Exact size: of a block, what a request does not need goes back at once, so a request holds as
-//    many frames as it has pages and no more.
-// I3 Only the first frame of a block or run says what it is; a frame inside says kBody (or kAbsent,
-//    if its chunk is not populated). So allocate and free cost no walk over the frames.
-// I4 A run of n frames begins at a multiple of n rounded up to a power of two. So the run that an
-//    interior frame lies in is found by looking at 11 frames.
+// Free frames form runs of any length, joined with their neighbours as soon as they are free and
+// kept in bins by size. Not a binary buddy system: one could serve 150 frames only from 256 aligned
+// free ones, and where no more than a few per cent of memory is free there are none. What a buddy
+// system is asked for stands all the same: orders 0 to 10, the smallest run that fits first, so
+// that broken memory is used up before whole, and a buddyinfo().
+//
+// I1 Two free neighbours are one run. Its first record has its length, so has its last.
+// I2 Exact size: of a run, what a request does not need stays free.
+// I3 Only the first frame of a run in somebody's hands says what it is; a frame inside says kBody
+//    (kAbsent, if its chunk is not populated). So allocate and free cost no walk over the frames;
+//    only reports of wrong frees walk back to a run's first frame.
+// I4 In each block of 256 frames the free ones are counted, so that whole free chunks are found
+//    without a walk.
 // I5 No memory of its own beyond the frames' records, one flat array reserved once. gather() links
 //    the runs that it found through it.
 // Locks: kPageAllocator over the lists and records, never over a system call. The records of runs
@@ -27,6 +32,7 @@
 #include "keel/base/result.h"
 #include "keel/base/units.h"
 #include "keel/vmap/frames.h"
+#include "keel/vmap/free_bins.h"
 
 namespace keel {
 
@@ -34,9 +40,10 @@ inline constexpr unsigned kMaxOrder = 10;
 inline constexpr Pages kMaxContiguous{std::uint64_t{1} << kMaxOrder};  // 4 MiB
 
 enum class FrameUse : std::uint8_t {
-  kAbsent,  // not populated
-  kFree,
-  kBody,         // a frame of a block or run that is not its first
+  kAbsent,       // not populated
+  kFree,         // first frame of a free run
+  kFreeTail,     // last frame of a free run of two or more
+  kBody,         // any other frame of a run
   kBuffer,       // first frame of a contiguous run in its owner's hands
   kChain,        // first frame of the first run of a gathered chain, likewise
   kScattered,    // first frame of any other run of a chain
@@ -48,7 +55,7 @@ enum class FrameUse : std::uint8_t {
 // What a record says in one word, so that it is read and written at once.
 struct FrameWord {
   FrameUse use = FrameUse::kAbsent;
-  std::uint8_t kind = 0;    // kFree: order of the block; buffers: size class, see size_class.h
+  std::uint8_t kind = 0;    // buffers: size class, see size_class.h
   std::uint16_t flags = 0;  // buffers: the pool's
   // kUncached: of no size class, or to be asked about when freed.
   static constexpr std::uint16_t kUncached = 1U << 15;
@@ -131,12 +138,12 @@ class PageAllocator : public MetadataObject {
   // Frames that were absent become free.
   void add(FrameRun run) KEEL_EXCLUDES(lock_);
 
-  // Takes an aligned chunk of a power of two of frames out, if all of it is free.
+  // Takes a chunk of frames out, if all of it is free.
   [[nodiscard]] bool remove(FrameRun chunk) KEEL_EXCLUDES(lock_);
 
-  // A contiguous run of exactly `pages`, from the smallest block that holds it: broken blocks are
-  // used up before whole ones. Fails fast. Threads: any; makes no system call.
-  // Errors: nullopt if no free block is large enough, or `pages` is 0 or above kMaxContiguous.
+  // A contiguous run of exactly `pages`, from a free run hardly larger if there is one. Fails fast.
+  // Threads: any; makes no system call.
+  // Errors: nullopt if no free run is large enough, or `pages` is 0 or above kMaxContiguous.
   // Source: __alloc_pages, alloc_pages_exact (Linux mm/page_alloc.c).
   [[nodiscard]] std::optional<Pfn> allocate(Pages pages, const char* owner) KEEL_EXCLUDES(lock_);
 
@@ -172,7 +179,8 @@ class PageAllocator : public MetadataObject {
 
   [[nodiscard]] PageCounts counts() const KEEL_EXCLUDES(lock_);
 
-  // Free blocks of each order, as /proc/buddyinfo has them.
+  // Free memory as blocks of each order, as /proc/buddyinfo has it: every free run cut into the
+  // largest aligned powers of two that it is made of. Walks the free runs.
   [[nodiscard]] std::array<std::uint64_t, kMaxOrder + 1> buddyinfo() const KEEL_EXCLUDES(lock_);
 
   // Fills `largest` with the owners that hold most, descending; gives how many it filled. Owners
@@ -198,11 +206,14 @@ class PageAllocator : public MetadataObject {
   [[nodiscard]] Status open();
   [[nodiscard]] std::size_t frames_bytes() const;
 
-  void push_block(Index first, unsigned order) KEEL_REQUIRES(lock_);
-  void unlink_block(Index first) KEEL_REQUIRES(lock_);
-  void free_block(Index first, unsigned order) KEEL_REQUIRES(lock_);
+  [[nodiscard]] std::size_t counts_bytes() const;
+
+  void insert_free(Index first, Index length) KEEL_REQUIRES(lock_);
+  void remove_free(Index first) KEEL_REQUIRES(lock_);
   void free_range(Index first, Index count) KEEL_REQUIRES(lock_);
-  [[nodiscard]] Index take(Index pages, unsigned order, FrameUse use, const char* owner)
+  void count_free(Index first, Index count, int sign) KEEL_REQUIRES(lock_);
+  [[nodiscard]] Index find_fit(Index pages) const KEEL_REQUIRES(lock_);
+  [[nodiscard]] Index take(Index run, Index pages, FrameUse use, const char* owner)
       KEEL_REQUIRES(lock_);
   void free_run(Index first) KEEL_REQUIRES(lock_);
   void free_runs_of_chain(Index first) KEEL_REQUIRES(lock_);
@@ -211,10 +222,11 @@ class PageAllocator : public MetadataObject {
   [[nodiscard]] Index head_of(Index frame) const KEEL_REQUIRES(lock_);
   [[nodiscard]] FrameInfo describe(Index frame) const KEEL_REQUIRES(lock_);
   [[nodiscard]] Index step_over(Index at) const KEEL_REQUIRES(lock_);
-  void audit_block(Index first) const KEEL_REQUIRES(lock_);
+  [[nodiscard]] Index free_run_over(Index frame) const KEEL_REQUIRES(lock_);
   void audit_lists(const FreeCensus& census) const KEEL_REQUIRES(lock_);
 
   const Index capacity_;
+  std::uint16_t* free_in_block_ KEEL_PT_GUARDED_BY(lock_) = nullptr;
   Frame* frames_ = nullptr;  // records; guarded by lock_ but for a chain's, see above
 
   // Copies of free_ and present_ for readers without the lock; relaxed, nothing hangs on them.
@@ -222,9 +234,7 @@ class PageAllocator : public MetadataObject {
   std::atomic<std::uint64_t> present_hint_{0};
 
   mutable Mutex lock_{LockRank::kPageAllocator, Mutex::Wait::kSpin};
-  std::uint32_t orders_ KEEL_GUARDED_BY(lock_) = 0;  // bit o: the list of order o has a block
-  std::array<Index, kMaxOrder + 1> heads_ KEEL_GUARDED_BY(lock_){};
-  std::array<std::uint64_t, kMaxOrder + 1> blocks_ KEEL_GUARDED_BY(lock_){};
+  FreeBins bins_ KEEL_GUARDED_BY(lock_);
   std::uint64_t free_ KEEL_GUARDED_BY(lock_) = 0;
   std::uint64_t present_ KEEL_GUARDED_BY(lock_) = 0;
 };

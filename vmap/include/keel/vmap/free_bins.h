@@ -1,7 +1,7 @@
-// Free runs of the window by size: two-level bins with bitmaps, so that a fit is found in O(1).
+// Free runs of pages by size: two-level bins with bitmaps, so that a fit is found in O(1).
 //
-// Bins hold the index of their first run; the runs themselves are linked through the table's
-// entries. Under 8 pages each size has its bin; above, every doubling has eight.
+// Bins hold the index of their first run; the runs themselves are linked through their owner's
+// records (of the window's pages, or of frames). Under 8 pages each size has its bin; above, every doubling has eight.
 // Source: M. Masmano et al., "TLSF: a new dynamic memory allocator for real-time systems" (2004).
 #pragma once
 
@@ -72,6 +72,28 @@ class FreeBins {
     }
     const auto level = static_cast<unsigned>(std::countr_zero(levels));
     return head({level, static_cast<unsigned>(std::countr_zero(unsigned{subs_[level]}))});
+  }
+
+  // Calls visit(run) with the first run of every bin that has one.
+  template <class Visit>
+  void for_each_head(Visit&& visit) const {
+    for (const auto& level : heads_) {
+      for (const std::uint32_t run : level) {
+        if (run != kNoIndex) {
+          visit(run);
+        }
+      }
+    }
+  }
+
+  // First run of the highest bin that has one, no more than an eighth smaller than the largest.
+  [[nodiscard]] std::uint32_t find_large() const {
+    if (levels_ == 0) {
+      return kNoIndex;
+    }
+    const auto level = static_cast<unsigned>(std::bit_width(levels_)) - 1;
+    const auto sub = static_cast<unsigned>(std::bit_width(unsigned{subs_[level]})) - 1;
+    return head({level, sub});
   }
 
  private:
