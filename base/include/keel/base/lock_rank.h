@@ -21,8 +21,9 @@ enum class LockRank : std::uint8_t {
   kPool = 70,            // alloc: growth and trim of the pool
   kPageAllocator = 80,   // alloc: buddy free lists
   kPurge = 90,           // vmap: one purge at a time
-  kWindow = 100,         // vmap: address ranges
-  kFrameStore = 110,     // vmap: growth and trim
+  kWindow = 100,         // vmap: address ranges, the first shard; the others follow by index
+  kWindowLast = 131,     // vmap: the last shard that there can be
+  kFrameStore = 140,     // vmap: growth and trim
   kLeaf = 250,           // takes nothing below it
 };
 
