@@ -11,7 +11,7 @@ constexpr std::uint64_t kWindowNs = 1'000'000'000;
 // Bounds one hold of the growth lock, for which a caller that must grow waits.
 constexpr unsigned kChunksPerSlice = 4;
 constexpr unsigned kSlicesPerRound = 16;
-constexpr std::uint64_t kLazyPagesAhead = (16U << 20) >> kPageShift;
+constexpr Pages kLazyAhead{(16U << 20) >> kPageShift};
 
 }  // namespace
 
@@ -45,8 +45,7 @@ void Pool::Impl::grow_ahead() {
 
 // Before a map() would have to.
 void Pool::Impl::purge_ahead() {
-  if (window->stats().lazy.value() > kLazyPagesAhead) {
-    (void)window->purge();  // What it could not remove stays lazy.
+  while (window->lazy_pages() > kLazyAhead && window->purge_slice()) {
   }
 }
 
