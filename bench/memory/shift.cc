@@ -80,7 +80,8 @@ class LiveSet {
 
   std::size_t next_size(const Phase& phase) {
     const double u = static_cast<double>(next_random(random_) >> 11) * 0x1p-53;
-    const double ratio = static_cast<double>(phase.most_bytes / phase.least_bytes);
+    const double ratio =
+        static_cast<double>(phase.most_bytes) / static_cast<double>(phase.least_bytes);
     const double bytes = static_cast<double>(phase.least_bytes) * std::pow(ratio, u);
     return round_up(static_cast<std::size_t>(bytes), kPageBytes);
   }

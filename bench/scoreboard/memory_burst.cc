@@ -7,7 +7,8 @@
 //   p999     ns to allocate and write a buffer, 99.9 % of them, the first round's among them, as
 //            with a program that starts (at most 1/3 of the best peer's)
 //   steady   the same without the first round
-//   faults   page faults a buffer after the first round (none)
+//   faults   page faults a buffer after the first round (none: less than one in 10,000, since the
+//            driver's own code and stacks may take a few)
 
 #include "scoreboard/memory_peers.h"
 
@@ -19,7 +20,7 @@ const FamilyRegistration kBurst{
                  "allocating and writing, 200 ms idle after every 2,048 buffers: 99.9 %"),
       figure_row("memory.burst.steady", "steady_ready_p999", "ns", Goal::kReported, 0,
                  "the same after the first round"),
-      figure_row("memory.burst.faults", "faults", "/op", Goal::kOursAtMost, 0,
+      figure_row("memory.burst.faults", "faults", "/op", Goal::kOursAtMost, 0.0001,
                  "page faults a buffer after the first round"),
       figure_row("memory.burst.resident", "resident_over_live", "x", Goal::kReported, 0,
                  "peak resident memory over what is live")},

@@ -13,7 +13,7 @@ namespace keel::bench {
 namespace {
 
 constexpr std::size_t kWindowBytes = std::size_t{120} << 20;
-constexpr double kPages = kWindowBytes / kPageBytes;
+constexpr std::size_t kPages = kWindowBytes / kPageBytes;
 constexpr std::uint64_t kMappings = 62'000;  // below vm.max_map_count as it comes (65,530)
 
 Result<double> mapped_pages() {
@@ -30,8 +30,9 @@ Result<double> mapped_pages() {
 const RowRegistration kDensity{
     {"memory.density", "pages", "single pages mapped in a window of 120 MiB, of those it has",
      Goal::kRatioAtLeast, 1.0, [](const Setting&) -> Result<Comparison> {
-       return Comparison{mapped_pages,
-                         {{"pages of the window", []() -> Result<double> { return kPages; }}}};
+       return Comparison{
+           mapped_pages,
+           {{"pages of the window", []() -> Result<double> { return double{kPages}; }}}};
      }}};
 
 }  // namespace

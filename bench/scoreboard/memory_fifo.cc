@@ -10,7 +10,8 @@
 //   rate                 thousand buffers a second (pow2: at least 1.6x; any: at least 1.2x)
 //   alloc_p50/p99/p999   ns of the allocating call (at most 1/3, 1/2, 1/5)
 //   alloc_free           median of the allocating call + median of the freeing call (at most 1/4)
-//   faults               page faults a buffer after the warm-up (none)
+//   faults               page faults a buffer after the warm-up (none: less than one in 10,000, since
+//                        the driver's own code and stacks may take a few)
 //   resident             peak Pss of the process over the peak of what was asked for (at most 1.2)
 
 #include "scoreboard/memory_peers.h"
@@ -39,7 +40,7 @@ const FamilyRegistration kPow2{
                  "the freeing call, median"),
       figure_row("memory.fifo.pow2.ready_p999", "ready_p999", "ns", Goal::kReported, 0,
                  "allocating and writing, 99.9 % of the buffers"),
-      figure_row("memory.fifo.pow2.faults", "faults", "/op", Goal::kOursAtMost, 0,
+      figure_row("memory.fifo.pow2.faults", "faults", "/op", Goal::kOursAtMost, 0.0001,
                  "page faults a buffer after the warm-up"),
       figure_row("memory.fifo.pow2.resident", "resident_over_live", "x", Goal::kOursAtMost, 1.2,
                  "peak resident memory over what is live")},

@@ -16,12 +16,12 @@ namespace {
 constexpr std::uint64_t kSkipped = 77;  // exit status of the script
 
 Result<Figures> shares(const std::string& dir, const std::string& seconds) {
-  const auto text =
-      run_child({{KEEL_BENCH_SOURCE_DIR "/lock_share.sh", dir, sibling_program("memory_driver"),
-                  "fragmented", "--backend", "keel", "--seconds", seconds},
-                 {},
-                 "",
-                 120});
+  const auto text = run_child(
+      {{std::string(KEEL_BENCH_SOURCE_DIR) + "/lock_share.sh", dir,
+        sibling_program("memory_driver"), "fragmented", "--backend", "keel", "--seconds", seconds},
+       {},
+       "",
+       120});
   if (!text) {
     return text.error();
   }

@@ -34,7 +34,11 @@ std::string source_of(int types) {
       "template <> struct T<0> { int f(int x) { return x; } };\n";
   for (int i = 1; i <= types; ++i) {
     const std::string n = std::to_string(i);
-    text += "int f" + n + "(int x) { T<" + n + "> t; return t.f(x); }\n";
+    text.append("int f")
+        .append(n)
+        .append("(int x) { T<")
+        .append(n)
+        .append("> t; return t.f(x); }\n");
   }
   return text;
 }
