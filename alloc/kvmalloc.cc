@@ -187,10 +187,16 @@ void* Pool::Impl::make_buffer(const Request& request) {
   if (has(request.flags, AllocFlags::kNoWait)) {
     return nullptr;
   }
-  if (void* buffer = grow_for(request)) {
-    return buffer;
+  if (pages->free_hint() < std::max(request.pages, spare_target())) {
+    if (void* buffer = grow_for(request)) {
+      return buffer;
+    }
   }
   if (void* buffer = try_vmalloc(request)) {
+    return buffer;
+  }
+  // Enough is free, but there are no mappings or no addresses left for it: larger runs then.
+  if (void* buffer = grow_for(request)) {
     return buffer;
   }
   // First the flag: what is freed from here on, by whomever, clears it again.
@@ -262,8 +268,7 @@ void* Pool::Impl::try_contiguous(const Request& request) {
 // Below capacity, while little is free, a caller populates a chunk itself: scattered mappings are
 // for a pool that has free frames in the wrong places, not for a young one.
 void* Pool::Impl::grow_for(const Request& request) {
-  const Pages enough = std::max(request.pages, spare_target());
-  if (request.pages > kMaxContiguous || hardened.on() || pages->free_hint() >= enough) {
+  if (request.pages > kMaxContiguous || hardened.on()) {
     return nullptr;
   }
   Pages grown{};
