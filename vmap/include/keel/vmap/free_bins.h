@@ -1,7 +1,8 @@
 // Free runs of pages by size: two-level bins with bitmaps, so that a fit is found in O(1).
 //
 // Bins hold the index of their first run; the runs themselves are linked through their owner's
-// records (of the window's pages, or of frames). Under 8 pages each size has its bin; above, every doubling has eight.
+// records (of the window's pages, or of frames). Under 8 pages each size has its bin; above, every
+// doubling has eight.
 // Source: M. Masmano et al., "TLSF: a new dynamic memory allocator for real-time systems" (2004).
 #pragma once
 
