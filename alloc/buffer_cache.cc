@@ -41,22 +41,25 @@ void BufferCache::set_budget(Pages live) {
   depot_budget_.store(pages == 0 ? 0 : depot, std::memory_order_relaxed);
 }
 
-// Raises the limit of the class on this CPU, by half of what it has, if the budget allows.
-void BufferCache::grant(unsigned size_class) {
-  const unsigned id = current_cpu();
+// Raises the limit of the class on this CPU to `wanted`, by half of what it has and two at a time,
+// if the budget allows.
+void BufferCache::grant(unsigned id, unsigned size_class, unsigned wanted) {
+  unsigned limit = stacks_.limit(id, size_class);
+  if (limit >= wanted) {
+    return;
+  }
   Cpu& cpu = cpus_.of(id);
   const Pages each{pages_of_class(size_class)};
   const std::uint64_t budget = cpu_budget_.load(std::memory_order_relaxed);
   MutexLock lock(cpu.lock);
-  unsigned limit = stacks_.limit(id, size_class);
-  const unsigned wanted = std::min(most_per_cpu(size_class), limit + limit / 2 + 2);
+  limit = stacks_.limit(id, size_class);
+  wanted = std::min(wanted, limit + limit / 2 + 2);
   while (limit < wanted) {
-    if (cpu.granted.value() + each.value() > budget && !reclaim_grant(cpu, id, size_class)) {
-      break;
-    }
     if (cpu.granted.value() + each.value() <= budget) {
       cpu.granted += each;
       ++limit;
+    } else if (!reclaim_grant(cpu, id, size_class)) {
+      break;
     }
   }
   stacks_.set_limit(id, size_class, limit);
@@ -80,8 +83,13 @@ bool BufferCache::reclaim_grant(Cpu& cpu, unsigned id, unsigned wanted_by) {
 // Exchange ----------------------------------------------------------------------------------------
 
 std::uint32_t BufferCache::refill(unsigned size_class) {
-  grant(size_class);
-  const unsigned limit = stacks_.limit(current_cpu(), size_class);
+  const unsigned id = current_cpu();
+  std::atomic<bool>& wanted_here = cpus_.of(id).wanted[size_class];
+  if (!wanted_here.load(std::memory_order_relaxed)) {  // A hint; written only if it changes.
+    wanted_here.store(true, std::memory_order_relaxed);
+  }
+  grant(id, size_class, most_per_cpu(size_class));
+  const unsigned limit = stacks_.limit(id, size_class);
   std::array<Pfn, kBatch> batch;
   const unsigned wanted = std::clamp(limit / 2, 1U, kBatch);
   unsigned got = depot_.take(size_class, std::span(batch).first(wanted));
@@ -103,14 +111,20 @@ std::uint32_t BufferCache::refill(unsigned size_class) {
   return static_cast<std::uint32_t>(mine.value());
 }
 
+// A CPU that only frees gets room for a batch, and passes all of it on: what lay there would be of
+// use to nobody. Where buffers are taken as well, half of the stack stays.
 void BufferCache::overflow(unsigned size_class, std::uint32_t frame) {
   bump(overflows_);
-  grant(size_class);
+  const unsigned id = current_cpu();
+  const bool used_here =
+      cpus_.of(id).wanted[size_class].load(std::memory_order_relaxed);  // A hint.
+  const unsigned most = most_per_cpu(size_class);
+  grant(id, size_class, used_here ? most : std::min(most, kBatch / 2));
   if (stacks_.push(size_class, frame)) {
     return;
   }
-  // Half of the stack goes along, so that as many frees after this one are fast again.
-  const unsigned take = std::min(stacks_.limit(current_cpu(), size_class) / 2, kBatch - 1);
+  const unsigned limit = stacks_.limit(id, size_class);
+  const unsigned take = std::min(used_here ? limit / 2 : limit, kBatch - 1);
   std::array<Pfn, kBatch> batch;
   unsigned count = 0;
   while (count < take) {
@@ -146,15 +160,12 @@ void BufferCache::store(unsigned size_class, std::span<const Pfn> buffers) {
   }
 }
 
-// Gives the oldest of classes that are not in use away until the depot is within its budget. Goes
-// round the classes, and spares one that was used since the last time once.
+// Gives the oldest of whichever class holds most away until the depot is within its budget: a stock
+// of small buffers is worth as much as one of large ones, and costs little.
 void BufferCache::trim_depot() {
   const std::uint64_t budget = depot_budget_.load(std::memory_order_relaxed);
-  for (unsigned tried = 0; tried < 2 * kSizeClasses && depot_.pages().value() > budget; ++tried) {
-    const unsigned victim = depot_hand_.fetch_add(1, std::memory_order_relaxed) % kSizeClasses;
-    if (depot_.count(victim) == 0 || (!depot_.was_idle(victim) && tried < kSizeClasses)) {
-      continue;
-    }
+  for (unsigned tried = 0; tried < kSizeClasses && depot_.pages().value() > budget; ++tried) {
+    const unsigned victim = depot_.largest();
     const std::uint64_t excess = depot_.pages().value() - budget;
     const std::uint64_t wanted = excess / pages_of_class(victim) + 1;
     std::array<Pfn, kBatch> batch;
@@ -188,6 +199,7 @@ Pages BufferCache::drain_cpu(unsigned id, bool idle_only) {
       if (idle_only && !idle) {
         continue;
       }
+      cpu.wanted[c].store(false, std::memory_order_relaxed);  // A hint.
       cpu.granted -= Pages(std::uint64_t{stacks_.limit(id, c)} * pages_of_class(c));
       stacks_.set_limit(id, c, 0);
     }

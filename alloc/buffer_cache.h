@@ -9,7 +9,7 @@
 //    (set_budget); what is above goes to the Evictor. One put may pass the depot's budget while it
 //    is at it.
 // I3 A CPU's limit for a class rises when the class misses or overflows there, at the cost of
-//    classes that leave theirs unused.
+//    classes that leave theirs unused. A CPU that only frees keeps no more than a batch.
 // Locks: kCacheGrants per CPU for limits; kCacheDrain for drains, one at a time.
 #pragma once
 
@@ -90,11 +90,13 @@ class BufferCache {
     Mutex lock{LockRank::kCacheGrants, Mutex::Wait::kSpin};
     Pages granted KEEL_GUARDED_BY(lock){};
     unsigned hand KEEL_GUARDED_BY(lock) = 0;  // next class to lose unused room
+    // Classes that were asked for here lately. Relaxed: a hint about where buffers are of use.
+    std::array<std::atomic<bool>, kSizeClasses> wanted{};
     // Of each class, what pops() and pushes() were at the last drain_idle().
     std::array<std::uint64_t, kSizeClasses> seen KEEL_GUARDED_BY(lock){};
   };
 
-  void grant(unsigned size_class);
+  void grant(unsigned id, unsigned size_class, unsigned wanted);
   [[nodiscard]] bool reclaim_grant(Cpu& cpu, unsigned id, unsigned wanted_by)
       KEEL_REQUIRES(cpu.lock);
   void store(unsigned size_class, std::span<const Pfn> buffers);
@@ -111,7 +113,6 @@ class BufferCache {
   // Budgets in pages and counters; relaxed, since neither publishes anything.
   std::atomic<std::uint64_t> cpu_budget_{0};
   std::atomic<std::uint64_t> depot_budget_{0};
-  std::atomic<unsigned> depot_hand_{0};
   std::atomic<std::uint64_t> refills_{0};
   std::atomic<std::uint64_t> misses_{0};
   std::atomic<std::uint64_t> overflows_{0};

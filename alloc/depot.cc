@@ -4,12 +4,26 @@
 
 namespace keel {
 
-void Depot::account(unsigned size_class, unsigned before, unsigned after) {
-  if (before != after) {
-    // Relaxed, see the declaration. Unsigned arithmetic: a difference below zero wraps and adds.
-    pages_.fetch_add((std::uint64_t{after} - before) * pages_of_class(size_class),
+// Under the class's lock. Unsigned arithmetic: a difference below zero wraps and adds.
+void Depot::account(unsigned size_class, unsigned taken, unsigned put) {
+  if (taken != put) {
+    const std::uint32_t change = (put - taken) * pages_of_class(size_class);
+    const std::uint32_t held = by_class_[size_class].load(std::memory_order_relaxed) + change;
+    by_class_[size_class].store(held, std::memory_order_relaxed);
+    // Sign-extended. Relaxed, see the declarations.
+    pages_.fetch_add(static_cast<std::uint64_t>(std::int64_t{static_cast<std::int32_t>(change)}),
                      std::memory_order_relaxed);
   }
+}
+
+unsigned Depot::largest() const {
+  unsigned most = 0;
+  for (unsigned c = 1; c < kSizeClasses; ++c) {
+    if (pages_of(c) > pages_of(most)) {
+      most = c;
+    }
+  }
+  return most;
 }
 
 unsigned Depot::take(unsigned size_class, std::span<Pfn> out) {
@@ -60,12 +74,6 @@ bool Depot::was_idle(unsigned size_class) {
   const bool idle = !of.used;
   of.used = false;
   return idle;
-}
-
-unsigned Depot::count(unsigned size_class) const {
-  const Class& of = classes_[size_class];
-  MutexLock lock(of.lock);
-  return of.shelves[0].count + of.shelves[1].count;
 }
 
 }  // namespace keel

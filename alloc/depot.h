@@ -40,7 +40,11 @@ class Depot {
   [[nodiscard]] Pages pages() const {
     return Pages(pages_.load(std::memory_order_relaxed));  // A hint while others are at it.
   }
-  [[nodiscard]] unsigned count(unsigned size_class) const;
+  [[nodiscard]] Pages pages_of(unsigned size_class) const {
+    return Pages(by_class_[size_class].load(std::memory_order_relaxed));  // Same.
+  }
+  // The class that holds most.
+  [[nodiscard]] unsigned largest() const;
   // Calls visit(frame) for each buffer. For audits.
   template <class Visit>
   void for_each(unsigned size_class, Visit&& visit) const;
@@ -56,11 +60,12 @@ class Depot {
     std::array<Shelf, 2> shelves KEEL_GUARDED_BY(lock);  // by tier
   };
 
-  void account(unsigned size_class, unsigned before, unsigned after);
+  void account(unsigned size_class, unsigned taken, unsigned put);
 
   std::array<Class, kSizeClasses> classes_;
   // Relaxed: a bound that is checked against it may be passed by what is under way.
   alignas(kCacheLinePairBytes) std::atomic<std::uint64_t> pages_{0};
+  std::array<std::atomic<std::uint32_t>, kSizeClasses> by_class_{};  // written under its lock
 };
 
 template <class Visit>

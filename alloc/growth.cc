@@ -26,7 +26,7 @@ bool Pool::Impl::grow() {
 // Free frames below which a request that finds no contiguous run has the store grown, above which
 // it has scattered ones mapped: the price in memory of mapping less.
 Pages Pool::Impl::spare_target() const {
-  return Pages(std::max(pages->present_hint().value() / 20, kPagesPerMiB));
+  return Pages(std::max(pages->present_hint().value() / 32, kPagesPerMiB));
 }
 
 // Free frames below which the keeper grows the store.
@@ -86,6 +86,7 @@ Bytes Pool::Impl::trim(unsigned most_chunks) {
     // Nobody can use its frames now, and what aliases they have are lazy: a purge ends them all.
     // One for each chunk: frames of the next may get lazy aliases until it is taken out too.
     if (window->purge().ok() && store->trim(run).ok()) {
+      clear_exhausted();  // It may grow again.
       given += Bytes(bytes_of(chunk));
       ++chunks;
       counters.trimmed_chunks.add();

@@ -155,6 +155,7 @@ void Pool::Impl::evict(std::span<const Pfn> buffers) {
     }
   }
   pages->free_batch(buffers);
+  clear_exhausted();
 }
 
 Tier Pool::Impl::tier_of(Pfn buffer) const {

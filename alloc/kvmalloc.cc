@@ -18,6 +18,7 @@ namespace {
 constexpr std::uint64_t kMessageIntervalNs = 1'000'000'000;
 constexpr std::uint64_t kFirstSleepNs = 1'000'000;
 constexpr std::uint64_t kLongestSleepNs = 50'000'000;
+constexpr Pages kMostRounded{64};  // contiguous buffers above this are exact
 constexpr std::size_t kMaxClassBytes = std::size_t{kMaxClassPages} << kPageShift;
 
 // What the thread's scopes and kNoFail make of the caller's flags.
@@ -240,7 +241,10 @@ void* Pool::Impl::try_contiguous(const Request& request) {
   if (hardened.on() || request.pages > kMaxContiguous) {
     return nullptr;
   }
-  Pages held = is_roomy(request.pages) ? class_pages(request.pages) : request.pages;
+  // Large buffers get their own pages only: a run of any length costs less to make than to fill,
+  // and the difference is memory.
+  const bool rounds = request.pages <= kMostRounded && is_roomy(request.pages);
+  Pages held = rounds ? class_pages(request.pages) : request.pages;
   std::optional<Pfn> frame = pages->allocate(held, request.owner);
   if (!frame && held != request.pages) {
     held = request.pages;  // Exact: better than a mapping, or than nothing.
