@@ -8,7 +8,7 @@
 namespace keel {
 namespace {
 
-constexpr std::size_t kMaxHeld = 16;
+constexpr std::size_t kMaxHeld = 48;
 
 struct HeldLocks {
   std::array<LockRank, kMaxHeld> ranks{};

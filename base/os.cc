@@ -66,6 +66,16 @@ int Os::mmap(void* address, std::size_t bytes, int protection, int flags, int fd
 
 int Os::munmap(void* address, std::size_t bytes) { return result_of(::munmap(address, bytes)); }
 
+int Os::mremap(void* old_address, std::size_t old_bytes, std::size_t new_bytes, int flags,
+               void* new_address, void** out) {
+  void* mapped = ::mremap(old_address, old_bytes, new_bytes, flags, new_address);
+  if (mapped == MAP_FAILED) {
+    return -errno;
+  }
+  *out = mapped;
+  return 0;
+}
+
 int Os::mprotect(void* address, std::size_t bytes, int protection) {
   return result_of(::mprotect(address, bytes, protection));
 }

@@ -1,390 +1,266 @@
+// Where free pages are kept: runs in bins, ranges in pools, clear pages in blocks.
 #include "range_table.h"
-
-#include <sys/mman.h>
 
 #include <algorithm>
 
 #include "keel/base/check.h"
-#include "keel/base/os.h"
+#include "keel/base/units.h"
 
 namespace keel {
 namespace {
 
-// A free gap up to this size is mapped over along with the lazy areas on both sides, to save a
-// call. Larger ones stay in the bins, so that a map() meanwhile finds them.
-constexpr std::uint32_t kMaxGapPages = 256;
+// Open blocks that a quick search looks into before it makes a new block.
+constexpr std::uint32_t kQuickProbes = 16;
+
+// At most this part of a shard waits in pools.
+constexpr std::uint32_t kPooledPart = 8;
 
 }  // namespace
 
-RangeTable::~RangeTable() {
-  if (table_ != nullptr) {
-    (void)os().munmap(table_, pages_ * sizeof(RangeEntry));  // Cannot be helped if it fails.
-  }
-}
-
-Status RangeTable::open(std::uint32_t pages) {
-  KEEL_CHECK(pages != 0 && pages <= kMaxWindowPages, "pages of a window", pages);
-  void* mapped = nullptr;
-  const std::size_t bytes = pages * sizeof(RangeEntry);
-  const int error = os().mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
-                              MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0, &mapped);
-  if (error < 0) {
-    return system_error(-error, "mmap of the window's table, bytes", bytes);
-  }
-  table_ = static_cast<RangeEntry*>(mapped);
-  pages_ = pages;
+void RangeTable::open(RangeEntry* entries, PageIndex first, std::uint32_t pages, VmapBlock* blocks,
+                      std::uint32_t block_pages, WindowTotals& totals) {
+  entries_ = entries;
+  totals_ = &totals;
+  first_ = first;
+  end_ = first + pages;
   free_pages_ = pages;
-  insert_run(0, pages);
-  return {};
+  pools_.fill(kNoIndex);
+  blocks_.open(blocks, first, pages, block_pages);
+  totals.mappings.fetch_add(gaps_, std::memory_order_relaxed);  // A count.
+  insert_run(first, pages);
 }
 
-// Free runs ---------------------------------------------------------------------------------------
+// Runs --------------------------------------------------------------------------------------------
 
 void RangeTable::insert_run(PageIndex first, std::uint32_t pages) {
   const FreeBins::Bin bin = FreeBins::bin_of(pages);
   const PageIndex next = bins_.head(bin);
-  table_[first + pages - 1].set(RangeState::kFreeTail, pages);
-  RangeEntry& head = table_[first];  // After the tail: of a run of one page, the head's tag stays.
+  entries_[first + pages - 1].set(RangeState::kFreeTail, pages);
+  RangeEntry& head = entries_[first];  // After the tail: of a run of one page, the head's tag stays.
   head.set(RangeState::kFreeHead, pages);
   head.prev = kNoIndex;
   head.next = next;
   if (next != kNoIndex) {
-    table_[next].prev = first;
+    entries_[next].prev = first;
   }
   bins_.set_head(bin, first);
 }
 
 void RangeTable::remove_run(PageIndex first) {
-  RangeEntry& head = table_[first];
+  RangeEntry& head = entries_[first];
   KEEL_ASSERT(head.state() == RangeState::kFreeHead, "not a free run, page", first);
   if (head.prev != kNoIndex) {
-    table_[head.prev].next = head.next;
+    entries_[head.prev].next = head.next;
   } else {
     bins_.set_head(FreeBins::bin_of(head.pages()), head.next);
   }
   if (head.next != kNoIndex) {
-    table_[head.next].prev = head.prev;
+    entries_[head.next].prev = head.prev;
   }
-  table_[first + head.pages() - 1].set_state(RangeState::kNone);
+  entries_[first + head.pages() - 1].set_state(RangeState::kNone);
   head.set_state(RangeState::kNone);
 }
 
-// Joins the pages with free neighbours and puts the run in its bin. Does not count them.
+// Joins the pages with free runs on both sides and puts the run in its bin. Does not count them.
 void RangeTable::release(PageIndex first, std::uint32_t pages) {
-  const PageIndex end = first + pages;
-  if (const auto left = range_ending_at(first);
-      left && table_[*left].state() == RangeState::kFreeHead) {
-    pages += table_[*left].pages();
-    remove_run(*left);
-    first -= pages - (end - first);
+  PageIndex end = first + pages;
+  if (const auto left = below(first); left && left->kind == Kind::kRun) {
+    remove_run(left->first);
+    first = left->first;
   }
-  if (end < pages_ && table_[end].state() == RangeState::kFreeHead) {
-    pages += table_[end].pages();
-    remove_run(end);
+  if (end < end_ && entries_[end].state() == RangeState::kFreeHead) {
+    const PageIndex right = end;
+    end += entries_[right].pages();
+    remove_run(right);
   }
-  insert_run(first, pages);
+  insert_run(first, end - first);
 }
 
 // The O(1) search looks only where every run fits. Before giving up (which would cost a purge) the
 // one bin that mixes fitting runs with smaller ones is walked.
-std::uint32_t RangeTable::find_run(std::uint32_t pages) const {
-  if (const std::uint32_t found = bins_.find(pages); found != kNoIndex) {
+std::uint32_t RangeTable::find_run(std::uint32_t pages, Effort effort) const {
+  if (const std::uint32_t found = bins_.find(pages);
+      found != kNoIndex || effort == Effort::kQuick) {
     return found;
   }
   std::uint32_t run = bins_.head(FreeBins::bin_of(pages));
-  while (run != kNoIndex && table_[run].pages() < pages) {
-    run = table_[run].next;
+  while (run != kNoIndex && entries_[run].pages() < pages) {
+    run = entries_[run].next;
   }
   return run;
 }
 
-// Areas -------------------------------------------------------------------------------------------
-
-std::optional<PageIndex> RangeTable::begin_area(std::uint32_t pages, std::uint32_t mappings,
-                                                const char* owner, bool guard) {
-  const std::uint32_t run = find_run(pages);
+std::optional<PageIndex> RangeTable::take_pages(std::uint32_t pages, Effort effort) {
+  if (pages <= kMaxPooledPages && pools_[pages] != kNoIndex) {
+    const PageIndex first = pools_[pages];
+    unpool(first);
+    return first;
+  }
+  const std::uint32_t run = find_run(pages, effort);
   if (run == kNoIndex) {
     return std::nullopt;
   }
-  const std::uint32_t rest = table_[run].pages() - pages;
+  const std::uint32_t rest = entries_[run].pages() - pages;
   remove_run(run);
   if (rest != 0) {
     insert_run(run + pages, rest);
   }
-  RangeEntry& head = table_[run];
-  head.set(RangeState::kMapping, pages);
-  head.count = mappings | (guard ? RangeEntry::kGuardBit : 0);
-  head.owner = owner;
-  for (std::uint32_t i = 1; i < pages; ++i) {
-    table_[run + i].set(RangeState::kInterior, i);
-    table_[run + i].count = 0;
-  }
-  free_pages_ -= pages;
-  mappings_ += mappings;
   return run;
 }
 
-void RangeTable::set_live(PageIndex area, std::uint64_t cookie) {
-  RangeEntry& head = table_[area];
-  KEEL_CHECK(head.state() == RangeState::kMapping, "area is not being mapped, page", area);
-  head.set_state(RangeState::kLive);
-  head.prev = static_cast<std::uint32_t>(cookie);
-  head.next = static_cast<std::uint32_t>(cookie >> 32);
+// Pools -------------------------------------------------------------------------------------------
+
+// Keeps a just-freed range as it is for the next area of its size, which then costs no split, no
+// join and a list operation. False if the pools have enough.
+bool RangeTable::pool(PageIndex first, std::uint32_t pages) {
+  if (pages > kMaxPooledPages || pooled_pages_ + pages > this->pages() / kPooledPart) {
+    return false;
+  }
+  RangeEntry& head = entries_[first];
+  head.set(RangeState::kPooled, pages);
+  head.prev = kNoIndex;
+  head.next = pools_[pages];
+  if (pools_[pages] != kNoIndex) {
+    entries_[pools_[pages]].prev = first;
+  }
+  pools_[pages] = first;
+  pooled_pages_ += pages;
+  return true;
 }
 
-// From an area to pages of nobody, which remember it.
-void RangeTable::retire(PageIndex area) {
-  RangeEntry& head = table_[area];
-  mappings_ -= head.number();
-  free_pages_ += head.pages();
-  head.set_number(head.pages());
-  head.set_state(RangeState::kNone);
-}
-
-void RangeTable::cancel(PageIndex area) {
-  RangeEntry& head = table_[area];
-  KEEL_CHECK(head.state() == RangeState::kMapping, "area is not being mapped, page", area);
+void RangeTable::unpool(PageIndex first) {
+  RangeEntry& head = entries_[first];
+  KEEL_ASSERT(head.state() == RangeState::kPooled, "not a pooled range, page", first);
   const std::uint32_t pages = head.pages();
-  retire(area);
-  head.count = 0;  // It was never handed out, so there is nothing to remember.
-  release(area, pages);
-}
-
-void RangeTable::set_lazy(PageIndex area) {
-  const RangeState state = table_[area].state();
-  KEEL_CHECK(state == RangeState::kLive || state == RangeState::kMapping,
-             "area cannot turn lazy, page", area, static_cast<std::uint64_t>(state));
-  push_lazy(area);
-}
-
-void RangeTable::push_lazy(PageIndex area) {
-  RangeEntry& head = table_[area];
-  head.set_state(RangeState::kLazy);
-  head.prev = lazy_last_;
-  head.next = kNoIndex;
-  if (lazy_last_ != kNoIndex) {
-    table_[lazy_last_].next = area;
+  if (head.prev != kNoIndex) {
+    entries_[head.prev].next = head.next;
   } else {
-    lazy_first_ = area;
+    pools_[pages] = head.next;
   }
-  lazy_last_ = area;
-  lazy_pages_ += head.pages();
-  ++lazy_areas_;
+  if (head.next != kNoIndex) {
+    entries_[head.next].prev = head.prev;
+  }
+  head.set_state(RangeState::kNone);
+  pooled_pages_ -= pages;
 }
 
-void RangeTable::remove_lazy(PageIndex area) {
-  const RangeEntry& head = table_[area];
-  (head.prev != kNoIndex ? table_[head.prev].next : lazy_first_) = head.next;
-  (head.next != kNoIndex ? table_[head.next].prev : lazy_last_) = head.prev;
-  lazy_pages_ -= head.pages();
-  --lazy_areas_;
+void RangeTable::yield_reserves() {
+  for (std::uint32_t pages = 1; pages <= kMaxPooledPages && pooled_pages_ != 0; ++pages) {
+    while (pools_[pages] != kNoIndex) {
+      const PageIndex first = pools_[pages];
+      unpool(first);
+      release(first, pages);
+    }
+  }
+  if (spare_block_ != kNoIndex) {
+    dissolve(spare_block_);
+  }
 }
 
-// Neighbours --------------------------------------------------------------------------------------
+// Blocks ------------------------------------------------------------------------------------------
 
-std::optional<PageIndex> RangeTable::area_containing(PageIndex page) const {
-  const RangeEntry& entry = table_[page];
-  if (is_area(entry.state())) {
-    return page;
-  }
-  if (entry.state() != RangeState::kInterior) {
+// First aligned place for a block in a free run.
+std::optional<PageIndex> RangeTable::aligned_place(PageIndex run) const {
+  const std::uint32_t size = blocks_.block_pages();
+  const PageIndex place =
+      first_ + static_cast<PageIndex>(round_up(run - first_, size));
+  if (place + size > run + entries_[run].pages()) {
     return std::nullopt;
   }
-  const RangeEntry& head = table_[page - entry.pages()];
-  if (is_area(head.state()) && head.pages() > entry.pages()) {
-    return page - entry.pages();
-  }
-  return std::nullopt;
+  return place;
 }
 
-// First page of the area or free run that ends right before `end`.
-std::optional<PageIndex> RangeTable::range_ending_at(PageIndex end) const {
-  if (end == 0) {
-    return std::nullopt;
-  }
-  const RangeEntry& last = table_[end - 1];
-  if (last.state() == RangeState::kFreeTail) {
-    return end - last.pages();
-  }
-  if (last.state() == RangeState::kFreeHead) {
-    return end - 1;
-  }
-  return area_containing(end - 1);
-}
-
-// First page of the lazy area next below `first`, right there or beyond a small gap.
-std::optional<PageIndex> RangeTable::lazy_below(PageIndex first) const {
-  std::optional<PageIndex> range = range_ending_at(first);
-  if (range && table_[*range].state() == RangeState::kFreeHead &&
-      table_[*range].pages() <= kMaxGapPages) {
-    range = range_ending_at(*range);
-  }
-  if (range && table_[*range].state() == RangeState::kLazy) {
-    return range;
-  }
-  return std::nullopt;
-}
-
-std::optional<PageIndex> RangeTable::lazy_above(PageIndex end) const {
-  if (end < pages_ && table_[end].state() == RangeState::kFreeHead &&
-      table_[end].pages() <= kMaxGapPages) {
-    end += table_[end].pages();
-  }
-  if (end < pages_ && table_[end].state() == RangeState::kLazy) {
-    return end;
-  }
-  return std::nullopt;
-}
-
-// Purge -------------------------------------------------------------------------------------------
-
-void RangeTable::claim_one(PageIndex range, PurgeSlice& slice) {
-  RangeEntry& head = table_[range];
-  if (head.state() == RangeState::kLazy) {
-    remove_lazy(range);
-    head.set_state(RangeState::kPurging);
-    ++slice.areas;
-    slice.area_pages += head.pages();
-    return;
-  }
-  // A free run between lazy areas: out of the bins, so that nobody maps what is being mapped over.
-  remove_run(range);
-  head.set_state(RangeState::kFreeBusy);
-}
-
-// Claims all ranges in [from, to), which lie beside the slice.
-void RangeTable::claim(PageIndex from, PageIndex to, PurgeSlice& slice) {
-  for (PageIndex at = from; at < to;) {
-    const std::uint32_t pages = table_[at].pages();
-    claim_one(at, slice);
-    at += pages;
-  }
-  slice.pages += to - from;
-  slice.first = std::min(slice.first, from);
-}
-
-std::optional<PurgeSlice> RangeTable::claim_lazy(std::uint32_t max_pages) {
-  if (lazy_first_ == kNoIndex) {
-    return std::nullopt;
-  }
-  PurgeSlice slice{.first = lazy_first_};
-  claim(lazy_first_, lazy_first_ + table_[lazy_first_].pages(), slice);
-  for (auto below = lazy_below(slice.first);
-       below && slice.first - *below + slice.pages <= max_pages; below = lazy_below(slice.first)) {
-    claim(*below, slice.first, slice);
-  }
-  for (auto above = lazy_above(slice.first + slice.pages); above;
-       above = lazy_above(slice.first + slice.pages)) {
-    const PageIndex end = *above + table_[*above].pages();
-    if (end - slice.first > max_pages) {
+// The smallest run that may hold a block is tried first, so that blocks stand side by side; then
+// one that holds a block wherever it begins.
+bool RangeTable::add_block() {
+  const std::uint32_t size = blocks_.block_pages();
+  std::optional<PageIndex> place;
+  std::uint32_t run = kNoIndex;
+  for (const std::uint32_t wanted : {size, 2 * size - 1}) {
+    run = bins_.find(wanted);
+    if (run != kNoIndex && (place = aligned_place(run))) {
       break;
     }
-    claim(slice.first + slice.pages, end, slice);
   }
-  return slice;
+  if (!place) {
+    return false;
+  }
+  const PageIndex end = run + entries_[run].pages();
+  remove_run(run);
+  if (run != *place) {
+    insert_run(run, *place - run);
+  }
+  if (*place + size != end) {
+    insert_run(*place + size, end - *place - size);
+  }
+  blocks_.add(*place);
+  return true;
 }
 
-void RangeTable::finish_purge(const PurgeSlice& slice) {
-  const PageIndex end = slice.first + slice.pages;
-  for (PageIndex at = slice.first; at < end;) {
-    RangeEntry& head = table_[at];
-    const std::uint32_t pages = head.pages();
-    if (head.state() == RangeState::kPurging) {
-      retire(at);
-    } else {
-      KEEL_CHECK(head.state() == RangeState::kFreeBusy, "range is not being purged, page", at);
-      head.set_state(RangeState::kNone);
-    }
-    at += pages;
-  }
-  release(slice.first, slice.pages);
-}
-
-void RangeTable::abandon_purge(const PurgeSlice& slice) {
-  const PageIndex end = slice.first + slice.pages;
-  for (PageIndex at = slice.first; at < end;) {
-    const std::uint32_t pages = table_[at].pages();
-    if (table_[at].state() == RangeState::kPurging) {
-      push_lazy(at);
-    } else {
-      table_[at].set_state(RangeState::kNone);
-      release(at, pages);
-    }
-    at += pages;
-  }
-}
-
-// Audit -------------------------------------------------------------------------------------------
-
-struct RangeTable::Census {
-  std::uint32_t free_pages = 0;
-  std::uint32_t lazy_pages = 0;
-  std::uint32_t lazy_areas = 0;
-  std::uint32_t free_runs = 0;
-  std::uint64_t mappings = 1;
-};
-
-void RangeTable::audit() const {
-  Census census;
-  bool after_free = false;
-  for (PageIndex at = 0; at < pages_;) {
-    const RangeEntry& head = table_[at];
-    const std::uint32_t pages = head.pages();
-    const RangeState state = head.state();
-    KEEL_CHECK(pages != 0 && pages <= pages_ - at, "length of the range at page", at, pages);
-    if (state == RangeState::kFreeHead) {
-      KEEL_CHECK(!after_free, "two neighbouring free runs, page", at);
-      KEEL_CHECK(range_ending_at(at + pages) == at, "boundary tag of the free run at page", at);
-      ++census.free_runs;
-      census.free_pages += pages;
-    } else if (state == RangeState::kFreeBusy) {
-      census.free_pages += pages;
-    } else {
-      KEEL_CHECK(is_area(state), "no range begins at page", at, head.tag);
-      KEEL_CHECK(area_containing(at + pages - 1) == at, "last page of the area at page", at, pages);
-      census.mappings += head.number();
-      census.lazy_pages += state == RangeState::kLazy ? pages : 0;
-      census.lazy_areas += state == RangeState::kLazy ? 1 : 0;
-    }
-    after_free = state == RangeState::kFreeHead;
-    at += pages;
-  }
-  KEEL_CHECK(census.free_pages == free_pages_, "free pages", census.free_pages, free_pages_);
-  KEEL_CHECK(census.lazy_pages == lazy_pages_, "lazy pages", census.lazy_pages, lazy_pages_);
-  KEEL_CHECK(census.lazy_areas == lazy_areas_, "lazy areas", census.lazy_areas, lazy_areas_);
-  KEEL_CHECK(census.mappings == mappings_, "mappings", census.mappings, mappings_);
-  audit_bins(census);
-  audit_lazy_list();
-}
-
-void RangeTable::audit_bins(const Census& census) const {
-  std::uint32_t found = 0;
-  for (unsigned level = 0; level < FreeBins::kLevels; ++level) {
-    for (unsigned sub = 0; sub < FreeBins::kSub; ++sub) {
-      const FreeBins::Bin bin{level, sub};
-      std::uint32_t prev = kNoIndex;
-      for (std::uint32_t run = bins_.head(bin); run != kNoIndex; run = table_[run].next) {
-        KEEL_CHECK(table_[run].state() == RangeState::kFreeHead, "not a free run in a bin", run);
-        KEEL_CHECK(FreeBins::bin_of(table_[run].pages()) == bin, "run in the wrong bin", run);
-        KEEL_CHECK(table_[run].prev == prev, "link back in a bin", run);
-        prev = run;
-        ++found;
-      }
+// Its slots become areas like others, its clear pages free runs.
+void RangeTable::dissolve(PageIndex block) {
+  const PageIndex end = block + blocks_.block_pages();
+  std::array<Neighbour, kMaxBlockPages / 2 + 1> gaps;
+  std::size_t count = 0;
+  for (PageIndex at = block; at < end; ++at) {
+    if (blocks_.is_clear(at)) {
+      gaps[count++] = {at, blocks_.gap_end(at), Kind::kGap};
+      at = gaps[count - 1].end - 1;
     }
   }
-  KEEL_CHECK(found == census.free_runs, "free runs in bins", found, census.free_runs);
+  blocks_.remove(block);
+  if (spare_block_ == block) {
+    spare_block_ = kNoIndex;
+  }
+  for (std::size_t i = 0; i < count; ++i) {
+    release(gaps[i].first, gaps[i].end - gaps[i].first);
+  }
 }
 
-void RangeTable::audit_lazy_list() const {
-  std::uint32_t found = 0;
-  PageIndex prev = kNoIndex;
-  for (PageIndex area = lazy_first_; area != kNoIndex; area = table_[area].next) {
-    KEEL_CHECK(table_[area].state() == RangeState::kLazy, "not lazy in the lazy list", area);
-    KEEL_CHECK(table_[area].prev == prev, "link back in the lazy list", area);
-    prev = area;
-    ++found;
+// A block without a clear page stays: it has nothing to give.
+void RangeTable::dissolve_blocks() {
+  while (const auto block = blocks_.any_open()) {
+    dissolve(*block);
   }
-  KEEL_CHECK(found == lazy_areas_ && prev == lazy_last_, "lazy list", found, lazy_areas_);
+}
+
+std::optional<PageIndex> RangeTable::begin_slot(const AreaRequest& request, Effort effort) {
+  const bool quick = effort == Effort::kQuick;
+  auto first = blocks_.carve(request.pages, quick ? kQuickProbes : ~0U);
+  if (!first && add_block()) {
+    first = blocks_.carve(request.pages, 1);  // The new block is the first of the open ones.
+  }
+  if (!first) {
+    return std::nullopt;
+  }
+  if (blocks_.block_over(*first) == spare_block_) {
+    spare_block_ = kNoIndex;
+  }
+  occupy(*first, request);
+  return first;
+}
+
+// A second block that is all clear goes; one stays, or a map and purge of one slot in turns would
+// make and dissolve it each time.
+void RangeTable::give_back_to_block(PageIndex first, std::uint32_t pages) {
+  const auto empty = blocks_.give(first, pages);
+  if (!empty) {
+    return;
+  }
+  if (spare_block_ == kNoIndex) {
+    spare_block_ = *empty;
+  } else {
+    dissolve(*empty);
+  }
+}
+
+// To where the pages came from. They are counted by the caller.
+void RangeTable::give_back(PageIndex first, std::uint32_t pages) {
+  if (in_block(first)) {
+    give_back_to_block(first, pages);
+  } else {
+    release(first, pages);
+  }
 }
 
 }  // namespace keel

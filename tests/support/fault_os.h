@@ -18,6 +18,7 @@ namespace keel_test {
 
 enum class OsCall : unsigned {
   kMmap,
+  kMremap,
   kMprotect,
   kMadvise,
   kMlock,
@@ -88,6 +89,11 @@ class FaultOs : public keel::Os {
     (void)enter(OsCall::kMunmap);
     --reservations_held_;
     return Os::munmap(address, bytes);
+  }
+  int mremap(void* old_address, std::size_t old_bytes, std::size_t new_bytes, int flags,
+             void* new_address, void** out) override {
+    if (const int error = enter(OsCall::kMremap)) return -error;
+    return Os::mremap(old_address, old_bytes, new_bytes, flags, new_address, out);
   }
   int mprotect(void* address, std::size_t bytes, int protection) override {
     if (const int error = enter(OsCall::kMprotect)) return -error;

@@ -25,8 +25,9 @@ enum class LockRank : std::uint8_t {
   kCacheShelf = 78,      // alloc: idle buffers of one size class
   kPageAllocator = 80,   // alloc: buddy free lists
   kPurge = 90,           // vmap: one purge at a time
-  kWindow = 100,         // vmap: address ranges
-  kFrameStore = 110,     // vmap: growth and trim
+  kWindow = 100,         // vmap: address ranges, the first shard; the others follow by index
+  kWindowLast = 131,     // vmap: the last shard that there can be
+  kFrameStore = 140,     // vmap: growth and trim
   kLeaf = 250,           // takes nothing below it
 };
 

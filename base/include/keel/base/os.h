@@ -27,10 +27,12 @@ class Os {
   Os& operator=(const Os&) = delete;
   virtual ~Os() = default;
 
-  // Memory. mmap gives the address in *out.
+  // Memory. mmap and mremap give the address in *out.
   virtual int mmap(void* address, std::size_t bytes, int protection, int flags, int fd,
                    std::uint64_t offset, void** out);
   virtual int munmap(void* address, std::size_t bytes);
+  virtual int mremap(void* old_address, std::size_t old_bytes, std::size_t new_bytes, int flags,
+                     void* new_address, void** out);
   virtual int mprotect(void* address, std::size_t bytes, int protection);
   virtual int madvise(void* address, std::size_t bytes, int advice);
   virtual int mlock(const void* address, std::size_t bytes);

@@ -45,6 +45,8 @@ class FrameStore : public MetadataObject {
   [[nodiscard]] bool owned_by_this_process() const { return fork_guard_.same_process(); }
 
   [[nodiscard]] int fd() const { return fd_; }
+  [[nodiscard]] bool locks_memory() const { return config_.lock_memory; }
+  [[nodiscard]] bool dumps_memory() const { return config_.dump_memory; }
   [[nodiscard]] Pages capacity() const { return capacity_; }
   [[nodiscard]] Pages chunk() const { return chunk_; }
   [[nodiscard]] Pages populated() const KEEL_EXCLUDES(lock_);

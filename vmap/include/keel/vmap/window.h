@@ -3,16 +3,16 @@
 // I1 The reservation lives until the destructor. Taking aliases away maps PROT_NONE over them and
 //    never unmaps: another thread's mmap could take a hole, and the next MAP_FIXED would overwrite
 //    it.
-// I2 Every page of the window belongs to one free run or one area. Both are kept in a flat table
-//    over the window (range_table.h), so unmap() and purge() allocate nothing and cannot fail for
-//    memory.
+// I2 Every page of the window is free or belongs to one area. Both are kept in flat tables over the
+//    window (address_space.h), so unmap() and purge() allocate nothing and cannot fail for memory.
 // I3 A lazily unmapped area keeps its addresses until a purge has removed its aliases. A purge that
 //    the kernel refuses leaves it lazy.
 // I4 Aliases are never forked and never dumped: a child must not write to its parent's frames, and
 //    a core dump has them already through the direct map if it is to have them at all.
 // I5 `mappings` is at least what the kernel counts for the window, and at most the budget.
-// Locks: kPurge makes purges one at a time and is held over their system calls; kWindow guards the
-//    table and is held over none. map() waits for kPurge only when it must purge itself.
+// Locks: kPurge makes purges one at a time and is held over their system calls; kWindow, one for
+//    each shard, guards its table and is held over none. map() waits for kPurge only when it must
+//    purge itself. find() takes none.
 #pragma once
 
 #include <cstddef>
@@ -34,6 +34,7 @@ struct WindowConfig {
   std::size_t bytes = std::size_t{64} << 30;  // from 1 MiB up to just under 1 TiB, whole pages
   std::uint64_t max_mappings = 0;             // kernel mappings; 0: half of vm.max_map_count
   Pages lazy_max{};  // past it map() purges; 0: 32 MiB for each doubling of CPUs, as the kernel
+  unsigned shards = 0;  // 0: a power of two, at least one for each CPU, of at least 4 MiB each
 };
 
 struct MapOptions {
@@ -49,12 +50,41 @@ struct VmapArea {
   std::uint64_t cookie = 0;
 };
 
+enum class VmapState : std::uint8_t {
+  kMapping,  // map() is making it
+  kLive,
+  kLazy,     // unmapped; a purge has not removed its aliases yet
+  kPurging,  // a purge is at it
+};
+[[nodiscard]] const char* to_string(VmapState state);
+
+// One line of a dump: an area of its own, or a slot of a block.
+struct VmapRange {
+  VmapArea area;
+  VmapState state = VmapState::kLive;
+  bool guard = false;
+  bool in_block = false;
+  std::uint64_t runs = 0;  // kernel mappings that its frames cost
+};
+
+class VmapVisitor {
+ public:
+  virtual ~VmapVisitor() = default;
+  virtual void visit(const VmapRange& range) = 0;
+
+ protected:
+  VmapVisitor() = default;
+  VmapVisitor(const VmapVisitor&) = default;
+  VmapVisitor& operator=(const VmapVisitor&) = default;
+};
+
 struct WindowStats {
   std::uint64_t maps = 0;
   std::uint64_t map_retries = 0;  // purges that map() had to make before it could go on
   std::uint64_t purges = 0;       // that removed something
   std::uint64_t purged_pages = 0;
-  std::uint64_t purge_calls = 0;  // system calls
+  std::uint64_t purge_slices = 0;  // calls of purge_slice() that removed something
+  std::uint64_t purge_calls = 0;   // system calls
   std::uint64_t purge_failures = 0;
   std::uint64_t mappings = 0;
   std::uint64_t max_mappings = 0;
@@ -90,7 +120,8 @@ class Window : public MetadataObject {
   // pointer, second unmap, direct-map address); nothing has changed then.
   bool unmap(const void* address, VmapArea* out = nullptr, const char* call = "unmap");
 
-  // The live area that starts at `address`. Threads: any.
+  // The live area that starts at `address`. Threads: any; takes no lock, so that it is exact for
+  // the owner of the area, or for who knows that nobody maps or unmaps there.
   [[nodiscard]] std::optional<VmapArea> find(const void* address) const;
 
   // Reports why `address` is no start of a live area, as unmap() would. Threads: any.
@@ -106,7 +137,21 @@ class Window : public MetadataObject {
   // again.
   Status purge();
 
+  // Removes a part of the lazy aliases with one system call, bounded to about 1 ms of CPU time: by
+  // pages, and by mappings, each of which may cost an interrupt of the other CPUs. For a thread in
+  // the background. Threads: any; blocks, also for a purge that is under way.
+  // Errors: false if nothing is lazy any more, or if the kernel refused; the rest is still lazy.
+  bool purge_slice();
+
+  // Pages of areas unmapped and not purged yet. Threads: any; one load.
+  [[nodiscard]] Pages lazy_pages() const;
+
   [[nodiscard]] WindowStats stats() const;
+
+  // Shows every area and every slot of a block, by address. Threads: any; the visitor is called
+  // without a lock, so what it sees of one area is true of one moment, the whole is not.
+  // Source: /proc/vmallocinfo.
+  void visit_ranges(VmapVisitor& visitor) const;
 
   // Walks the whole table and aborts if it does not add up. Threads: any.
   void audit() const;
