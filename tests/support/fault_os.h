@@ -78,9 +78,14 @@ class FaultOs : public keel::Os {
     virtual_time_ = true;
   }
 
+  // Mappings at a given address, and advice, are counted and not made: for tests of bookkeeping
+  // that would spend their time in the kernel.
+  void simulate_mappings() { simulated_ = true; }
+
   int mmap(void* address, std::size_t bytes, int protection, int flags, int fd,
            std::uint64_t offset, void** out) override {
     if (const int error = enter(OsCall::kMmap)) return -error;
+    if (simulated_ && address != nullptr) return 0;
     const int result = Os::mmap(address, bytes, protection, flags, fd, offset, out);
     if (result == 0 && address == nullptr) ++reservations_held_;
     return result;
@@ -93,6 +98,7 @@ class FaultOs : public keel::Os {
   int mremap(void* old_address, std::size_t old_bytes, std::size_t new_bytes, int flags,
              void* new_address, void** out) override {
     if (const int error = enter(OsCall::kMremap)) return -error;
+    if (simulated_) return 0;
     return Os::mremap(old_address, old_bytes, new_bytes, flags, new_address, out);
   }
   int mprotect(void* address, std::size_t bytes, int protection) override {
@@ -101,6 +107,7 @@ class FaultOs : public keel::Os {
   }
   int madvise(void* address, std::size_t bytes, int advice) override {
     if (const int error = enter(OsCall::kMadvise)) return -error;
+    if (simulated_) return 0;
     return Os::madvise(address, bytes, advice);
   }
   int mlock(const void* address, std::size_t bytes) override {
@@ -191,6 +198,7 @@ class FaultOs : public keel::Os {
   std::atomic<std::int64_t> metadata_held_{0};
   std::atomic<std::int64_t> files_held_{0};
   std::atomic<std::int64_t> reservations_held_{0};
+  std::atomic<bool> simulated_{false};
   std::atomic<bool> virtual_time_{false};
   std::atomic<std::uint64_t> virtual_now_ns_{1};
   std::function<void()> on_sleep_;
