@@ -200,6 +200,17 @@ AddressSpace::AllLocks::~AllLocks() KEEL_NO_THREAD_SAFETY_ANALYSIS {
   }
 }
 
+unsigned AddressSpace::gaps_counted_twice() const {
+  unsigned twice = 0;
+  for (unsigned i = 1; i < count_; ++i) {
+    twice += shards_[i - 1]->with_all_locks().ends_with_gap() &&
+                     shards_[i]->with_all_locks().begins_with_gap()
+                 ? 1U
+                 : 0U;
+  }
+  return twice;
+}
+
 void AddressSpace::audit() const {
   const AllLocks all(*this);
   std::uint64_t mappings = 0;

@@ -68,6 +68,9 @@ class AddressSpace {
 
   void audit() const;
 
+  // Gaps that two neighbouring shards count each and the kernel once. With all locks.
+  [[nodiscard]] unsigned gaps_counted_twice() const;
+
   // Holds the locks of all shards while it lives.
   class AllLocks {
    public:

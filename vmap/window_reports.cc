@@ -146,9 +146,9 @@ WindowStats Window::stats() const {
   stats.purge_slices = impl_->purge_slices.load(relaxed);
   stats.purge_calls = impl_->purge_calls.load(relaxed);
   stats.purge_failures = impl_->purge_failures.load(relaxed);
-  stats.mappings = impl_->space.totals().mappings.load(relaxed);
   stats.max_mappings = impl_->max_mappings;
   const AddressSpace::AllLocks all(impl_->space);
+  stats.mappings = impl_->space.totals().mappings.load(relaxed) - impl_->space.gaps_counted_twice();
   for (unsigned i = 0; i < impl_->space.count(); ++i) {
     Shard& shard = impl_->space.shard(i);
     stats.maps += shard.maps_with_all_locks();
