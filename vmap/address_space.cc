@@ -49,8 +49,8 @@ Status AddressSpace::open(std::uint32_t pages, unsigned shards) {
   const unsigned count = choose_shards(pages, shards);
   const std::uint32_t block_pages = choose_block_pages(pages / count);
   // Shards begin where blocks may, so that none is lost between two.
-  shard_pages_ = static_cast<std::uint32_t>(count == 1 ? pages
-                                                        : round_down(pages / count, block_pages));
+  shard_pages_ =
+      static_cast<std::uint32_t>(count == 1 ? pages : round_down(pages / count, block_pages));
   for (; count_ < count; ++count_) {
     shards_[count_].reset(new (std::nothrow) Shard(rank_of(count_)));
     if (shards_[count_] == nullptr) {

@@ -124,8 +124,8 @@ void RangeTable::count_area(PageIndex area, std::int64_t gaps) {
 void RangeTable::uncount_area(PageIndex area, std::int64_t gaps) {
   area_mappings_ -= entries_[area].number();
   gaps_ -= static_cast<std::uint64_t>(gaps);
-  totals_->mappings.fetch_sub(
-      entries_[area].number() + static_cast<std::uint64_t>(gaps), std::memory_order_relaxed);
+  totals_->mappings.fetch_sub(entries_[area].number() + static_cast<std::uint64_t>(gaps),
+                              std::memory_order_relaxed);
 }
 
 // Areas over several shards -----------------------------------------------------------------------

@@ -21,7 +21,8 @@ void RangeTable::audit() const {
   for (PageIndex at = first_ + covered_; at < end_;) {
     const auto range = above(at);
     const PageIndex end = range ? range->end : at + entries_[at].pages();
-    KEEL_CHECK(end > at && (end <= end_ || is_area(entries_[at].state())), "range at page", at, end);
+    KEEL_CHECK(end > at && (end <= end_ || is_area(entries_[at].state())), "range at page", at,
+               end);
     if (range) {
       audit_range(*range, census);
     } else {
@@ -54,7 +55,8 @@ void RangeTable::audit_range(Neighbour range, Census& census) const {
     const auto back = below(range.end);
     KEEL_CHECK(back && back->first == range.first && back->kind == range.kind,
                "free range is not found from its end, page", range.first);
-    KEEL_CHECK(range.kind != Kind::kRun || !census.after_run, "neighbouring free runs", range.first);
+    KEEL_CHECK(range.kind != Kind::kRun || !census.after_run, "neighbouring free runs",
+               range.first);
     census.free_runs += range.kind == Kind::kRun ? 1 : 0;
     census.pooled_pages += range.kind == Kind::kPooled ? pages : 0;
     census.free_pages += pages;
@@ -62,8 +64,9 @@ void RangeTable::audit_range(Neighbour range, Census& census) const {
     const RangeEntry& head = entries_[range.first];
     const PageIndex last = (range.end <= end_ ? range.end : end_) - 1;
     KEEL_CHECK(area_containing(last) == range.first, "last page of the area at page", range.first);
-    KEEL_CHECK(!in_block(range.first) || blocks_.block_over(range.first) == blocks_.block_over(last),
-               "slot past the end of its block, page", range.first, pages);
+    KEEL_CHECK(
+        !in_block(range.first) || blocks_.block_over(range.first) == blocks_.block_over(last),
+        "slot past the end of its block, page", range.first, pages);
     census.area_mappings += head.number();
     const bool lazy = head.state() == RangeState::kLazy;
     census.lazy_areas += lazy ? 1 : 0;

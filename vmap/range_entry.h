@@ -75,9 +75,7 @@ struct RangeEntry {
     return pages << 4 | static_cast<std::uint32_t>(state);
   }
   // Release pairs with the acquire in live_tag(): who sees the area live sees what it is.
-  void publish_live() {
-    tag.store(tag_of(RangeState::kLive, pages()), std::memory_order_release);
-  }
+  void publish_live() { tag.store(tag_of(RangeState::kLive, pages()), std::memory_order_release); }
 };
 static_assert(sizeof(RangeEntry) == 24);
 static_assert(std::atomic<const char*>::is_always_lock_free);

@@ -74,10 +74,8 @@ std::optional<RangeTable::Neighbour> RangeTable::below(PageIndex first) const {
     return std::nullopt;
   }
   switch (entries_[head].state()) {
-    case RangeState::kFreeHead:
-      return Neighbour{head, first, Kind::kRun};
-    case RangeState::kPooled:
-      return Neighbour{head, first, Kind::kPooled};
+    case RangeState::kFreeHead: return Neighbour{head, first, Kind::kRun};
+    case RangeState::kPooled: return Neighbour{head, first, Kind::kPooled};
     default:
       if (!is_area(entries_[head].state())) {
         return std::nullopt;

@@ -36,7 +36,8 @@ void RangeTable::insert_run(PageIndex first, std::uint32_t pages) {
   const FreeBins::Bin bin = FreeBins::bin_of(pages);
   const PageIndex next = bins_.head(bin);
   entries_[first + pages - 1].set(RangeState::kFreeTail, pages);
-  RangeEntry& head = entries_[first];  // After the tail: of a run of one page, the head's tag stays.
+  RangeEntry& head =
+      entries_[first];  // After the tail: of a run of one page, the head's tag stays.
   head.set(RangeState::kFreeHead, pages);
   head.prev = kNoIndex;
   head.next = next;
@@ -162,8 +163,7 @@ void RangeTable::yield_reserves() {
 // First aligned place for a block in a free run.
 std::optional<PageIndex> RangeTable::aligned_place(PageIndex run) const {
   const std::uint32_t size = blocks_.block_pages();
-  const PageIndex place =
-      first_ + static_cast<PageIndex>(round_up(run - first_, size));
+  const PageIndex place = first_ + static_cast<PageIndex>(round_up(run - first_, size));
   if (place + size > run + entries_[run].pages()) {
     return std::nullopt;
   }

@@ -116,9 +116,7 @@ class RangeTable {
   // First area at or after the cursor, which goes past it. None too after some thousand pages
   // without one, so that a walk can be cut into short ones: the cursor is at end() at the end only.
   [[nodiscard]] std::optional<PageIndex> next_area(PageIndex& cursor) const;
-  [[nodiscard]] bool in_block(PageIndex page) const {
-    return blocks_.block_over(page).has_value();
-  }
+  [[nodiscard]] bool in_block(PageIndex page) const { return blocks_.block_over(page).has_value(); }
 
   [[nodiscard]] PageIndex first() const { return first_; }
   [[nodiscard]] PageIndex end() const { return end_; }

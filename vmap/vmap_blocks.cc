@@ -111,10 +111,12 @@ void VmapBlocks::mark(VmapBlock& block, std::uint32_t from, std::uint32_t pages,
   KEEL_CHECK(end <= block_pages_, "pages past the end of a block", from, pages);
   for (std::uint32_t at = from; at < end;) {
     const std::uint32_t bits = std::min(end - at, kWordBits - at % kWordBits);
-    const std::uint64_t ones = bits == kWordBits ? ~std::uint64_t{0} : (std::uint64_t{1} << bits) - 1;
+    const std::uint64_t ones =
+        bits == kWordBits ? ~std::uint64_t{0} : (std::uint64_t{1} << bits) - 1;
     const std::uint64_t mask = ones << (at % kWordBits);
     std::uint64_t& word = block.used[at / kWordBits];
-    KEEL_CHECK((word & mask) == (used ? 0 : mask), "bits of a block are not as they were", at, word);
+    KEEL_CHECK((word & mask) == (used ? 0 : mask), "bits of a block are not as they were", at,
+               word);
     word ^= mask;
     at += bits;
   }
@@ -164,8 +166,7 @@ PageIndex VmapBlocks::gap_begin(PageIndex page) const {
 
 PageIndex VmapBlocks::gap_end(PageIndex page) const {
   const std::uint32_t number = number_of(page);
-  return first_of(number) +
-         next_bit(blocks_[number], page - first_of(number), block_pages_, true);
+  return first_of(number) + next_bit(blocks_[number], page - first_of(number), block_pages_, true);
 }
 
 std::optional<PageIndex> VmapBlocks::any_open() const {

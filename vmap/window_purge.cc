@@ -98,7 +98,8 @@ Status Window::Impl::purge() {
     std::uint32_t areas_left = 0;
     {
       MutexLock guard(shard.lock);
-      areas_left = shard.table.lazy_areas();  // Later ones are not waited for: they might never end.
+      areas_left =
+          shard.table.lazy_areas();  // Later ones are not waited for: they might never end.
     }
     while (areas_left != 0 && claim(shard, kWhole)) {
       const std::uint32_t areas = removal->slice.areas;
@@ -126,8 +127,7 @@ bool Window::Impl::purge_one_slice() {
   const PurgeSlice& slice = removal->slice;
   std::uint64_t pages = kSlice.pages;
   if (slice.mappings > kSlice.mappings) {
-    const std::uint64_t by_mappings =
-        std::uint64_t{slice.pages} * kSlice.mappings / slice.mappings;
+    const std::uint64_t by_mappings = std::uint64_t{slice.pages} * kSlice.mappings / slice.mappings;
     pages = by_mappings < pages ? by_mappings : pages;
   }
   if (remove(static_cast<std::uint32_t>(pages)) < 0) {

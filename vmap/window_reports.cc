@@ -8,14 +8,10 @@ namespace {
 
 VmapState state_of(RangeState state) {
   switch (state) {
-    case RangeState::kMapping:
-      return VmapState::kMapping;
-    case RangeState::kLive:
-      return VmapState::kLive;
-    case RangeState::kLazy:
-      return VmapState::kLazy;
-    default:
-      return VmapState::kPurging;
+    case RangeState::kMapping: return VmapState::kMapping;
+    case RangeState::kLive: return VmapState::kLive;
+    case RangeState::kLazy: return VmapState::kLazy;
+    default: return VmapState::kPurging;
   }
 }
 
@@ -23,14 +19,10 @@ VmapState state_of(RangeState state) {
 
 const char* to_string(VmapState state) {
   switch (state) {
-    case VmapState::kMapping:
-      return "mapping";
-    case VmapState::kLive:
-      return "live";
-    case VmapState::kLazy:
-      return "lazy";
-    case VmapState::kPurging:
-      return "purging";
+    case VmapState::kMapping: return "mapping";
+    case VmapState::kLive: return "live";
+    case VmapState::kLazy: return "lazy";
+    case VmapState::kPurging: return "purging";
   }
   return "unknown";
 }

@@ -10,8 +10,8 @@
 
 using namespace keel;
 using keel_test::BugRecorder;
-using keel_test::faults_in_child;
 using keel_test::FaultOs;
+using keel_test::faults_in_child;
 using keel_test::number_at;
 using keel_test::OsCall;
 using keel_test::run_of;

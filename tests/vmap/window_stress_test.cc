@@ -40,12 +40,13 @@ void map_and_exchange(Window& window, Exchange& exchange, std::uint64_t seed, st
     const std::uint64_t largest = random() % 50 == 0 ? 200 : 12;
     const std::uint64_t pages = 1 + random() % largest;
     const std::uint64_t first = random() % (keel_test::kFrames - pages);
-    const auto mapped = window.map(run_of(first, pages),
-                                   {.cookie = first, .guard = random() % 3 == 0});
+    const auto mapped =
+        window.map(run_of(first, pages), {.cookie = first, .guard = random() % 3 == 0});
     // The window is small: that there is no room is no failure here.
     std::byte* mine = mapped ? static_cast<std::byte*>(*mapped) : nullptr;
     // Pairs with itself on the other threads: who takes an area sees what it holds.
-    std::byte* taken = exchange[random() % exchange.size()].exchange(mine, std::memory_order_acq_rel);
+    std::byte* taken =
+        exchange[random() % exchange.size()].exchange(mine, std::memory_order_acq_rel);
     if (taken != nullptr) {
       check_and_unmap(window, taken);
     }
@@ -68,8 +69,8 @@ void run_stress(unsigned threads, const WindowConfig& config) {
   std::vector<std::thread> mappers;
   const std::uint64_t steps = keel_test::test_rounds(8'000, 1'500) / threads;
   for (unsigned i = 0; i < threads; ++i) {
-    mappers.emplace_back(map_and_exchange, std::ref(*f.window), std::ref(exchange),
-                         seeds(~0ULL), steps);
+    mappers.emplace_back(map_and_exchange, std::ref(*f.window), std::ref(exchange), seeds(~0ULL),
+                         steps);
   }
   std::thread background([&] {
     while (!stop.load(std::memory_order_relaxed)) {  // Only to end.

@@ -18,8 +18,8 @@
 
 using namespace keel;
 using keel_test::BugRecorder;
-using keel_test::faults_in_child;
 using keel_test::FaultOs;
+using keel_test::faults_in_child;
 using keel_test::kFrames;
 using keel_test::number_at;
 using keel_test::OsCall;
@@ -121,6 +121,41 @@ TEST_CASE("a forked child has neither the direct map nor an alias") {
   CHECK(number_at(at) == 1);
   CHECK(faults_in_child(at));
   CHECK(faults_in_child(f.store->address_of(Pfn(1))));
+}
+
+TEST_CASE("a forked child is refused by every call that would touch the window") {
+  Fixture f;
+  const std::byte* at = f.map(run_of(0, 3));
+  f.window->unmap(f.map({Pfn(9)}));
+  const pid_t child = ::fork();
+  if (child == 0) {
+    const bool refused = f.window->map(run_of(0, 1)).error().code == Errc::kForked &&
+                         f.window->purge().error().code == Errc::kForked &&
+                         !f.window->purge_slice() && f.window->lazy_pages() == Pages(1);
+    ::_exit(refused ? 0 : 1);
+  }
+  int status = 0;
+  REQUIRE(::waitpid(child, &status, 0) == child);
+  CHECK((WIFEXITED(status) && WEXITSTATUS(status) == 0));
+  CHECK(number_at(at) == 0);
+}
+
+TEST_CASE("find() knows the start of a live area and nothing else") {
+  Fixture f;
+  std::byte* at = f.map(run_of(5, 3), {.owner = "found", .cookie = 77, .guard = true});
+  REQUIRE(f.window->find(at).has_value());
+  CHECK(f.window->find(at)->pages == Pages(3));
+  CHECK(std::strcmp(f.window->find(at)->owner, "found") == 0);
+  CHECK(f.window->find(at)->cookie == 77);
+  int on_stack = 0;
+  for (const void* other :
+       {static_cast<const void*>(at + 1), static_cast<const void*>(at + 4096),
+        static_cast<const void*>(at + 8 * 4096), static_cast<const void*>(&on_stack),
+        static_cast<const void*>(f.store->address_of(Pfn(5)))}) {
+    CHECK(!f.window->find(other).has_value());
+  }
+  f.window->unmap(at);
+  CHECK(!f.window->find(at).has_value());
 }
 
 TEST_CASE("a window of 1 MiB is filled to its last page, emptied, and filled again") {

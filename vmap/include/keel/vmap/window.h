@@ -33,7 +33,7 @@ class FrameStore;
 struct WindowConfig {
   std::size_t bytes = std::size_t{64} << 30;  // from 1 MiB up to just under 1 TiB, whole pages
   std::uint64_t max_mappings = 0;             // kernel mappings; 0: half of vm.max_map_count
-  Pages lazy_max{};  // past it map() purges; 0: 32 MiB for each doubling of CPUs, as the kernel
+  Pages lazy_max{};     // past it map() purges; 0: 32 MiB for each doubling of CPUs, as the kernel
   unsigned shards = 0;  // 0: a power of two, at least one for each CPU, of at least 4 MiB each
 };
 
