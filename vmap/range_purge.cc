@@ -38,6 +38,9 @@ void RangeTable::push_lazy(PageIndex area) {
 
 void RangeTable::remove_lazy(PageIndex area) {
   const RangeEntry& head = entries_[area];
+  if (area == lazy_mark_) {
+    lazy_mark_ = head.prev;
+  }
   if (head.prev != kNoIndex) {
     entries_[head.prev].next = head.next;
   } else {

@@ -82,6 +82,10 @@ class RangeTable {
   // kLive or kMapping -> kLazy, last in the lazy list.
   void set_lazy(PageIndex area);
 
+  // Remembers which areas are lazy now; has_marked() tells whether any of them still is. They are
+  // the oldest, so that who claims until then has had them all, and not waited for later ones.
+  void mark_lazy() { lazy_mark_ = lazy_last_; }
+  [[nodiscard]] bool has_marked() const { return lazy_mark_ != kNoIndex; }
   // Takes the oldest lazy area and the lazy ones beside it, over small free gaps too, within the
   // budget. None if nothing is lazy.
   [[nodiscard]] std::optional<PurgeSlice> claim_lazy(const PurgeBudget& budget);
@@ -191,6 +195,7 @@ class RangeTable {
   std::uint64_t gaps_ = 1;
   PageIndex lazy_first_ = kNoIndex;
   PageIndex lazy_last_ = kNoIndex;
+  PageIndex lazy_mark_ = kNoIndex;    // youngest of the marked ones
   PageIndex spare_block_ = kNoIndex;  // one empty block stays, for the next slot
   std::uint32_t pooled_pages_ = 0;
   std::array<std::uint32_t, kMaxPooledPages + 1> pools_{};  // by size

@@ -44,7 +44,9 @@ struct Window::Impl : MetadataObject {
   };
   Status purge() KEEL_EXCLUDES(purge_lock);
   bool purge_one_slice() KEEL_EXCLUDES(purge_lock);
-  [[nodiscard]] bool claim(Shard& shard, const PurgeBudget& budget) KEEL_REQUIRES(purge_lock);
+  [[nodiscard]] bool claim(Shard& shard, const PurgeBudget& budget)
+      KEEL_REQUIRES(purge_lock, shard.lock);
+  [[nodiscard]] bool claim_marked(Shard& shard) KEEL_REQUIRES(purge_lock);
   [[nodiscard]] bool claim_anywhere(const PurgeBudget& budget) KEEL_REQUIRES(purge_lock);
   [[nodiscard]] int remove(std::uint32_t max_pages) KEEL_REQUIRES(purge_lock);
   void finish_removal() KEEL_REQUIRES(purge_lock);

@@ -26,8 +26,12 @@ bool Window::purge_slice() {
   return impl_->store.owned_by_this_process() && impl_->purge_one_slice();
 }
 
-bool Window::Impl::claim(Shard& shard, const PurgeBudget& budget) {
+bool Window::Impl::claim_marked(Shard& shard) {
   MutexLock guard(shard.lock);
+  return shard.table.has_marked() && claim(shard, kWhole);
+}
+
+bool Window::Impl::claim(Shard& shard, const PurgeBudget& budget) {
   const auto slice = shard.table.claim_lazy(budget);
   if (!slice) {
     return false;
@@ -41,6 +45,7 @@ bool Window::Impl::claim_anywhere(const PurgeBudget& budget) {
   for (unsigned i = 0; i < space.count(); ++i) {
     Shard& shard = space.shard(next_shard);
     next_shard = (next_shard + 1) % space.count();
+    MutexLock guard(shard.lock);
     if (claim(shard, budget)) {
       return true;
     }
@@ -95,17 +100,13 @@ Status Window::Impl::purge() {
   }
   for (unsigned i = 0; i < space.count(); ++i) {
     Shard& shard = space.shard(i);
-    std::uint32_t areas_left = 0;
     {
       MutexLock guard(shard.lock);
-      areas_left =
-          shard.table.lazy_areas();  // Later ones are not waited for: they might never end.
+      shard.table.mark_lazy();  // Later ones are not waited for: they might never end.
     }
-    while (areas_left != 0 && claim(shard, kWhole)) {
-      const std::uint32_t areas = removal->slice.areas;
+    while (claim_marked(shard)) {
       const int error = remove(~0U);
       first_error = first_error != 0 ? first_error : error;
-      areas_left -= areas < areas_left ? areas : areas_left;
     }
   }
   purging.store(false, std::memory_order_relaxed);  // A hint only.

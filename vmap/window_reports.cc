@@ -108,11 +108,15 @@ void Window::visit_ranges(VmapVisitor& visitor) const {
         std::optional<PageIndex> area;
         while (found < batch.size() && (area = table.next_area(cursor))) {
           const RangeEntry& head = table.at(*area);
-          batch[found++] = {.area = impl_->describe(*area),
-                            .state = state_of(head.state()),
-                            .guard = head.guard(),
-                            .in_block = table.in_block(*area),
-                            .runs = head.number()};
+          batch[found] = {.area = impl_->describe(*area),
+                          .state = state_of(head.state()),
+                          .guard = head.guard(),
+                          .in_block = table.in_block(*area),
+                          .runs = head.number()};
+          if (head.state() != RangeState::kLive) {
+            batch[found].area.cookie = 0;  // Its place holds something else then.
+          }
+          ++found;
         }
         more = cursor < table.end();
       }

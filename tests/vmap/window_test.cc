@@ -242,6 +242,10 @@ TEST_CASE("each wrong unmap is told apart and changes nothing") {
   std::byte* wide = f.map(run_of(20, 6), {.owner = "wide", .guard = true});
   REQUIRE(wide == left);
   expect(area, Bug::kInteriorPointer, wide, 6 * kPageBytes, "wide");
+  CHECK(f.window->unmap(wide));
+  REQUIRE(f.window->purge().ok());
+  expect(area, Bug::kUnknownAddress, nullptr, 0, "");
+  expect(wide, Bug::kDoubleFree, wide, 6 * kPageBytes, "wide");
 }
 
 TEST_CASE("at the mapping budget map() purges, then refuses, and goes on when there is room") {
@@ -348,6 +352,7 @@ TEST_CASE("a map() that fails at any call leaves the window as it was") {
   Fixture f;
   const std::byte* neighbour = f.map({Pfn(0)});
   const Snapshot before(*f.window);
+  const std::uint64_t kernel_before = kernel_mappings(*f.window);
   const std::vector<Pfn> scattered = {Pfn(1), Pfn(3), Pfn(5), Pfn(7)};
   std::uint64_t n = 1;
   for (;; ++n) {
@@ -358,8 +363,8 @@ TEST_CASE("a map() that fails at any call leaves the window as it was") {
     }
     CHECK(mapped.error().code == Errc::kNoMemory);
     CHECK(Snapshot(*f.window) == before);
+    CHECK(kernel_mappings(*f.window) == kernel_before);
     CHECK(number_at(neighbour) == 0);
-    CHECK(faults_in_child(neighbour + kPageBytes));
     f.window->audit();
   }
   CHECK(n == 6);  // four runs, populated with one call
@@ -470,5 +475,26 @@ TEST_CASE("map() and unmap() go on while a purge is in the kernel") {
   os.release();
   purger.join();
   CHECK(f.window->stats().lazy == Pages(8));  // came after the purge had begun
+  f.window->audit();
+}
+
+TEST_CASE("a purge removes all that was lazy when it began, also if later areas go along") {
+  BlockingOs os;
+  ScopedOs scope(os);
+  Fixture f({.bytes = 1U << 20, .shards = 1});
+  std::vector<std::byte*> slots;
+  for (std::uint64_t i = 0; i < 8; ++i) {
+    slots.push_back(f.map({Pfn(i)}));
+  }
+  for (const std::size_t i : {0U, 2U, 6U}) {
+    f.window->unmap(slots[i]);
+  }
+  std::thread purger([&] { CHECK(f.window->purge().ok()); });
+  os.wait_until_blocked();    // over the first
+  f.window->unmap(slots[3]);  // goes along with the second, and must not count for the third
+  os.release();
+  purger.join();
+  CHECK(f.window->lazy_pages() == Pages(0));
+  CHECK(number_at(slots[5]) == 5);
   f.window->audit();
 }

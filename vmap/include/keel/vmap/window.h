@@ -60,7 +60,7 @@ enum class VmapState : std::uint8_t {
 
 // One line of a dump: an area of its own, or a slot of a block.
 struct VmapRange {
-  VmapArea area;
+  VmapArea area;  // cookie 0 unless live
   VmapState state = VmapState::kLive;
   bool guard = false;
   bool in_block = false;
