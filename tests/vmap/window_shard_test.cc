@@ -87,6 +87,19 @@ TEST_CASE("one thread fills every shard, with guards and without") {
   }
 }
 
+TEST_CASE("a map() without room at home goes to the next shard before it purges") {
+  for (const bool guard : {false, true}) {
+    Fixture f(kFourShards);
+    f.window->unmap(f.map({Pfn(1)}, {.guard = guard}));
+    for (std::uint64_t i = 0; i < 60; ++i) {
+      f.map(run_of(0, 3), {.guard = guard});
+    }
+    CHECK(f.window->stats().purge_calls == 0);
+    CHECK(f.window->lazy_pages() == Pages(guard ? 2 : 1));
+    f.window->audit();
+  }
+}
+
 TEST_CASE("areas stand beside one that reaches over shards, and are purged apart from it") {
   Fixture f(kFourShards);
   std::byte* left = f.map(run_of(3, 30), {.guard = true});
