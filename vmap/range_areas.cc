@@ -4,14 +4,20 @@
 
 namespace keel {
 
+// The pages of a pooled range lead back to its first one still.
 std::optional<PageIndex> RangeTable::begin_area(const AreaRequest& request, Effort effort) {
   if (effort == Effort::kThorough) {
     yield_reserves();
   }
-  const auto first = take_pages(request.pages, effort);
-  if (first) {
-    occupy(*first, request);
+  auto first = take_pooled(request.pages);
+  if (!first) {
+    first = take_run(request.pages, effort);
+    if (!first) {
+      return std::nullopt;
+    }
+    write_interior(*first, *first + 1, *first + request.pages);
   }
+  occupy(*first, request);
   return first;
 }
 
@@ -20,7 +26,6 @@ void RangeTable::occupy(PageIndex first, const AreaRequest& request) {
   head.set(RangeState::kMapping, request.pages);
   head.count = request.mappings | (request.guard ? RangeEntry::kGuardBit : 0);
   head.owner = request.owner;
-  write_interior(first, first + 1, first + request.pages);
   free_pages_ -= request.pages;
   count_area(first, gaps_beside(first, first + request.pages, request.guard));
 }

@@ -91,12 +91,16 @@ std::uint32_t RangeTable::find_run(std::uint32_t pages, Effort effort) const {
   return run;
 }
 
-std::optional<PageIndex> RangeTable::take_pages(std::uint32_t pages, Effort effort) {
-  if (pages <= kMaxPooledPages && pools_[pages] != kNoIndex) {
-    const PageIndex first = pools_[pages];
-    unpool(first);
-    return first;
+std::optional<PageIndex> RangeTable::take_pooled(std::uint32_t pages) {
+  if (pages > kMaxPooledPages || pools_[pages] == kNoIndex) {
+    return std::nullopt;
   }
+  const PageIndex first = pools_[pages];
+  unpool(first);
+  return first;
+}
+
+std::optional<PageIndex> RangeTable::take_run(std::uint32_t pages, Effort effort) {
   const std::uint32_t run = find_run(pages, effort);
   if (run == kNoIndex) {
     return std::nullopt;
@@ -236,6 +240,7 @@ std::optional<PageIndex> RangeTable::begin_slot(const AreaRequest& request, Effo
   if (blocks_.block_over(*first) == spare_block_) {
     spare_block_ = kNoIndex;
   }
+  write_interior(*first, *first + 1, *first + request.pages);
   occupy(*first, request);
   return first;
 }

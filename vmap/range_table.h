@@ -152,7 +152,8 @@ class RangeTable {
   void release(PageIndex first, std::uint32_t pages);
   [[nodiscard]] bool pool(PageIndex first, std::uint32_t pages);
   void unpool(PageIndex first);
-  [[nodiscard]] std::optional<PageIndex> take_pages(std::uint32_t pages, Effort effort);
+  [[nodiscard]] std::optional<PageIndex> take_pooled(std::uint32_t pages);
+  [[nodiscard]] std::optional<PageIndex> take_run(std::uint32_t pages, Effort effort);
   [[nodiscard]] std::optional<PageIndex> aligned_place(PageIndex run) const;
   [[nodiscard]] bool add_block();
   void dissolve(PageIndex block);
