@@ -75,7 +75,7 @@ Status AddressSpace::reserve_tables(std::uint32_t block_pages) {
   auto* block = reinterpret_cast<VmapBlock*>(static_cast<std::byte*>(mapped) + entries_bytes);
   for (unsigned i = 0; i < count_; ++i) {
     const PageIndex first = i * shard_pages_;
-    const std::uint32_t pages = i + 1 < count_ ? shard_pages_ : pages_ - first;
+    const std::uint32_t pages = end_of(i) - first;
     Shard& shard = *shards_[i];
     MutexLock guard(shard.lock);
     shard.table.open(entries_, first, pages, block, block_pages, totals_);

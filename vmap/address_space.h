@@ -60,6 +60,9 @@ class AddressSpace {
     const unsigned index = page / shard_pages_;
     return *shards_[index < count_ ? index : count_ - 1];
   }
+  [[nodiscard]] PageIndex end_of(unsigned index) const {
+    return index + 1 < count_ ? (index + 1) * shard_pages_ : pages_;
+  }
   [[nodiscard]] std::uint32_t pages() const { return pages_; }
   // Read without a lock by find(), and otherwise under the lock of its shard.
   [[nodiscard]] const RangeEntry& entry(PageIndex page) const { return entries_[page]; }

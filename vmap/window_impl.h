@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <optional>
+#include <span>
 
 #include "address_space.h"
 #include "keel/base/check.h"
@@ -69,6 +70,9 @@ struct Window::Impl : MetadataObject {
     return contains(address) && reinterpret_cast<std::uintptr_t>(address) % kPageBytes == 0;
   }
   [[nodiscard]] VmapArea describe(PageIndex area) const;
+  [[nodiscard]] VmapRange show(const RangeTable& table, PageIndex area) const;
+  [[nodiscard]] std::size_t gather(Shard& shard, PageIndex& cursor,
+                                   std::span<VmapRange> batch) const;
   [[nodiscard]] BugReport diagnose(const void* address, const char* call) const;
 
   const FrameStore& store;

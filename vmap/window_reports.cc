@@ -95,31 +95,40 @@ BugReport Window::Impl::diagnose(const void* address, const char* call) const {
 
 // The dump ----------------------------------------------------------------------------------------
 
+VmapRange Window::Impl::show(const RangeTable& table, PageIndex area) const {
+  const RangeEntry& head = table.at(area);
+  VmapRange range{.area = describe(area),
+                  .state = state_of(head.state()),
+                  .guard = head.guard(),
+                  .in_block = table.in_block(area),
+                  .runs = head.number()};
+  if (head.state() != RangeState::kLive) {
+    range.area.cookie = 0;  // Its place holds something else then.
+  }
+  return range;
+}
+
+// As many areas from the cursor on as the batch takes, or as one short walk finds.
+std::size_t Window::Impl::gather(Shard& shard, PageIndex& cursor,
+                                 std::span<VmapRange> batch) const {
+  MutexLock guard(shard.lock);
+  std::size_t found = 0;
+  while (found < batch.size()) {
+    const auto area = shard.table.next_area(cursor);
+    if (!area) {
+      break;
+    }
+    batch[found++] = show(shard.table, *area);
+  }
+  return found;
+}
+
 void Window::visit_ranges(VmapVisitor& visitor) const {
   std::array<VmapRange, 32> batch;
   for (unsigned i = 0; i < impl_->space.count(); ++i) {
-    Shard& shard = impl_->space.shard(i);
-    PageIndex cursor = 0;
-    for (bool more = true; more;) {
-      std::size_t found = 0;
-      {
-        MutexLock guard(shard.lock);
-        const RangeTable& table = shard.table;
-        std::optional<PageIndex> area;
-        while (found < batch.size() && (area = table.next_area(cursor))) {
-          const RangeEntry& head = table.at(*area);
-          batch[found] = {.area = impl_->describe(*area),
-                          .state = state_of(head.state()),
-                          .guard = head.guard(),
-                          .in_block = table.in_block(*area),
-                          .runs = head.number()};
-          if (head.state() != RangeState::kLive) {
-            batch[found].area.cookie = 0;  // Its place holds something else then.
-          }
-          ++found;
-        }
-        more = cursor < table.end();
-      }
+    const PageIndex end = impl_->space.end_of(i);
+    for (PageIndex cursor = 0; cursor < end;) {
+      const std::size_t found = impl_->gather(impl_->space.shard(i), cursor, batch);
       for (std::size_t j = 0; j < found; ++j) {
         visitor.visit(batch[j]);
       }
