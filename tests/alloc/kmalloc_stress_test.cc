@@ -1,6 +1,7 @@
 // Small objects made on some threads and freed on others, threads that die, releases all the while;
 // and two threads that free the same object.
 #include <doctest/doctest.h>
+#include <sched.h>
 
 #include <array>
 #include <atomic>
@@ -121,13 +122,19 @@ TEST_CASE("threads that die leave nothing in caches of their own") {
 TEST_CASE("of two threads that free one object, one is told that it did") {
   keel_test::ExtentMemory memory{Pages(512)};
   const auto kmalloc = make(memory);
-  constexpr int kRounds = 20'000;
+  constexpr int kRounds = 40'000;
   void* shared = nullptr;
+  std::atomic<int> here{0};
   std::barrier meeting(3);
   std::array<std::atomic<int>, 4> outcomes{};
   const auto free_each = [&] {
     for (int round = 0; round < kRounds; ++round) {
       meeting.arrive_and_wait();  // the object is there
+      // A barrier wakes its threads microseconds apart; what is tested takes nanoseconds.
+      ++here;
+      for (int spins = 0; here.load() < 2 * (round + 1); ++spins) {
+        if (spins > 10'000) std::this_thread::yield();
+      }
       ++outcomes[static_cast<unsigned>(kmalloc->free(shared).outcome)];
       meeting.arrive_and_wait();  // both have tried
     }
@@ -144,4 +151,38 @@ TEST_CASE("of two threads that free one object, one is told that it did") {
   CHECK(outcomes[static_cast<unsigned>(KmallocOutcome::kOk)] == kRounds);
   CHECK(outcomes[static_cast<unsigned>(KmallocOutcome::kDouble)] == kRounds);
   kmalloc->audit();
+}
+
+TEST_CASE("a thread that finds its CPU's cache in use goes past it, and does not wait") {
+  // Both threads on one CPU; the first is inside the source, with the cache claimed, while the
+  // second allocates and frees.
+  cpu_set_t all;
+  cpu_set_t one;
+  REQUIRE(sched_getaffinity(0, sizeof all, &all) == 0);
+  CPU_ZERO(&one);
+  CPU_SET(static_cast<std::size_t>(sched_getcpu()), &one);
+  REQUIRE(sched_setaffinity(0, sizeof one, &one) == 0);
+  keel_test::ExtentMemory memory{Pages(512)};
+  const auto kmalloc = make(memory);
+  void* first = kmalloc->allocate(2000, 1);  // there is a slab for the second thread
+  std::array<void*, 2> objects{};
+  memory.on_allocate([&] {
+    memory.on_allocate({});
+    std::thread([&] {
+      objects[0] = kmalloc->allocate(2000, 2);
+      objects[1] = kmalloc->allocate(2000, 3);
+      CHECK(kmalloc->free(objects[1]).outcome == KmallocOutcome::kOk);
+    }).join();
+  });
+  void* object = kmalloc->allocate(100, 1);
+  CHECK(kmalloc->stats().bypasses == 3);
+  REQUIRE(objects[0] != nullptr);
+  kmalloc->audit();
+  for (void* held : {first, object, objects[0]}) {
+    CHECK(kmalloc->free(held).outcome == KmallocOutcome::kOk);
+  }
+  kmalloc->audit();
+  kmalloc->release();
+  CHECK(memory.held() == 0);
+  CHECK(sched_setaffinity(0, sizeof all, &all) == 0);
 }

@@ -3,9 +3,11 @@
 
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <functional>
 #include <mutex>
 #include <vector>
 
@@ -36,6 +38,9 @@ class ExtentMemory final : public keel::ExtentSource {
     refused_ = 0;
   }
   [[nodiscard]] std::uint64_t refused() const { return locked(refused_); }
+  // Called at the start of each request, without any lock of this.
+  void on_allocate(std::function<void()> call) { on_allocate_ = std::move(call); }
+
   // Requests that got nothing, for whatever reason.
   [[nodiscard]] std::uint64_t failures() const { return locked(failures_); }
   [[nodiscard]] std::uint64_t held() const { return locked(held_); }
@@ -43,6 +48,7 @@ class ExtentMemory final : public keel::ExtentSource {
   [[nodiscard]] std::uint64_t calls() const { return locked(calls_); }
 
   void* allocate(keel::Pages pages) override {
+    if (on_allocate_) on_allocate_();
     std::lock_guard<std::mutex> lock(mutex_);
     ++calls_;
     ++armed_calls_;
@@ -99,6 +105,7 @@ class ExtentMemory final : public keel::ExtentSource {
     next_ = at + count;
   }
 
+  std::function<void()> on_allocate_;
   mutable std::mutex mutex_;
   std::byte* base_ = nullptr;
   std::vector<std::uint8_t> used_;  // of a frame: 0, length of the run that begins there, or kBody
