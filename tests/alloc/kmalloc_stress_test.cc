@@ -127,7 +127,7 @@ TEST_CASE("of two threads that free one object, one is told that it did") {
   std::atomic<int> here{0};
   std::barrier meeting(3);
   std::array<std::atomic<int>, 4> outcomes{};
-  const auto free_each = [&] {
+  const auto free_each = [&](int late) {
     for (int round = 0; round < kRounds; ++round) {
       meeting.arrive_and_wait();  // the object is there
       // A barrier wakes its threads microseconds apart; what is tested takes nanoseconds.
@@ -135,12 +135,15 @@ TEST_CASE("of two threads that free one object, one is told that it did") {
       for (int spins = 0; here.load() < 2 * (round + 1); ++spins) {
         if (spins > 10'000) std::this_thread::yield();
       }
+      // Who came first sees it late, by what a cache line takes between two CPUs.
+      for (volatile int pause = late * (round % 100); pause > 0; pause = pause - 1) {
+      }
       ++outcomes[static_cast<unsigned>(kmalloc->free(shared).outcome)];
       meeting.arrive_and_wait();  // both have tried
     }
   };
-  std::thread a(free_each);
-  std::thread b(free_each);
+  std::thread a(free_each, 0);
+  std::thread b(free_each, 1);
   for (int round = 0; round < kRounds; ++round) {
     shared = kmalloc->allocate(96, 1);
     meeting.arrive_and_wait();
