@@ -14,7 +14,6 @@
 #include "keel/alloc/pool.h"
 #include "keel/base/os.h"
 #include "keel_jemalloc.h"
-#include "pool_calls.h"
 
 namespace keel::preload {
 
@@ -158,7 +157,7 @@ void* reallocate_large(void* address, std::size_t size) {
   const int errno_before = errno;
   // Its old place may be another thread's as soon as the buffer has moved.
   pool_pages.clear(address);
-  void* moved = pool_calls::kvrealloc(*pool, address, size, kFlags, kOwner);
+  void* moved = pool->kvrealloc(address, size, kFlags, kOwner);
   if (moved == nullptr) {
     pool_pages.set(address);
   }

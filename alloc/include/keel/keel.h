@@ -41,7 +41,7 @@ size_t keel_kvsize(const void* address);
  * it was; or `size_bytes` is 0, and it is freed. NULL as `address`: as keel_kvmalloc(). */
 void* keel_kvrealloc(void* address, size_t size_bytes, uint32_t flags, const char* owner);
 
-/* Populates the pool ahead, to at least this much. 0, or an errno value that says why not. */
+/* Populates the pool until this much is free. 0, or an errno value that says why not. */
 int keel_reserve(size_t size_bytes);
 
 /* Gives memory that is not used back to the system; returns how many bytes. */
@@ -51,7 +51,8 @@ size_t keel_trim(void);
 void keel_purge(void);
 
 /* Writes the pool's statistics, one JSON object, into `text`: at most `room` bytes with the final 0.
- * Returns the length of the whole, without the 0, as snprintf does: call it with 0 to learn it. */
+ * Returns the length of the whole, without the 0, as snprintf does: call it with 0 to learn it.
+ * 0 if there was no memory to write it in. */
 size_t keel_stats_json(char* text, size_t room);
 
 #ifdef __cplusplus
