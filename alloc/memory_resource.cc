@@ -12,8 +12,8 @@ namespace {
 // What a pool gives to every buffer.
 constexpr std::size_t kAlwaysAligned = 16;
 
-// The size to ask for, so that what comes is aligned as wanted: below a page that is a power of two,
-// which the pool aligns to itself; from a page up all is page-aligned.
+// The size to ask for, so that what comes is aligned as wanted: below a page that is a power of
+// two, which the pool aligns to itself; from a page up all is page-aligned.
 std::size_t size_for(std::size_t bytes, std::size_t alignment) {
   const std::size_t least = std::max({bytes, alignment, std::size_t{1}});
   return alignment <= kAlwaysAligned ? std::max(bytes, std::size_t{1})

@@ -10,9 +10,9 @@
 //    not the system is tried.
 // I4 Threads' own caches (automatic tcaches) never see these objects: each CPU has an explicit
 //    tcache, which stays when threads die.
-// Locks: none that a thread waits for, but for jemalloc's. A CPU's tcache is claimed with one flag; who
-//    finds it claimed (its holder was preempted, or runs a hook) goes past the tcache. The hooks
-//    run under jemalloc's locks.
+// Locks: none that a thread waits for, but for jemalloc's. A CPU's tcache is claimed with one flag;
+//    who finds it claimed (its holder was preempted, or runs a hook) goes past it. The
+//    hooks run under jemalloc's locks.
 #pragma once
 
 #include <array>

@@ -2,9 +2,9 @@
 //
 // I1 A frame of a slab says how far before it the slab's first frame stands; that one says how many
 //    frames the slab has and how large its objects are. So a lookup is two loads, with no lock.
-// I2 Each 16 bytes of a frame have a mark: 0, or the owner's tag of the object that begins (live) or
-//    last began (freed) there. Only freeing a live object turns a mark from live to freed, so of any
-//    number of frees of one object exactly one succeeds.
+// I2 Each 16 bytes of a frame have a mark: 0, or the owner's tag of the object that begins (live)
+//    or last began (freed) there. Only freeing a live object turns a mark from live to freed, so of
+//    any number of frees of one object exactly one succeeds.
 // I3 Marks outlive the slab: an address that was freed stays known as that until it is used again.
 // Its memory, 516 bytes a frame, is reserved at once and populated by use; it is not given back.
 // Locks: none. All is atomic and relaxed: who may touch an object knows it from someone who gave it
@@ -76,8 +76,8 @@ class SlabTable {
   [[nodiscard]] Census audit() const;
 
  private:
-  // One a frame: distance to the slab's first frame + 1, 0 outside slabs | of the first frame: pages
-  // of the slab << 8 | bytes of its objects / 16 << 16, 0 before there was one.
+  // One a frame: distance to the slab's first frame + 1, 0 outside slabs | of the first frame:
+  // pages of the slab << 8 | bytes of its objects / 16 << 16, 0 before there was one.
   using Record = std::atomic<std::uint32_t>;
   using Mark = std::atomic<std::uint16_t>;
 

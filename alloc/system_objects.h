@@ -1,5 +1,5 @@
-// SystemObjects: the system's malloc behind kmalloc's calls, for sanitizers and Valgrind, which know
-// every access to its memory, and where it was allocated and freed.
+// SystemObjects: the system's malloc behind kmalloc's calls, for sanitizers and Valgrind, which
+// know every access to its memory, and where it was allocated and freed.
 //
 // Slower by design: one lock, one sorted map. It knows its live objects, and the last kRemembered
 // that were freed; an older address that is freed again is kUnknown here.

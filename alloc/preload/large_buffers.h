@@ -1,8 +1,8 @@
 // Large buffers of the process's malloc: a Pool, and how to know its addresses.
 //
 // I1 Nothing here waits for the pool to be made, and nothing calls itself: a request that comes
-//    before, while another thread makes the pool, or from inside the pool gets nullptr, and jemalloc
-//    serves it.
+//    before, while another thread makes the pool, or from inside the pool gets nullptr, and
+//    jemalloc serves it.
 // I2 The pool's metadata is jemalloc's, whatever its size and thread.
 // I3 In a forked child there is no pool: requests get nullptr, and what the parent had is ignored.
 #pragma once

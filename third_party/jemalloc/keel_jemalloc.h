@@ -1,5 +1,5 @@
-// jemalloc 5.3 under the prefix keel_je_: the calls that keel uses. See jemalloc(3), where they stand
-// without it. The program's own malloc, a jemalloc or not, is not touched.
+// jemalloc 5.3 under the prefix keel_je_: the calls that keel uses. See jemalloc(3), where they
+// stand without it. The program's own malloc, a jemalloc or not, is not touched.
 #pragma once
 
 #include <cstddef>
@@ -27,8 +27,8 @@ int keel_je_mallctlbymib(const std::size_t* mib, std::size_t mib_length, void* o
 void keel_je_malloc_stats_print(void (*write)(void*, const char*), void* opaque,
                                 const char* options) noexcept;
 
-// Options in the form of MALLOC_CONF. `malloc_conf` gives way to /etc/malloc.conf and MALLOC_CONF in
-// the environment, `malloc_conf_2_conf_harder` does not. Weak: a definition elsewhere is taken.
+// Options in the form of MALLOC_CONF. `malloc_conf` gives way to /etc/malloc.conf and MALLOC_CONF
+// in the environment, `malloc_conf_2_conf_harder` does not. Weak: a definition elsewhere is taken.
 extern const char* keel_je_malloc_conf;
 extern const char* keel_je_malloc_conf_2_conf_harder;
 

@@ -23,8 +23,8 @@ enum {
   KEEL_NOWARN = 1 << 5         /* no message when it fails */
 };
 
-/* At least `size_bytes`; from a page up page-aligned. `owner` is a tag in static storage that reports
- * show; NULL for none. NULL when there is no memory, for size 0, and above the limit. */
+/* At least `size_bytes`; from a page up page-aligned. `owner` is a tag in static storage that
+ * reports show; NULL for none. NULL when there is no memory, for size 0, and above the limit. */
 void* keel_kvmalloc(size_t size_bytes, uint32_t flags, const char* owner);
 /* The same, zeroed. */
 void* keel_kvzalloc(size_t size_bytes, uint32_t flags, const char* owner);
@@ -37,8 +37,8 @@ void keel_kvfree_sized(void* address, size_t size_bytes);
 /* Bytes that may be used at `address`; 0 for NULL. */
 size_t keel_kvsize(const void* address);
 
-/* Changes a buffer's size, and its address if need be. NULL: there is no memory, and the buffer is as
- * it was; or `size_bytes` is 0, and it is freed. NULL as `address`: as keel_kvmalloc(). */
+/* Changes a buffer's size, and its address if need be. NULL: there is no memory, and the buffer is
+ * as it was; or `size_bytes` is 0, and it is freed. NULL as `address`: as keel_kvmalloc(). */
 void* keel_kvrealloc(void* address, size_t size_bytes, uint32_t flags, const char* owner);
 
 /* Populates the pool until this much is free. 0, or an errno value that says why not. */
@@ -50,9 +50,9 @@ size_t keel_trim(void);
 /* Ends all lazy aliases now. */
 void keel_purge(void);
 
-/* Writes the pool's statistics, one JSON object, into `text`: at most `room` bytes with the final 0.
- * Returns the length of the whole, without the 0, as snprintf does: call it with 0 to learn it.
- * 0 if there was no memory to write it in. */
+/* Writes the pool's statistics, one JSON object, into `text`: at most `room` bytes with the
+ * final 0. Returns the length of the whole, without the 0, as snprintf does; call it with 0 to
+ * learn it. 0 if there was no memory to write it in. */
 size_t keel_stats_json(char* text, size_t room);
 
 #ifdef __cplusplus

@@ -1,5 +1,5 @@
-// A program whose malloc is a jemalloc of its own, beside the one inside keel: neither sees what the
-// other does.
+// A program whose malloc is a jemalloc of its own, beside the one inside keel: neither sees what
+// the other does.
 #include <jemalloc/jemalloc.h>
 #include <keel/alloc/pool.h>
 

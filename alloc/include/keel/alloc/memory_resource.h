@@ -9,7 +9,8 @@
 namespace keel {
 
 // Buffers of `pool`, tagged `owner` (static storage). Two are equal if their pool is the same.
-// Threads: any. Errors: std::bad_alloc when the pool has no memory, and for alignments above a page.
+// Threads: any. Errors: std::bad_alloc when the pool has no memory, and for alignments above a
+// page.
 class PoolResource final : public std::pmr::memory_resource {
  public:
   explicit PoolResource(Pool& pool = default_pool(), const char* owner = "pmr")
