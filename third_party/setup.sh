@@ -19,6 +19,8 @@ build    pkg-config           the install test builds a program through it
 build    libxxhash-dev        record hashes of the log (XXH3, compiled in)
 build    libcli11-dev         command lines of the tools
 build    nlohmann-json3-dev   --json of the tools
+build    libjemalloc-dev      objects below a page (its static archive, under another prefix)
+build    binutils             ld and objcopy, which give it that prefix
 build    doctest-dev          the tests
 build    libbenchmark-dev     the benchmarks, which the tests run for a moment
 check    clang                thread-safety analysis, a second compiler's warnings

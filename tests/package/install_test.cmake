@@ -43,6 +43,8 @@ run(${CMAKE_COMMAND} -S ${consumer} -B ${WORK}/cmake -G Ninja -DCMAKE_CXX_COMPIL
   -DCMAKE_EXPORT_COMPILE_COMMANDS=ON -DCMAKE_FIND_USE_PACKAGE_REGISTRY=OFF)
 run(${CMAKE_COMMAND} --build ${WORK}/cmake)
 run(${WORK}/cmake/program)
+run(${WORK}/cmake/in_c)
+run(${WORK}/cmake/beside_jemalloc)
 # The README's program: the second run finds what the first one journalled.
 set(two_objects ${WORK}/cmake/two_objects)
 execute_process(COMMAND ${two_objects} WORKING_DIRECTORY ${WORK} OUTPUT_VARIABLE first
@@ -74,6 +76,16 @@ separate_arguments(flags UNIX_COMMAND "${flags}")
 run(${CXX} -std=c++20 ${consumer}/program.cc -o ${WORK}/pc_program ${flags})
 run(${WORK}/pc_program)
 run(${CXX} -std=c++20 ${consumer}/two_objects.cc -o ${WORK}/pc_two_objects ${flags})
+# A jemalloc in the program itself, where each symbol must be the one or the other's.
+run(${CXX} -std=c++20 ${consumer}/beside_jemalloc.cc -o ${WORK}/pc_beside_jemalloc ${flags}
+  -l:libjemalloc_pic.a)
+run(${WORK}/pc_beside_jemalloc)
+# A C compiler's driver does not know what C++ needs; --static says it.
+execute_process(COMMAND pkg-config --static --cflags --libs keel OUTPUT_VARIABLE flags
+  COMMAND_ERROR_IS_FATAL ANY OUTPUT_STRIP_TRAILING_WHITESPACE)
+separate_arguments(flags UNIX_COMMAND "${flags}")
+run(cc -std=c11 -Wall -Wextra -Wpedantic -Werror ${consumer}/in_c.c -o ${WORK}/pc_in_c ${flags})
+run(${WORK}/pc_in_c)
 
 message(STATUS "add_subdirectory")
 # Only configured: neither doctest nor benchmark may be looked for, and no option may leak.

@@ -1,0 +1,83 @@
+// The calls of keel.h, on the default pool.
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <new>
+#include <string>
+
+#include "keel/alloc/pool.h"
+#include "keel/keel.h"
+
+namespace {
+
+using keel::AllocFlags;
+using keel::default_pool;
+
+constexpr bool same(int c_flag, AllocFlags flag) { return c_flag == static_cast<int>(flag); }
+static_assert(same(KEEL_KERNEL, AllocFlags::kKernel) && same(KEEL_NOFS, AllocFlags::kNoFs) &&
+              same(KEEL_NOWAIT, AllocFlags::kNoWait) && same(KEEL_NOFAIL, AllocFlags::kNoFail) &&
+              same(KEEL_ZERO, AllocFlags::kZero) && same(KEEL_NOWARN, AllocFlags::kNoWarn) &&
+              same(KEEL_RETRY_MAYFAIL, AllocFlags::kRetryMayfail));
+
+AllocFlags flags_of(std::uint32_t flags) { return static_cast<AllocFlags>(flags); }
+const char* tag_of(const char* owner) { return owner != nullptr ? owner : ""; }
+
+int errno_of(const keel::Error& error) {
+  if (error.sys_errno != 0) {
+    return error.sys_errno;
+  }
+  switch (error.code) {
+    case keel::Errc::kInvalidArgument: return EINVAL;
+    case keel::Errc::kPermission: return EPERM;
+    default: return ENOMEM;
+  }
+}
+
+}  // namespace
+
+void* keel_kvmalloc(size_t size_bytes, uint32_t flags, const char* owner) {
+  return default_pool().kvmalloc(size_bytes, flags_of(flags), tag_of(owner));
+}
+
+void* keel_kvzalloc(size_t size_bytes, uint32_t flags, const char* owner) {
+  return keel_kvmalloc(size_bytes, flags | KEEL_ZERO, owner);
+}
+
+void keel_kvfree(void* address) { default_pool().kvfree(address); }
+
+void keel_kvfree_sized(void* address, size_t size_bytes) {
+  default_pool().kvfree_sized(address, size_bytes);
+}
+
+size_t keel_kvsize(const void* address) { return default_pool().kvsize(address); }
+
+void* keel_kvrealloc(void* address, size_t size_bytes, uint32_t flags, const char* owner) {
+  if (size_bytes == 0) {
+    default_pool().kvfree(address);
+    return nullptr;
+  }
+  return default_pool().kvrealloc(address, size_bytes, flags_of(flags), tag_of(owner));
+}
+
+int keel_reserve(size_t size_bytes) {
+  const keel::Status reserved = default_pool().reserve(keel::Bytes(size_bytes));
+  return reserved ? 0 : errno_of(reserved.error());
+}
+
+size_t keel_trim(void) { return default_pool().trim().value(); }
+
+void keel_purge(void) { default_pool().purge(); }
+
+size_t keel_stats_json(char* text, size_t room) {
+  try {
+    const std::string json = keel::to_json(default_pool().stats());
+    if (room != 0) {
+      const std::size_t fits = std::min(json.size(), room - 1);
+      std::memcpy(text, json.data(), fits);
+      text[fits] = '\0';
+    }
+    return json.size();
+  } catch (const std::bad_alloc&) {
+    return 0;
+  }
+}

@@ -1,0 +1,30 @@
+# Runs COMMAND without and with LIBRARY preloaded, and compares what it prints.
+#   cmake -DLIBRARY=... "-DCOMMAND=program|argument|..." -DCAPACITY=bytes -DEXPECT=pattern
+#         -P run_under.cmake
+cmake_minimum_required(VERSION 3.25)
+string(REPLACE "|" ";" COMMAND "${COMMAND}")
+list(GET COMMAND 0 program)
+if(NOT EXISTS "${program}")
+  message(STATUS "${program}")
+  return()
+endif()
+
+execute_process(COMMAND ${COMMAND} OUTPUT_VARIABLE plain RESULT_VARIABLE plain_result)
+set(environment LD_PRELOAD=${LIBRARY} KEEL_MALLOC_STATS=1)
+if(CAPACITY)
+  list(APPEND environment KEEL_MALLOC_CAPACITY=${CAPACITY})
+endif()
+execute_process(COMMAND ${CMAKE_COMMAND} -E env ${environment} ${COMMAND}
+  OUTPUT_VARIABLE under ERROR_VARIABLE errors RESULT_VARIABLE under_result)
+if(NOT plain_result STREQUAL under_result)
+  message(FATAL_ERROR "ends with ${under_result}, without the library with ${plain_result}:\n${errors}")
+endif()
+if(NOT plain_result EQUAL 0)
+  message(FATAL_ERROR "ends with ${plain_result}, with and without the library: ${errors}")
+endif()
+if(plain STREQUAL "" OR NOT plain STREQUAL under)
+  message(FATAL_ERROR "prints '${under}', without the library '${plain}'")
+endif()
+if(NOT errors MATCHES "keel-malloc: ${EXPECT}")
+  message(FATAL_ERROR "was not served as expected (${EXPECT}): '${errors}'")
+endif()
