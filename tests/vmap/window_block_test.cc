@@ -162,6 +162,29 @@ TEST_CASE("a window is filled to its last page and emptied a thousand times") {
   }
 }
 
+TEST_CASE("a map() of a slot that fails at any call leaves the window as it was") {
+  FaultOs os;
+  ScopedOs scope(os);
+  Fixture f;
+  const std::byte* left = f.map({Pfn(9)});
+  const keel_test::WindowSnapshot before(*f.window);
+  std::uint64_t n = 1;
+  for (;; ++n) {
+    os.fail_nth(n);
+    const auto mapped = f.window->map(keel_test::scattered(3));
+    if (!os.fired()) {
+      CHECK(*mapped == left + kPageBytes);
+      break;
+    }
+    CHECK(mapped.error().code == Errc::kNoMemory);
+    CHECK(keel_test::WindowSnapshot(*f.window) == before);
+    CHECK(keel_test::faults_in_child(left + kPageBytes));
+    f.window->audit();
+  }
+  CHECK(n == 5);  // three runs, populated with one call
+  CHECK(number_at(left) == 9);
+}
+
 TEST_CASE("each wrong unmap of a slot is told apart and changes nothing") {
   Fixture f;
   BugRecorder bugs;

@@ -111,3 +111,9 @@ TEST_CASE("2 to 8 threads map, hand over, unmap and purge in a window that is ne
     run_stress(threads, {.bytes = 1U << 20, .lazy_max = Pages(40), .shards = 4});
   }
 }
+
+TEST_CASE("2 to 8 threads map areas over many shards, and small ones between them") {
+  for (const unsigned threads : {2U, 4U, 8U}) {
+    run_stress(threads, {.bytes = 8U << 20, .lazy_max = Pages(500), .shards = 32});
+  }
+}
