@@ -117,6 +117,18 @@ std::optional<PageIndex> AddressSpace::begin_in_one(const AreaRequest& request, 
   return std::nullopt;
 }
 
+std::optional<PageIndex> AddressSpace::begin_over_lazy(const AreaRequest& request) {
+  const unsigned home = current_cpu();
+  for (unsigned i = 0; i < count_; ++i) {
+    Shard& shard = *shards_[(home + i) % count_];
+    MutexLock guard(shard.lock);
+    if (const auto area = shard.table.begin_over_lazy(request)) {
+      return area;
+    }
+  }
+  return std::nullopt;
+}
+
 std::optional<PageIndex> AddressSpace::begin_everywhere(const AreaRequest& request) {
   const AllLocks all(*this);
   std::optional<PageIndex> area;

@@ -51,6 +51,8 @@ class AddressSpace {
   // Takes pages as an area in state kMapping, as RangeTable::begin_area. `everywhere`: with all
   // locks together, if no shard alone has room.
   [[nodiscard]] std::optional<PageIndex> begin(const AreaRequest& request, bool everywhere);
+  // Takes a lazy area of the same size instead, aliases and all.
+  [[nodiscard]] std::optional<PageIndex> begin_over_lazy(const AreaRequest& request);
   // kMapping or kPurging (in a slice of its own) -> free, over however many shards it reaches.
   void free_spanning(PageIndex area);
 

@@ -54,6 +54,24 @@ void RangeTable::remove_lazy(PageIndex area) {
   --lazy_areas_;
 }
 
+std::optional<PageIndex> RangeTable::begin_over_lazy(const AreaRequest& request) {
+  const PageIndex area = lazy_first_;
+  if (area == kNoIndex || entries_[area].pages() != request.pages ||
+      entries_[area].guard() != request.guard || is_spanning(area)) {
+    return std::nullopt;
+  }
+  remove_lazy(area);
+  RangeEntry& head = entries_[area];
+  lazy_pages_ -= request.pages;
+  totals_->lazy_pages.fetch_sub(request.pages, std::memory_order_relaxed);  // Counts, both.
+  totals_->mappings.fetch_sub(head.number() + std::uint64_t{1}, std::memory_order_relaxed);
+  area_mappings_ = area_mappings_ - head.number() + request.mappings;
+  head.set_state(RangeState::kMapping);
+  head.set_number(request.mappings);
+  head.owner = request.owner;
+  return area;
+}
+
 // Neighbours --------------------------------------------------------------------------------------
 
 // The range of this shard that ends right before `first`; none if a purge holds it.

@@ -94,7 +94,6 @@ Result<void*> Window::map(FrameSource& frames, const MapOptions& options) {
   if (!shape) {
     return shape.error();
   }
-  impl_->purge_past_threshold();
   // The first attempt leaves the shards and their blocks as they are: a purge most often gives
   // what it did not find.
   for (bool everywhere = false;; everywhere = true) {
@@ -173,11 +172,17 @@ Result<PageIndex> Window::Impl::reserve(const FrameListShape& shape, const MapOp
   if (!charge_mappings(mappings)) {
     return Error{Errc::kNoMappings, 0, "window's budget of mappings", max_mappings};
   }
-  const auto area = space.begin({.pages = static_cast<std::uint32_t>(pages),
-                                 .mappings = static_cast<std::uint32_t>(shape.runs),
-                                 .owner = options.owner,
-                                 .guard = options.guard},
-                                everywhere);
+  const AreaRequest request{.pages = static_cast<std::uint32_t>(pages),
+                            .mappings = static_cast<std::uint32_t>(shape.runs),
+                            .owner = options.owner,
+                            .guard = options.guard};
+  std::optional<PageIndex> area;
+  if (past_threshold() && !(area = space.begin_over_lazy(request))) {
+    purge_for(pages);
+  }
+  if (!area) {
+    area = space.begin(request, everywhere);
+  }
   if (!area) {
     space.totals().mappings.fetch_sub(mappings, std::memory_order_relaxed);
     return Error{Errc::kNoAddressSpace, 0, "no room in the window for pages", pages};

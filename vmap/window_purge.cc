@@ -138,12 +138,16 @@ bool Window::Impl::purge_one_slice() {
   return space.totals().lazy_pages.load(std::memory_order_relaxed) != 0;
 }
 
-void Window::Impl::purge_past_threshold() {
+// What a map() of `pages` owes past the threshold: twice as many, in slices, so that what is lazy
+// gets less although nobody else purges, and nobody waits for all of it.
+void Window::Impl::purge_for(std::uint64_t pages) {
   if (purging.load(std::memory_order_relaxed)) {  // Someone is at it already; a hint only.
     return;
   }
-  if (space.totals().lazy_pages.load(std::memory_order_relaxed) > lazy_max) {
-    (void)purge();  // What it could not remove is still lazy; this mapping does not need it.
+  const std::uint64_t before = purged_pages.load(std::memory_order_relaxed);
+  // What could not be removed is still lazy; this mapping does not need it.
+  while (past_threshold() && purge_one_slice() &&
+         purged_pages.load(std::memory_order_relaxed) - before < 2 * pages) {
   }
 }
 

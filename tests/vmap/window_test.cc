@@ -323,15 +323,46 @@ TEST_CASE("the default budget is half of vm.max_map_count") {
   CHECK(f.window->stats().max_mappings > 1000);
 }
 
-TEST_CASE("lazy pages past the threshold are purged by the next map()") {
-  Fixture f({.bytes = 16U << 20, .lazy_max = Pages(8)});
-  for (int i = 0; i < 9; ++i) {
-    f.window->unmap(f.map({Pfn(1)}));
+TEST_CASE("past the threshold map() puts its frames over a lazy area of the same size") {
+  FaultOs os;
+  ScopedOs scope(os);
+  Fixture f({.bytes = 16U << 20, .lazy_max = Pages(8), .shards = 1});
+  std::vector<std::byte*> lazy;
+  for (int i = 0; i < 3; ++i) {
+    lazy.push_back(f.map({Pfn(1), Pfn(3), Pfn(5)}, {.guard = true}));
   }
-  CHECK(f.window->stats().purges == 0);
+  for (std::byte* area : lazy) {
+    f.window->unmap(area);
+  }
+  const std::uint64_t before = f.window->stats().mappings;
+  std::byte* at = f.map(run_of(20, 3), {.owner = "new", .cookie = 4, .guard = true});
+  CHECK(at == lazy[0]);
+  CHECK(number_at(at + 2 * kPageBytes) == 22);
+  CHECK(faults_in_child(at + 3 * kPageBytes));
+  CHECK(f.window->find(at)->cookie == 4);
+  CHECK(f.window->stats().purge_calls == 0);
+  CHECK(f.window->stats().mappings == before - 2);  // one run for three
+  CHECK(f.window->lazy_pages() == Pages(8));
+  f.window->audit();
+  // If that fails, nothing of the old aliases is left either.
+  f.window->unmap(f.map({Pfn(9)}));
+  os.fail_nth(1, keel_test::mask_of(OsCall::kMadvise));
+  CHECK(f.window->map(run_of(30, 3), {.guard = true}).ok());  // the second attempt
+  CHECK(os.fired());
+  f.window->audit();
+}
+
+TEST_CASE("past the threshold map() of another size purges in slices, for what it takes itself") {
+  Fixture f({.bytes = 16U << 20, .lazy_max = Pages(300), .shards = 1});
+  for (int i = 0; i < 31; ++i) {
+    f.window->unmap(f.map(keel_test::scattered(10)));
+  }
+  CHECK(f.window->stats().purge_calls == 0);
   f.map({Pfn(1)});
-  CHECK(f.window->stats().purges == 1);
-  CHECK(f.window->stats().lazy == Pages(0));
+  CHECK(f.window->stats().purge_slices == 1);
+  CHECK(f.window->lazy_pages() == Pages(310 - 60));  // of 10 mappings each, 64 at most
+  CHECK(f.window->stats().purges == 0);
+  f.window->audit();
 }
 
 TEST_CASE("when the kernel refuses a mapping, map() purges and tries again") {
