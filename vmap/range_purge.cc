@@ -57,7 +57,7 @@ void RangeTable::remove_lazy(PageIndex area) {
 std::optional<PageIndex> RangeTable::begin_over_lazy(const AreaRequest& request) {
   const PageIndex area = lazy_first_;
   if (area == kNoIndex || entries_[area].pages() != request.pages ||
-      entries_[area].guard() != request.guard || is_spanning(area)) {
+      entries_[area].guard() != request.guard) {
     return std::nullopt;
   }
   remove_lazy(area);
