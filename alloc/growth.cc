@@ -52,6 +52,9 @@ Status Pool::reserve(Bytes bytes) {
     return Error{Errc::kForked, 0, "reserve in a parent's pool", 0};
   }
   const Pages wanted = pages_for(bytes.value());
+  if (wanted > impl_->store->capacity()) {
+    return Error{Errc::kNoMemory, 0, "reserving bytes beyond the capacity", bytes.value()};
+  }
   MutexLock lock(impl_->grow_lock);
   while (impl_->pages->free_hint() < wanted) {
     if (!impl_->grow()) {
@@ -67,6 +70,7 @@ Bytes Pool::trim() {
     return Bytes(0);
   }
   impl_->cache.drain();
+  impl_->small->release();
   impl_->kept_present.store(0, std::memory_order_relaxed);  // A number only.
   return impl_->trim(~0U);
 }

@@ -64,6 +64,11 @@ std::size_t Kmalloc::size(const void* address) const {
   return found.outcome == KmallocOutcome::kOk ? found.bytes.value() : 0;
 }
 
+bool Kmalloc::may_hold(std::size_t held, std::size_t size) const {
+  const bool possible = size != 0 && size <= kKmallocMaxBytes;
+  return possible && (system_ != nullptr ? size <= held : arenas_.object_bytes(size) == held);
+}
+
 bool Kmalloc::owns(const void* address) const {
   return system_ != nullptr ? system_->find(address).outcome != KmallocOutcome::kUnknown
                             : table_.is_slab(address);

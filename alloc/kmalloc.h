@@ -75,12 +75,22 @@ class Kmalloc : public MetadataObject {
   // What `address` is. Out of date when it returns, unless the caller owns the object.
   [[nodiscard]] KmallocObject find(const void* address) const;
 
+  // True if an object asked for with `size` bytes has `held`.
+  [[nodiscard]] bool may_hold(std::size_t held, std::size_t size) const;
+
   // Bytes that a live object at `address` may use; 0 if there is none.
   [[nodiscard]] std::size_t size(const void* address) const;
 
   // True if `address` hits a slab, or (kSystem) an object that is live or known as freed: then
   // free() and find() are the ones to ask. Threads: any; two loads on the slab backend.
   [[nodiscard]] bool owns(const void* address) const;
+
+  // As SlabTable::sum_live(); nothing for the system's malloc.
+  void sum_live(std::span<std::uint64_t> by_tag, std::uint16_t ignored) const {
+    if (system_ == nullptr) {
+      table_.sum_live(by_tag, ignored);
+    }
+  }
 
   // For the shrinker: gives cached objects and empty slabs back to the source, and returns how much
   // the source got. Threads: any; may take long under load.

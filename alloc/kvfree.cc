@@ -55,12 +55,29 @@ void Pool::kvfree(void* address) {
     }
   }
   if (address != nullptr && impl.store->owned_by_this_process()) {
-    impl.free_slowly(address, frame);
+    if (!impl.small->owns(address)) {
+      impl.free_slowly(address, frame);
+    } else if (!impl.free_small(address)) {
+      impl.report_wrong_small(address, "kvfree");
+    }
   }
 }
 
 void Pool::kvfree_sized(void* address, std::size_t size_bytes) {
   Impl& impl = *impl_;
+  if (impl.store->owned_by_this_process() && impl.small->owns(address)) {
+    const std::size_t held = impl.small->size(address);
+    // Of a small object only its size class is known.
+    if (held != 0 &&
+        (size_bytes > held || size_bytes == 0 || !impl.small->may_hold(held, size_bytes))) {
+      report_bug({.bug = Bug::kWrongSize,
+                  .call = "kvfree_sized",
+                  .address = reinterpret_cast<std::uintptr_t>(address),
+                  .area_start = reinterpret_cast<std::uintptr_t>(address),
+                  .area_bytes = held});
+      return;
+    }
+  }
   FrameUse expected{};
   const std::uint32_t frame = impl.frame_at(address, expected);
   if (frame != Impl::kNoFrame && impl.store->owned_by_this_process()) {
@@ -185,6 +202,9 @@ std::size_t Pool::kvsize(const void* address) const {
   if (address == nullptr || !owned_by_this_process()) {
     return 0;
   }
+  if (const std::size_t small = impl_->small->size(address); small != 0) {
+    return small;
+  }
   FrameUse expected{};
   const std::uint32_t frame = impl_->frame_at(address, expected);
   if (frame == Impl::kNoFrame || impl_->pages->record(Pfn(frame)).word().use != expected) {
@@ -201,6 +221,9 @@ std::size_t Pool::kvsize(const void* address) const {
 }
 
 bool Pool::is_contiguous(const void* address) const {
+  if (impl_->small->size(address) != 0) {
+    return true;
+  }
   FrameUse expected{};
   const std::uint32_t frame = impl_->frame_at(address, expected);
   return frame != Impl::kNoFrame && expected == FrameUse::kBuffer &&
@@ -211,10 +234,15 @@ void* Pool::kvrealloc(void* address, std::size_t size_bytes, AllocFlags flags, c
   if (address == nullptr) {
     return kvmalloc(size_bytes, flags, owner);
   }
+  if (!owned_by_this_process()) {
+    return nullptr;
+  }
+  if (const std::size_t held = impl_->small->size(address); held != 0) {
+    return impl_->reallocate_small(*this, address, held, {size_bytes, {}, flags, owner});
+  }
   FrameUse expected{};
   const std::uint32_t frame = impl_->frame_at(address, expected);
-  if (frame == Impl::kNoFrame || !owned_by_this_process() ||
-      impl_->pages->record(Pfn(frame)).word().use != expected) {
+  if (frame == Impl::kNoFrame || impl_->pages->record(Pfn(frame)).word().use != expected) {
     impl_->report_wrong(address, "kvrealloc");
     return nullptr;
   }
@@ -241,6 +269,10 @@ void* Pool::kvrealloc(void* address, std::size_t size_bytes, AllocFlags flags, c
 // Wrong addresses ---------------------------------------------------------------------------------
 
 void Pool::Impl::report_wrong(const void* address, const char* call) const {
+  if (small->owns(address)) {
+    report_wrong_small(address, call);
+    return;
+  }
   if (store->contains(address)) {
     report_wrong_direct(address, call);
     return;

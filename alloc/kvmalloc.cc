@@ -53,7 +53,12 @@ std::uint8_t kind_of(Pages pages) {
 void* Pool::kvmalloc(std::size_t size_bytes, AllocFlags flags, const char* owner) {
   Impl& impl = *impl_;
   // A size of 0 wraps, and goes the slow way.
-  if (size_bytes - 1 < kMaxClassBytes && impl.is_fast() && !NoAllocScope::active()) [[likely]] {
+  if (size_bytes - 1 < kKmallocMaxBytes) {
+    if (void* object = impl.allocate_small(size_bytes, flags, owner)) [[likely]] {
+      return object;
+    }
+  } else if (size_bytes - 1 < kMaxClassBytes && impl.is_fast() && !NoAllocScope::active())
+      [[likely]] {
     const auto pages = static_cast<std::uint32_t>((size_bytes - 1) >> kPageShift) + 1;
     const std::uint32_t frame = impl.cache.pop(size_class_of(pages));
     if (frame != Impl::kNoFrame) [[likely]] {

@@ -82,6 +82,9 @@ Status Pool::Impl::open(const PoolConfig& completed) {
   if (auto opened = open_tables(); !opened) {
     return opened;
   }
+  if (auto opened = open_small(); !opened) {
+    return opened;
+  }
   if (config.hardened) {
     if (auto opened = hardened.open(Bytes(config.quarantine_bytes)); !opened) {
       return opened;
@@ -142,6 +145,7 @@ Pool::Impl::~Impl() {
     (void)keeper.release();  // Its thread exists in the parent only, and cannot be waited for here.
   }
   keeper.reset();
+  small.reset();  // Its slabs are frames of what dies below.
   if (area_frames != nullptr) {
     // Somebody else's memory may come to stand where the buffers stood.
     unpoison_range(store->address_of(Pfn(0)), direct_bytes);

@@ -4,6 +4,7 @@
 //   growth.cc    grow, reserve, trim                          reclaim.cc  when nothing is left
 //   upkeep.cc    what the keeper's thread does ahead of all   tags.cc    limits per owner
 //   hardened.cc  every buffer guarded, freed ones kept        stats.cc   counts, as text too
+//   small.cc     objects below a page
 #pragma once
 
 #include <array>
@@ -22,6 +23,8 @@
 #include "keel/vmap/frame_store.h"
 #include "keel/vmap/window.h"
 #include "keeper.h"
+#include "kmalloc.h"
+#include "owner_ids.h"
 #include "shrinkers.h"
 #include "tags.h"
 
@@ -97,6 +100,22 @@ struct Pool::Impl final : MetadataObject, Evictor, Upkeep {
   void evict(std::span<const Pfn> buffers) override;
   [[nodiscard]] Tier tier_of(Pfn buffer) const override;
 
+  // small.cc
+  struct SlabSource final : ExtentSource {
+    explicit SlabSource(Impl& pool) : impl(pool) {}
+    [[nodiscard]] void* allocate(Pages wanted) override;
+    void free(void* run, Pages) override;
+    Impl& impl;
+  };
+  [[nodiscard]] Status open_small();
+  [[nodiscard]] void* allocate_small(std::size_t size_bytes, AllocFlags flags, const char* owner);
+  [[nodiscard]] bool free_small(void* address);
+  [[nodiscard]] void* reallocate_small(Pool& pool, void* address, std::size_t held,
+                                       const Request& request);
+  void report_wrong_small(const void* address, const char* call) const;
+  // Splits what is held in slabs, which is one entry of `all`, among the owners of objects.
+  void add_small_holders(std::span<OwnerBytes> all, std::size_t& count) const;
+
   // growth.cc
   // Populates one chunk. False at capacity or if the system refuses; nothing has changed then.
   [[nodiscard]] bool grow() KEEL_REQUIRES(grow_lock);
@@ -163,6 +182,9 @@ struct Pool::Impl final : MetadataObject, Evictor, Upkeep {
   std::atomic<std::uint64_t> kept_present{0};
 
   BufferCache cache;
+  OwnerIds owners;
+  SlabSource slab_source{*this};
+  std::unique_ptr<Kmalloc> small;
   Shrinkers shrinkers;
   TagLimits tags;
   Hardened hardened;

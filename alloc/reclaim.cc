@@ -9,6 +9,7 @@ namespace keel {
 void Pool::Impl::reclaim(const Request& request) {
   counters.reclaims.add();
   cache.drain();
+  small->release();
   Pfn due;
   while (hardened.on() && hardened.take_due(due, true)) {
     const std::array<Pfn, 1> one{due};

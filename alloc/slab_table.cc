@@ -170,6 +170,23 @@ KmallocObject SlabTable::name(const void* address) const {
 
 // Audit -------------------------------------------------------------------------------------------
 
+void SlabTable::sum_live(std::span<std::uint64_t> by_tag, std::uint16_t ignored) const {
+  for (std::size_t frame = 0; frame < frames_; ++frame) {
+    const std::uint32_t record = records_[frame].load(kRelaxed);
+    if (record == 0) {
+      continue;
+    }
+    const std::uint64_t bytes = bytes_in(records_[head_of(frame, record)].load(kRelaxed));
+    for (std::size_t at = 0; at < kPageBytes; at += kSlotBytes) {
+      const std::uint16_t mark = mark_at(address_of(frame) + at).load(kRelaxed);
+      const unsigned tag = is_live(mark) ? tag_of(mark) & ~unsigned{ignored} : 0;
+      if (is_live(mark) && tag < by_tag.size()) {
+        by_tag[tag] += bytes;
+      }
+    }
+  }
+}
+
 SlabTable::Census SlabTable::audit() const {
   Census census;
   for (std::size_t frame = 0; frame < frames_;) {

@@ -14,6 +14,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <span>
 
 #include "keel/base/result.h"
 #include "keel/base/units.h"
@@ -66,6 +67,10 @@ class SlabTable {
 
   // What `address` is. Out of date when it returns, unless the caller owns it.
   [[nodiscard]] KmallocObject find(const void* address) const;
+
+  // Adds the bytes of live objects to the sum of their owners' tags, without the flags in
+  // `ignored`. Out of date when it returns.
+  void sum_live(std::span<std::uint64_t> by_tag, std::uint16_t ignored) const;
 
   // What an audit counts. Aborts if records do not add up. Threads: needs quiet.
   struct Census {

@@ -1,6 +1,6 @@
 // A pool's statistics: gathered, and as JSON and Prometheus text.
-#include <cinttypes>
-#include <cstdio>
+#include <algorithm>
+#include <array>
 
 #include "pool_impl.h"
 
@@ -32,6 +32,7 @@ constexpr Field kFields[] = {
     KEEL_COUNT(cache_refills, "allocations served by the buffers that CPUs exchange"),
     KEEL_COUNT(contiguous_allocations, "buffers made from the free lists"),
     KEEL_COUNT(vmalloc_allocations, "buffers gathered and mapped"),
+    KEEL_COUNT(small_allocations, "objects below a page"),
     KEEL_COUNT(failures, "allocations that failed"),
     KEEL_COUNT(refusals, "failures answered at once"),
     KEEL_COUNT(nofail_warnings, "messages of allocations that may not fail"),
@@ -56,6 +57,7 @@ constexpr Field kFields[] = {
     KEEL_BYTES(cached, "cached_bytes", "idle buffers"),
     KEEL_BYTES(quarantined, "quarantined_bytes", "freed buffers kept out of use"),
     KEEL_BYTES(live, "live_bytes", "memory held by callers"),
+    KEEL_BYTES(small, "small_bytes", "memory held in small objects"),
     KEEL_BYTES(lazy, "lazy_bytes", "addresses that wait for a purge"),
     KEEL_BYTES(metadata, "metadata_bytes", "records and tables"),
 };
@@ -102,8 +104,11 @@ PoolStats Pool::stats() const {
       of.idle += stacks.count(cpu, c);
     }
   }
+  const KmallocStats small = impl.small->stats();
+  stats.small_allocations = small.allocations;
+  stats.small = small.live;
   stats.cache_hits = cache.hits;
-  stats.frees = cache.puts;
+  stats.frees = cache.puts + small.frees;
   stats.cache_refills = cache.refills;
   stats.contiguous_allocations = counters.contiguous.get();
   stats.vmalloc_allocations = counters.vmalloc.get();
@@ -129,7 +134,8 @@ PoolStats Pool::stats() const {
   stats.capacity = Bytes(bytes_of(impl.store->capacity()));
   stats.populated = Bytes(bytes_of(counts.present));
   stats.free = Bytes(bytes_of(counts.free));
-  stats.cached = Bytes(bytes_of(cache.in_cpus + cache.in_depot));
+  const Bytes in_slabs = small.held > small.live ? small.held - small.live : Bytes(0);
+  stats.cached = Bytes(bytes_of(cache.in_cpus + cache.in_depot)) + in_slabs;
   stats.quarantined = Bytes(bytes_of(impl.hardened.pages()));
   const Bytes unused = stats.free + stats.cached + stats.quarantined;
   stats.live = stats.populated > unused ? stats.populated - unused : Bytes(0);
@@ -144,13 +150,20 @@ PoolStats Pool::stats() const {
 }
 
 std::size_t Pool::holders(std::span<OwnerBytes> largest) const {
-  std::array<Holder, 65> all;
-  const std::size_t wanted = largest.size() < all.size() ? largest.size() : all.size();
-  const std::size_t found = impl_->pages->holders(std::span(all).first(wanted));
-  for (std::size_t i = 0; i < found; ++i) {
-    largest[i] = {all[i].owner, Bytes(bytes_of(all[i].pages))};
+  // As many as the page allocator tells apart, and the owners of small objects.
+  std::array<OwnerBytes, 65 + OwnerIds::kMost> all;
+  std::array<Holder, 65> by_pages;
+  std::size_t count = impl_->pages->holders(by_pages);
+  for (std::size_t i = 0; i < count; ++i) {
+    all[i] = {by_pages[i].owner, Bytes(bytes_of(by_pages[i].pages))};
   }
-  return found;
+  impl_->add_small_holders(all, count);
+  const auto end = all.begin() + static_cast<std::ptrdiff_t>(count);
+  std::sort(all.begin(), end,
+            [](const OwnerBytes& a, const OwnerBytes& b) { return a.held > b.held; });
+  count = std::min(count, largest.size());
+  std::copy_n(all.begin(), count, largest.begin());
+  return count;
 }
 
 std::string to_json(const PoolStats& stats) {

@@ -25,15 +25,16 @@ std::unique_ptr<Pool> make_pool() {
 TEST_CASE("a forked child gets nothing from its parent's pool, in either tier") {
   const auto pool = make_pool();
   constexpr std::size_t kLarge = std::size_t{6} << 20;  // beyond the contiguous tier
-  auto* small = static_cast<char*>(pool->kvmalloc(100));
+  auto* small = static_cast<char*>(pool->kvmalloc(kPageBytes));
   auto* large = static_cast<char*>(pool->kvmalloc(kLarge));
   REQUIRE(small != nullptr);
   REQUIRE(large != nullptr);
   std::memset(large, 'p', kLarge);
   pool->kvfree(small);  // free frames, for the child to be tempted by
   const auto ending = run_in_child([&] {
-    const bool refused = pool->kvmalloc(100) == nullptr && pool->kvmalloc(kLarge) == nullptr &&
-                         pool->kvmalloc(100, AllocFlags::kNoFail) == nullptr;
+    const bool refused = pool->kvmalloc(kPageBytes) == nullptr &&
+                         pool->kvmalloc(kLarge) == nullptr &&
+                         pool->kvmalloc(kPageBytes, AllocFlags::kNoFail) == nullptr;
     pool->kvfree(large);
     pool->purge();
     const bool untrimmed = pool->trim() == Bytes(0);

@@ -108,7 +108,8 @@ class Model {
     });
     // Rounded up to its size class, of which there are eight to a doubling, or not at all.
     buffer.held = pool_->kvsize(buffer.at);
-    REQUIRE(buffer.held >= bytes_of(pages_for(buffer.size)));
+    REQUIRE(buffer.held >=
+            (buffer.size < kPageBytes ? buffer.size : bytes_of(pages_for(buffer.size))));
     REQUIRE(buffer.held <= buffer.size + buffer.size / 8 + kPageBytes);
     live_ += buffer.held;
     buffers_.push_back(buffer);

@@ -64,7 +64,7 @@ bool all_bytes_are(const void* buffer, std::size_t bytes, unsigned char value) {
 std::vector<void*> fragment(Pool& pool) {
   std::vector<void*> kept;
   std::vector<void*> given_back;
-  while (void* page = pool.kvmalloc(1, AllocFlags::kNoWarn, "fragment")) {
+  while (void* page = pool.kvmalloc(kPageBytes, AllocFlags::kNoWarn, "fragment")) {
     kept.push_back(page);
   }
   std::sort(kept.begin(), kept.end());
@@ -210,7 +210,7 @@ TEST_CASE("growth populates the frames' records too, so that nothing faults late
   ScopedOs scope(os);
   const auto pool = make();
   const std::uint64_t before = os.calls(OsCall::kMadvise);
-  pool->kvfree(pool->kvmalloc(1));
+  pool->kvfree(pool->kvmalloc(kPageBytes));
   CHECK(os.calls(OsCall::kMadvise) - before == 2);
 }
 
@@ -251,7 +251,7 @@ TEST_CASE("many threads that find the pool empty populate one chunk, not one eac
   for (int i = 0; i < kThreads; ++i) {
     threads.emplace_back([&] {
       os.announce();
-      CHECK(pool->kvmalloc(1) != nullptr);
+      CHECK(pool->kvmalloc(kPageBytes) != nullptr);
     });
   }
   for (std::thread& thread : threads) {
@@ -313,7 +313,7 @@ TEST_CASE("kNoFail waits until there is memory and says once a second who holds 
   ScopedOs scope(os);
   const auto pool = make();
   void* hog = pool->kvmalloc(2 * kMiB - kPageBytes, AllocFlags::kKernel, "hog");
-  void* page = pool->kvmalloc(1, AllocFlags::kKernel, "page");
+  void* page = pool->kvmalloc(kPageBytes, AllocFlags::kKernel, "page");
   REQUIRE(page != nullptr);
   os.use_virtual_time([&] {
     if (os.monotonic_ns() > 3'500'000'000 && hog != nullptr) {
@@ -372,7 +372,7 @@ TEST_CASE("an allocation in a NoAllocScope is a reported bug") {
   void* buffer = nullptr;
   {
     const NoAllocScope scope;
-    buffer = pool->kvmalloc(100);
+    buffer = pool->kvmalloc(kPageBytes);
     pool->kvfree(buffer);  // freeing is allowed
   }
   REQUIRE(bugs.count() == 1);
@@ -440,7 +440,7 @@ TEST_CASE("the direct-map address of a mapped buffer's frame is told apart") {
 
 TEST_CASE("trim gives back free chunks, and not one that is in use") {
   const auto pool = make({.capacity_bytes = 8 * kMiB, .chunk_bytes = kMiB});
-  void* kept = pool->kvmalloc(100);
+  void* kept = pool->kvmalloc(kPageBytes);
   void* mapped = pool->kvmalloc(6 * kMiB);
   REQUIRE(mapped != nullptr);
   std::memset(kept, 9, 4096);
@@ -488,7 +488,7 @@ TEST_CASE("at the mapping budget requests still get contiguous memory, or a refu
   CHECK(pool->kvmalloc(kMiB) == nullptr);  // 256 single pages
   CHECK(pool->stats().mappings == 1);
   pool->audit();
-  void* page = pool->kvmalloc(1);
+  void* page = pool->kvmalloc(kPageBytes);
   CHECK(page != nullptr);
   void* some = pool->kvmalloc(60 * kPageBytes);
   CHECK(some != nullptr);
@@ -564,7 +564,7 @@ TEST_CASE("kvmalloc in every tier survives every failing call with its state unc
 }
 
 TEST_CASE("the default pool serves the free functions") {
-  void* buffer = kvmalloc(100, AllocFlags::kZero, "test");
+  void* buffer = kvmalloc(kPageBytes, AllocFlags::kZero, "test");
   REQUIRE(buffer != nullptr);
   CHECK(default_pool().kvsize(buffer) == kPageBytes);
   kvfree(buffer);

@@ -41,6 +41,7 @@ struct PoolConfig {
   bool lock_memory = false;        // mlock what is populated
   bool dump_memory = false;        // include the pool in core dumps
   bool background = true;          // a thread that grows, purges and gives back ahead of callers
+  bool system_malloc = false;      // small objects from the system's malloc, for sanitizers
   bool hardened = false;           // guard every buffer, keep freed ones out of use; slow
   std::size_t quarantine_bytes = 64U << 20;  // of a hardened pool: freed buffers kept out of use
 };

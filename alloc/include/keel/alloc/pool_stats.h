@@ -32,6 +32,7 @@ struct PoolStats {
   // and those that made one:
   std::uint64_t contiguous_allocations = 0;
   std::uint64_t vmalloc_allocations = 0;
+  std::uint64_t small_allocations = 0;  // objects below a page
   std::uint64_t failures = 0;
   std::uint64_t refusals = 0;  // of these, at once: nothing was freed since a full pass failed
   std::uint64_t nofail_warnings = 0;
@@ -57,9 +58,10 @@ struct PoolStats {
   Bytes capacity{};
   Bytes populated{};    // taken from the system
   Bytes free{};         // in the page allocator's free lists
-  Bytes cached{};       // idle buffers
+  Bytes cached{};       // idle buffers, and what slabs hold beside small objects
   Bytes quarantined{};  // freed buffers that a hardened pool keeps
-  Bytes live{};         // held by callers, in whole pages
+  Bytes live{};         // held by callers: in whole pages, small objects by size class
+  Bytes small{};        // of it, in small objects
   Bytes lazy{};         // address space of aliases that wait for a purge
   Bytes metadata{};     // records and tables that the pool keeps beside, an upper bound
   std::array<std::uint64_t, 11> free_blocks{};  // by order, as in /proc/buddyinfo
