@@ -179,6 +179,7 @@ bool Pool::owned_by_this_process() const { return impl_->store->owned_by_this_pr
 void Pool::upkeep() { (void)impl_->upkeep(); }
 
 void Pool::audit() const {
+  MutexLock no_upkeep(impl_->upkeep_lock);
   impl_->store->audit();
   impl_->window->audit();
   impl_->pages->audit();

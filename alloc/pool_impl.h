@@ -135,11 +135,11 @@ struct Pool::Impl final : MetadataObject, Evictor, Upkeep {
   }
 
   // upkeep.cc
-  bool upkeep() override;
+  bool upkeep() override KEEL_EXCLUDES(upkeep_lock);
   void grow_ahead() KEEL_EXCLUDES(grow_lock);
   void purge_ahead();
-  void note_lowest_free();
-  [[nodiscard]] bool give_back_idle() KEEL_EXCLUDES(grow_lock);
+  void note_lowest_free() KEEL_REQUIRES(upkeep_lock);
+  [[nodiscard]] bool give_back_idle() KEEL_REQUIRES(upkeep_lock) KEEL_EXCLUDES(grow_lock);
 
   // False as well in a forked child, where the word reads 0.
   [[nodiscard]] bool is_fast() const {
@@ -193,7 +193,8 @@ struct Pool::Impl final : MetadataObject, Evictor, Upkeep {
   std::atomic<std::uint64_t> last_message_ns{0};
 
   Mutex grow_lock{LockRank::kPool};
-  UpkeepState upkeep_state;
+  Mutex upkeep_lock{LockRank::kPoolUpkeep};  // one round at a time, and none during an audit
+  UpkeepState upkeep_state KEEL_GUARDED_BY(upkeep_lock);
   std::unique_ptr<Keeper> keeper;  // last: its thread uses all of the above
 };
 

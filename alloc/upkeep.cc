@@ -19,6 +19,7 @@ bool Pool::Impl::upkeep() {
   if (!store->owned_by_this_process()) {
     return false;
   }
+  MutexLock lock(upkeep_lock);
   cache.set_budget(live_pages());
   grow_ahead();
   purge_ahead();

@@ -1,7 +1,8 @@
 // memory.loop.*: what does one thread pay that allocates a size, touches it and frees it, again and
 // again?
 //
-// ns for malloc, a store to the first byte of each page, and free; no clock inside (memory/loop.cc).
+// ns for malloc, a store to the first byte of each page, and free; no clock inside
+// (memory/loop.cc).
 // Target: at every size no slower than the best peer at that size.
 
 #include "scoreboard/memory_peers.h"

@@ -25,7 +25,8 @@ struct Buffer {
   unsigned char mark = 0;
 };
 
-// Hands buffers from makers to takers; bounded, so that memory goes round.
+// Hands buffers from makers to takers, first in first out, so that the signs to stop come last;
+// bounded, so that memory goes round.
 class Queue {
  public:
   void push(Buffer buffer) {
@@ -33,7 +34,7 @@ class Queue {
     while (used_ == slots_.size()) {
       changed_.wait(mutex_);
     }
-    slots_[used_++] = buffer;
+    slots_[(first_ + used_++) % slots_.size()] = buffer;
     changed_.notify_all();
   }
   Buffer pop() {
@@ -41,7 +42,8 @@ class Queue {
     while (used_ == 0) {
       changed_.wait(mutex_);
     }
-    const Buffer buffer = slots_[--used_];
+    const Buffer buffer = slots_[first_++ % slots_.size()];
+    --used_;
     changed_.notify_all();
     return buffer;
   }
@@ -50,6 +52,7 @@ class Queue {
   Mutex mutex_{LockRank::kLeaf};
   CondVar changed_;
   std::array<Buffer, 16> slots_ KEEL_GUARDED_BY(mutex_){};
+  std::size_t first_ KEEL_GUARDED_BY(mutex_) = 0;
   std::size_t used_ KEEL_GUARDED_BY(mutex_) = 0;
 };
 

@@ -125,7 +125,7 @@ class Pool : public MetadataObject {
   void audit() const;
 
   // One round of what the pool's thread does (PoolConfig::background). For pools without one.
-  // Threads: one at a time, and none beside the pool's own.
+  // Threads: any; blocks.
   void upkeep();
 
  private:

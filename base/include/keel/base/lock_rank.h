@@ -18,6 +18,7 @@ enum class LockRank : std::uint8_t {
   kJournalAil = 50,      // cil: buckets of items in the log
   kJournalBatch = 55,    // cil: the batch of records under way
   kLogDevice = 60,       // cil: error latch
+  kPoolUpkeep = 68,      // alloc: one round of a pool's thread
   kPool = 70,            // alloc: growth and trim of the pool
   kPoolReclaim = 72,     // alloc: shrinkers, one pass at a time
   kCacheDrain = 74,      // alloc: one drain of the CPU caches at a time
