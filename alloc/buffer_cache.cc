@@ -67,7 +67,8 @@ void BufferCache::grant(unsigned id, unsigned size_class, unsigned wanted) {
 
 // Takes room that another class leaves unused; false if there is none.
 bool BufferCache::reclaim_grant(Cpu& cpu, unsigned id, unsigned wanted_by) {
-  for (unsigned tried = 0; tried < kSizeClasses; ++tried) {
+  // A few only: the next call goes on where this one stops.
+  for (unsigned tried = 0; tried < 8; ++tried) {
     const unsigned other = cpu.hand;
     cpu.hand = (cpu.hand + 1) % kSizeClasses;
     const unsigned limit = stacks_.limit(id, other);
@@ -142,6 +143,41 @@ void BufferCache::overflow(unsigned size_class, std::uint32_t frame) {
   trim_depot();
 }
 
+bool BufferCache::defer(std::uint32_t frame, Pages held) {
+  if (held.value() > cpu_budget_.load(std::memory_order_relaxed) / kOutboxDepth) {  // A number.
+    return false;
+  }
+  // Counted before it can be seen, and so never below zero.
+  deferred_pages_.fetch_add(held.value(), std::memory_order_relaxed);
+  const unsigned id = current_cpu();
+  if (stacks_.limit(id, kOutbox) == 0) {
+    stacks_.set_limit(id, kOutbox, kOutboxDepth);
+  }
+  if (stacks_.push(kOutbox, frame)) {
+    return true;
+  }
+  std::array<Pfn, kOutboxDepth + 1> batch;
+  unsigned count = 0;
+  batch[count++] = Pfn(frame);
+  for (std::uint32_t item; count < batch.size() &&
+                           (item = stacks_.pop(kOutbox)) != CpuStacks::kNone;) {
+    batch[count++] = Pfn(item);
+  }
+  bump(stored_);
+  evict_deferred(std::span(batch).first(count));
+  return true;
+}
+
+Pages BufferCache::evict_deferred(std::span<const Pfn> buffers) {
+  Pages held{};
+  for (const Pfn buffer : buffers) {
+    held += evictor_.pages_of(buffer);
+  }
+  evict(buffers);
+  deferred_pages_.fetch_sub(held.value(), std::memory_order_relaxed);  // A count only.
+  return held;
+}
+
 // Puts buffers into the depot, or gives away what does not fit.
 void BufferCache::store(unsigned size_class, std::span<const Pfn> buffers) {
   if (depot_budget_.load(std::memory_order_relaxed) == 0) {
@@ -187,7 +223,7 @@ void BufferCache::evict(std::span<const Pfn> buffers) {
 Pages BufferCache::drain_cpu(unsigned id, bool idle_only) {
   Pages given{};
   Cpu& cpu = cpus_.of(id);
-  for (unsigned c = 0; c < kSizeClasses; ++c) {
+  for (unsigned c = 0; c < CpuStacks::kStacks; ++c) {
     if (stacks_.count(id, c) == 0 && stacks_.limit(id, c) == 0) {
       continue;
     }
@@ -199,8 +235,10 @@ Pages BufferCache::drain_cpu(unsigned id, bool idle_only) {
       if (idle_only && !idle) {
         continue;
       }
-      cpu.wanted[c].store(false, std::memory_order_relaxed);  // A hint.
-      cpu.granted -= Pages(std::uint64_t{stacks_.limit(id, c)} * pages_of_class(c));
+      if (c != kOutbox) {
+        cpu.wanted[c].store(false, std::memory_order_relaxed);  // A hint.
+        cpu.granted -= Pages(std::uint64_t{stacks_.limit(id, c)} * pages_of_class(c));
+      }
       stacks_.set_limit(id, c, 0);
     }
     std::array<Pfn, CpuStacks::kDepth> batch;
@@ -212,8 +250,12 @@ Pages BufferCache::drain_cpu(unsigned id, bool idle_only) {
         batch[count++] = Pfn(item);
       }
     }
-    evict(std::span(batch).first(count));
-    given += Pages(std::uint64_t{count} * pages_of_class(c));
+    if (c == kOutbox) {
+      given += evict_deferred(std::span(batch).first(count));
+    } else {
+      evict(std::span(batch).first(count));
+      given += Pages(std::uint64_t{count} * pages_of_class(c));
+    }
   }
   return given;
 }
@@ -278,6 +320,8 @@ CacheStats BufferCache::stats() const {
       stats.in_cpus += Pages(std::uint64_t{stacks_.count(id, c)} * pages_of_class(c));
     }
   }
+  stats.in_cpus += Pages(deferred_pages_.load(std::memory_order_relaxed));
+  stats.puts += stacks_.pushes(kOutbox);
   stats.in_depot = depot_.pages();
   stats.refills = refills_.load(std::memory_order_relaxed);  // Counts only, as the rest.
   stats.misses = misses_.load(std::memory_order_relaxed);

@@ -30,6 +30,7 @@ class Evictor {
  public:
   virtual void evict(std::span<const Pfn> buffers) = 0;
   [[nodiscard]] virtual Tier tier_of(Pfn buffer) const = 0;
+  [[nodiscard]] virtual Pages pages_of(Pfn buffer) const = 0;
 
  protected:
   ~Evictor() = default;
@@ -64,6 +65,10 @@ class BufferCache {
   // After push() found no room.
   void overflow(unsigned size_class, std::uint32_t frame);
 
+  // Takes a buffer of no class, to be evicted together with a few others; so that one lock and the
+  // lines that it guards are fetched for all of them. False if it is too large to be kept so.
+  [[nodiscard]] bool defer(std::uint32_t frame, Pages held);
+
   // Sets how much may lie idle, from what is live. 0: nothing is kept from now on.
   void set_budget(Pages live);
 
@@ -79,12 +84,14 @@ class BufferCache {
   [[nodiscard]] CacheStats stats() const;
   [[nodiscard]] const CpuStacks& stacks() const { return stacks_; }
 
-  // Calls visit(size_class, frame) for every buffer. Needs a quiet cache.
+  // Calls visit(size_class, frame) for every buffer; kSizeClasses for those of no class. Needs a quiet cache.
   template <class Visit>
   void for_each(Visit&& visit) KEEL_EXCLUDES(drain_lock_);
 
  private:
   static constexpr unsigned kBatch = 16;
+  static constexpr unsigned kOutbox = kSizeClasses;  // the stack of deferred buffers
+  static constexpr unsigned kOutboxDepth = 4;
 
   struct Cpu {
     Mutex lock{LockRank::kCacheGrants, Mutex::Wait::kSpin};
@@ -93,7 +100,7 @@ class BufferCache {
     // Classes that were asked for here lately. Relaxed: a hint about where buffers are of use.
     std::array<std::atomic<bool>, kSizeClasses> wanted{};
     // Of each class, what pops() and pushes() were at the last drain_idle().
-    std::array<std::uint64_t, kSizeClasses> seen KEEL_GUARDED_BY(lock){};
+    std::array<std::uint64_t, CpuStacks::kStacks> seen KEEL_GUARDED_BY(lock){};
   };
 
   void grant(unsigned id, unsigned size_class, unsigned wanted);
@@ -102,6 +109,7 @@ class BufferCache {
   void store(unsigned size_class, std::span<const Pfn> buffers);
   void trim_depot();
   void evict(std::span<const Pfn> buffers);
+  Pages evict_deferred(std::span<const Pfn> buffers);
   Pages drain_cpu(unsigned cpu, bool idle_only) KEEL_REQUIRES(drain_lock_);
   Pages drain_depot_class(unsigned size_class);
 
@@ -119,6 +127,7 @@ class BufferCache {
   std::atomic<std::uint64_t> evictions_{0};
   std::atomic<std::uint64_t> moved_in_{0};   // pushes onto stacks that were no caller's
   std::atomic<std::uint64_t> moved_out_{0};  // pops, likewise
+  std::atomic<std::uint64_t> deferred_pages_{0};
   std::atomic<std::uint64_t> stored_{0};     // puts that went past the stack
 };
 
@@ -130,7 +139,7 @@ void BufferCache::for_each(Visit&& visit) {
   }
   for (unsigned cpu = 0; cpu < stacks_.cpus(); ++cpu) {
     CpuStacks::Stopped stopped(stacks_, cpu);
-    for (unsigned c = 0; c < kSizeClasses; ++c) {
+    for (unsigned c = 0; c < CpuStacks::kStacks; ++c) {
       for (unsigned i = 0; i < stopped.count(c); ++i) {
         visit(c, Pfn(stopped.at(c, i)));
       }

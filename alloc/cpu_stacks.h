@@ -29,6 +29,8 @@ class CpuStacks {
  public:
   static constexpr std::uint32_t kNone = ~std::uint32_t{0};
   static constexpr unsigned kDepth = 32;
+  // One for each size class, and one for buffers that are on their way back (BufferCache::defer).
+  static constexpr unsigned kStacks = kSizeClasses + 1;
 
   CpuStacks() = default;
   ~CpuStacks();
@@ -101,10 +103,10 @@ class CpuStacks {
   struct alignas(kCacheLinePairBytes) Slab {
     std::atomic<std::uint32_t> stopped;  // 1: hands off
     std::atomic<std::uint32_t> locked;   // 1: held by a thread that does without rseq
-    Head heads[kSizeClasses];
-    alignas(kCacheLinePairBytes) std::uint32_t items[kSizeClasses][kDepth];
-    std::atomic<std::uint64_t> pops[kSizeClasses];
-    std::atomic<std::uint64_t> pushes[kSizeClasses];
+    Head heads[kStacks];
+    alignas(kCacheLinePairBytes) std::uint32_t items[kStacks][kDepth];
+    std::atomic<std::uint64_t> pops[kStacks];
+    std::atomic<std::uint64_t> pushes[kStacks];
   };
   static constexpr std::size_t kSlabBytes = 16384;
   static_assert(sizeof(Slab) <= kSlabBytes);

@@ -141,13 +141,32 @@ void Pool::Impl::free_slowly(void* address, std::uint32_t frame) {
     word.flags &= FrameWord::kUncached;
     record.set(word);
   }
-  if (word.kind != kNoClass && !is_any_exhausted()) {
+  if (hardened.on()) {
+    counters.slow_frees.add();
+    quarantine(frame);
+  } else if (is_any_exhausted()) {
+    counters.slow_frees.add();
+    give_back(frame);
+  } else if (word.kind != kNoClass) {
     retire(frame);
   } else {
-    counters.slow_frees.add();
-    hardened.on() ? quarantine(frame) : give_back(frame);
+    defer(frame);
   }
   clear_exhausted();
+}
+
+// A buffer of no class: back to the free lists, with a few others.
+void Pool::Impl::defer(std::uint32_t frame) {
+  poison_buffer(address_of(frame), held_bytes(frame));
+  FrameRecord& record = pages->record(Pfn(frame));
+  const FrameUse used = record.word().use;
+  record.set_use(idle_use(used));
+  if (!cache.defer(frame, pages_of(Pfn(frame)))) {
+    record.set_use(used);
+    counters.slow_frees.add();
+    give_back(frame);
+  }
+  keeper->note_activity();
 }
 
 // Past the cache.
@@ -178,6 +197,10 @@ void Pool::Impl::evict(std::span<const Pfn> buffers) {
 Tier Pool::Impl::tier_of(Pfn buffer) const {
   return pages->record(buffer).word().use == FrameUse::kCachedChain ? Tier::kMapped
                                                                     : Tier::kContiguous;
+}
+
+Pages Pool::Impl::pages_of(Pfn buffer) const {
+  return pages_for(held_bytes(static_cast<std::uint32_t>(buffer.value())));
 }
 
 // A freed buffer of a hardened pool: inaccessible at once, in use again much later.

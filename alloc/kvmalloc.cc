@@ -164,18 +164,6 @@ void* Pool::Impl::try_tiers(const Request& request) {
   if (void* buffer = try_cache(request)) {
     return buffer;
   }
-  if (has(request.flags, AllocFlags::kNoWait)) {
-    return make_buffer(request);  // Without reading the clock: no call into the system at all.
-  }
-  const std::uint64_t began_ns = os().monotonic_ns();
-  void* buffer = make_buffer(request);
-  if (buffer != nullptr) {
-    counters.slow_ns.add(os().monotonic_ns() - began_ns);
-  }
-  return buffer;
-}
-
-void* Pool::Impl::make_buffer(const Request& request) {
   if (is_exhausted(request.pages) && !has(request.flags, AllocFlags::kNoFail)) {
     counters.refusals.add();
     return nullptr;
@@ -193,6 +181,16 @@ void* Pool::Impl::make_buffer(const Request& request) {
   if (has(request.flags, AllocFlags::kNoWait)) {
     return nullptr;
   }
+  const std::uint64_t began_ns = os().monotonic_ns();
+  void* buffer = make_buffer(request);
+  if (buffer != nullptr) {
+    counters.slow_ns.add(os().monotonic_ns() - began_ns);
+  }
+  return buffer;
+}
+
+// With system calls: by growing, by mapping, by taking from others.
+void* Pool::Impl::make_buffer(const Request& request) {
   if (pages->free_hint() < std::max(request.pages, spare_target())) {
     if (void* buffer = grow_for(request)) {
       return buffer;

@@ -198,9 +198,11 @@ void Pool::Impl::audit_cache() {
     KEEL_CHECK(word.use == FrameUse::kCached || word.use == FrameUse::kCachedChain,
                "a buffer in the cache is in use, frame", buffer.value());
     const std::size_t held = held_bytes(static_cast<std::uint32_t>(buffer.value()));
-    KEEL_CHECK(
-        word.kind == size_class && held == std::size_t{pages_of_class(size_class)} << kPageShift,
-        "a buffer in the cache of another class, frame", buffer.value(), size_class);
+    const bool fits = size_class == kSizeClasses
+                          ? word.kind == kNoClass
+                          : word.kind == size_class &&
+                                held == std::size_t{pages_of_class(size_class)} << kPageShift;
+    KEEL_CHECK(fits, "a buffer in the cache of another class, frame", buffer.value(), size_class);
     found += pages_for(held);
   });
   const Pages idle = pages->idle();

@@ -93,12 +93,14 @@ struct Pool::Impl final : MetadataObject, Evictor, Upkeep {
   void retire(std::uint32_t frame);
   void overflow(std::uint8_t size_class, std::uint32_t frame);
   void give_back(std::uint32_t frame);
+  void defer(std::uint32_t frame);
   void quarantine(std::uint32_t frame);
   // Reports why `address` is no buffer that can be freed.
   void report_wrong(const void* address, const char* call) const;
   void report_wrong_direct(const void* address, const char* call) const;
   void evict(std::span<const Pfn> buffers) override;
   [[nodiscard]] Tier tier_of(Pfn buffer) const override;
+  [[nodiscard]] Pages pages_of(Pfn buffer) const override;
 
   // small.cc
   struct SlabSource final : ExtentSource {

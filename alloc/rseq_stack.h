@@ -36,8 +36,8 @@ inline constexpr std::size_t kStopped = 0;
 inline constexpr std::size_t kHeads = 8;  // count and limit, 16 bits each
 inline constexpr std::size_t kItems = 384;
 inline constexpr std::size_t kStride = 128;  // of a class's items
-inline constexpr std::size_t kPops = 8576;   // 64 bits a class
-inline constexpr std::size_t kPushes = 9088;
+inline constexpr std::size_t kPops = 8704;   // 64 bits a stack
+inline constexpr std::size_t kPushes = 9224;
 
 inline char* area() { return static_cast<char*>(__builtin_thread_pointer()) + __rseq_offset; }
 
@@ -75,7 +75,7 @@ inline std::uint32_t pop(std::byte* base, std::uint32_t cpus, std::uint64_t size
       "jc 7f\n\t"
       "leaq (%%rax,%[items]), %%rdx\n\t"
       "movl (%%rdx,%%rcx,4), %[item]\n\t"
-      "addq $1, 8576(%%rax,%[cls],8)\n\t"          // a restart counts twice: statistics only
+      "addq $1, 8704(%%rax,%[cls],8)\n\t"          // a restart counts twice: statistics only
       "movw %%cx, 8(%%rax,%[cls],4)\n\t"           // the commit
       "2: jmp 8f\n\t"
       "7: movl $-1, %[item]\n\t"
@@ -98,7 +98,7 @@ inline bool push(std::byte* base, std::uint32_t cpus, std::uint64_t size_class,
       "jae 7f\n\t"
       "leaq (%%rax,%[items]), %%rdx\n\t"
       "movl %[item], (%%rdx,%%rcx,4)\n\t"
-      "addq $1, 9088(%%rax,%[cls],8)\n\t"
+      "addq $1, 9224(%%rax,%[cls],8)\n\t"
       "addl $1, %%ecx\n\t"
       "movw %%cx, 8(%%rax,%[cls],4)\n\t"           // the commit
       "2: movl $1, %[done]\n\t"
