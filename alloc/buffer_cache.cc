@@ -15,14 +15,10 @@ unsigned most_per_cpu(unsigned size_class) {
                     CpuStacks::kDepth);
 }
 
-void bump(std::atomic<std::uint64_t>& counter, std::uint64_t by = 1) {
-  counter.fetch_add(by, std::memory_order_relaxed);  // A count only.
-}
-
 }  // namespace
 
 Status BufferCache::open() {
-  if (!cpus_.ok()) {
+  if (!cpus_.ok() || !counters_.ok()) {
     return Error{Errc::kNoMemory, 0, "CPU caches"};
   }
   return stacks_.open();
@@ -30,11 +26,11 @@ Status BufferCache::open() {
 
 // Budgets -----------------------------------------------------------------------------------------
 
-void BufferCache::set_budget(Pages live) {
-  // Below these shares of what is live an idle buffer costs less than it saves; small pools may
+void BufferCache::set_budget(Pages populated) {
+  // Below these shares of what is populated an idle buffer costs less than it saves; small pools may
   // keep a few MiB all the same.
   constexpr std::uint64_t kMiB = 256;  // in pages
-  const std::uint64_t pages = live.value();
+  const std::uint64_t pages = populated.value();
   const std::uint64_t cpus = std::min(std::max(pages / 48, 6 * kMiB), cpus_.size() * 3 * kMiB);
   const std::uint64_t depot = std::max(pages / 96, 4 * kMiB);
   cpu_budget_.store(pages == 0 ? 0 : cpus / cpus_.size(), std::memory_order_relaxed);
@@ -95,17 +91,17 @@ std::uint32_t BufferCache::refill(unsigned size_class) {
   const unsigned wanted = std::clamp(limit / 2, 1U, kBatch);
   unsigned got = depot_.take(size_class, std::span(batch).first(wanted));
   if (got == 0) {
-    bump(misses_);
+    counters_.add(PoolCount::kMisses);
     return CpuStacks::kNone;
   }
-  bump(refills_);
+  counters_.add(PoolCount::kRefills);
   const Pfn mine = batch[0];  // The one that was returned last.
   unsigned left = got;
   while (left > 1 &&
          stacks_.push(size_class, static_cast<std::uint32_t>(batch[left - 1].value()))) {
     --left;
   }
-  bump(moved_in_, got - left);
+  counters_.add(PoolCount::kMovedIn, got - left);
   if (left > 1) {
     store(size_class, std::span(batch).subspan(1, left - 1));
   }
@@ -115,7 +111,7 @@ std::uint32_t BufferCache::refill(unsigned size_class) {
 // A CPU that only frees gets room for a batch, and passes all of it on: what lay there would be of
 // use to nobody. Where buffers are taken as well, half of the stack stays.
 void BufferCache::overflow(unsigned size_class, std::uint32_t frame) {
-  bump(overflows_);
+  counters_.add(PoolCount::kOverflows);
   const unsigned id = current_cpu();
   const bool used_here =
       cpus_.of(id).wanted[size_class].load(std::memory_order_relaxed);  // A hint.
@@ -135,8 +131,8 @@ void BufferCache::overflow(unsigned size_class, std::uint32_t frame) {
     }
     batch[count++] = Pfn(item);
   }
-  bump(moved_out_, count);
-  bump(stored_);
+  counters_.add(PoolCount::kMovedOut, count);
+  counters_.add(PoolCount::kStored);
   std::reverse(batch.begin(), batch.begin() + count);
   batch[count++] = Pfn(frame);
   store(size_class, std::span(batch).first(count));
@@ -147,8 +143,7 @@ bool BufferCache::defer(std::uint32_t frame, Pages held) {
   if (held.value() > cpu_budget_.load(std::memory_order_relaxed) / kOutboxDepth) {  // A number.
     return false;
   }
-  // Counted before it can be seen, and so never below zero.
-  deferred_pages_.fetch_add(held.value(), std::memory_order_relaxed);
+  counters_.add(PoolCount::kDeferredIn, held.value());
   const unsigned id = current_cpu();
   if (stacks_.limit(id, kOutbox) == 0) {
     stacks_.set_limit(id, kOutbox, kOutboxDepth);
@@ -159,11 +154,11 @@ bool BufferCache::defer(std::uint32_t frame, Pages held) {
   std::array<Pfn, kOutboxDepth + 1> batch;
   unsigned count = 0;
   batch[count++] = Pfn(frame);
-  for (std::uint32_t item; count < batch.size() &&
-                           (item = stacks_.pop(kOutbox)) != CpuStacks::kNone;) {
+  for (std::uint32_t item;
+       count < batch.size() && (item = stacks_.pop(kOutbox)) != CpuStacks::kNone;) {
     batch[count++] = Pfn(item);
   }
-  bump(stored_);
+  counters_.add(PoolCount::kStored);
   evict_deferred(std::span(batch).first(count));
   return true;
 }
@@ -174,7 +169,7 @@ Pages BufferCache::evict_deferred(std::span<const Pfn> buffers) {
     held += evictor_.pages_of(buffer);
   }
   evict(buffers);
-  deferred_pages_.fetch_sub(held.value(), std::memory_order_relaxed);  // A count only.
+  counters_.add(PoolCount::kDeferredOut, held.value());
   return held;
 }
 
@@ -213,7 +208,7 @@ void BufferCache::trim_depot() {
 
 void BufferCache::evict(std::span<const Pfn> buffers) {
   if (!buffers.empty()) {
-    bump(evictions_, buffers.size());
+    counters_.add(PoolCount::kEvictions, buffers.size());
     evictor_.evict(buffers);
   }
 }
@@ -320,20 +315,21 @@ CacheStats BufferCache::stats() const {
       stats.in_cpus += Pages(std::uint64_t{stacks_.count(id, c)} * pages_of_class(c));
     }
   }
-  stats.in_cpus += Pages(deferred_pages_.load(std::memory_order_relaxed));
+  const std::uint64_t gone = counters_.get(PoolCount::kDeferredOut);  // First: never above in.
+  stats.in_cpus += Pages(counters_.get(PoolCount::kDeferredIn) - gone);
   stats.puts += stacks_.pushes(kOutbox);
   stats.in_depot = depot_.pages();
-  stats.refills = refills_.load(std::memory_order_relaxed);  // Counts only, as the rest.
-  stats.misses = misses_.load(std::memory_order_relaxed);
-  stats.overflows = overflows_.load(std::memory_order_relaxed);
+  stats.refills = counters_.get(PoolCount::kRefills);
+  stats.misses = counters_.get(PoolCount::kMisses);
+  stats.overflows = counters_.get(PoolCount::kOverflows);
   for (unsigned c = 0; c < kSizeClasses; ++c) {
     stats.hits += stacks_.pops(c);
     stats.puts += stacks_.pushes(c);
   }
-  stats.hits -= std::min(stats.hits, moved_out_.load(std::memory_order_relaxed));
-  stats.puts -= std::min(stats.puts, moved_in_.load(std::memory_order_relaxed));
-  stats.puts += stored_.load(std::memory_order_relaxed);
-  stats.evictions = evictions_.load(std::memory_order_relaxed);
+  stats.hits -= std::min(stats.hits, counters_.get(PoolCount::kMovedOut));
+  stats.puts -= std::min(stats.puts, counters_.get(PoolCount::kMovedIn));
+  stats.puts += counters_.get(PoolCount::kStored);
+  stats.evictions = counters_.get(PoolCount::kEvictions);
   return stats;
 }
 

@@ -5,7 +5,7 @@
 // share of one lock and not one of its own.
 //
 // I1 What lies in the cache is no caller's; its frames count as allocated in the page allocator.
-// I2 Bounded: the CPUs' limits together and the depot each have a budget, a share of what is live
+// I2 Bounded: the CPUs' limits together and the depot each have a budget, a share of what is populated
 //    (set_budget); what is above goes to the Evictor. One put may pass the depot's budget while it
 //    is at it.
 // I3 A CPU's limit for a class rises when the class misses or overflows there, at the cost of
@@ -18,6 +18,7 @@
 #include <cstdint>
 #include <span>
 
+#include "counters.h"
 #include "cpu_stacks.h"
 #include "depot.h"
 #include "keel/base/mutex.h"
@@ -49,7 +50,7 @@ struct CacheStats {
 
 class BufferCache {
  public:
-  explicit BufferCache(Evictor& evictor) : evictor_(evictor) {}
+  BufferCache(Evictor& evictor, PoolCounters& counters) : evictor_(evictor), counters_(counters) {}
   BufferCache(const BufferCache&) = delete;
   BufferCache& operator=(const BufferCache&) = delete;
 
@@ -69,8 +70,8 @@ class BufferCache {
   // lines that it guards are fetched for all of them. False if it is too large to be kept so.
   [[nodiscard]] bool defer(std::uint32_t frame, Pages held);
 
-  // Sets how much may lie idle, from what is live. 0: nothing is kept from now on.
-  void set_budget(Pages live);
+  // Sets how much may lie idle, from what is populated. 0: nothing is kept from now on.
+  void set_budget(Pages populated);
 
   // Gives everything to the Evictor and takes all limits back; returns what it gave.
   Pages drain() KEEL_EXCLUDES(drain_lock_);
@@ -114,21 +115,14 @@ class BufferCache {
   Pages drain_depot_class(unsigned size_class);
 
   Evictor& evictor_;
+  PoolCounters& counters_;
   CpuStacks stacks_;
   Depot depot_;
   PerCpu<Cpu> cpus_;
   Mutex drain_lock_{LockRank::kCacheDrain};
-  // Budgets in pages and counters; relaxed, since neither publishes anything.
+  // Budgets in pages; relaxed, since they publish nothing.
   std::atomic<std::uint64_t> cpu_budget_{0};
   std::atomic<std::uint64_t> depot_budget_{0};
-  std::atomic<std::uint64_t> refills_{0};
-  std::atomic<std::uint64_t> misses_{0};
-  std::atomic<std::uint64_t> overflows_{0};
-  std::atomic<std::uint64_t> evictions_{0};
-  std::atomic<std::uint64_t> moved_in_{0};   // pushes onto stacks that were no caller's
-  std::atomic<std::uint64_t> moved_out_{0};  // pops, likewise
-  std::atomic<std::uint64_t> deferred_pages_{0};
-  std::atomic<std::uint64_t> stored_{0};     // puts that went past the stack
 };
 
 template <class Visit>

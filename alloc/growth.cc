@@ -20,6 +20,7 @@ bool Pool::Impl::grow() {
     return false;
   }
   pages->add(*chunk);
+  cache.set_budget(pages->present_hint());
   return true;
 }
 
@@ -33,13 +34,6 @@ Pages Pool::Impl::spare_target() const {
 Pages Pool::Impl::low_watermark() const {
   return std::min(Pages(std::max(pages->present_hint().value() / 16, kPagesPerMiB)),
                   Pages(16 * kPagesPerMiB));
-}
-
-// What callers hold, roughly.
-Pages Pool::Impl::live_pages() const {
-  const Pages present = pages->present_hint();
-  const Pages unused = pages->free_hint() + cache.depot_pages();
-  return present > unused ? present - unused : Pages(0);
 }
 
 // The keeper gives back only what was populated later.
@@ -93,12 +87,13 @@ Bytes Pool::Impl::trim(unsigned most_chunks) {
       clear_exhausted();  // It may grow again.
       given += Bytes(bytes_of(chunk));
       ++chunks;
-      counters.trimmed_chunks.add();
+      counters.add(PoolCount::kTrimmedChunks);
     } else {
       pages->add(run);
       break;
     }
   }
+  cache.set_budget(pages->present_hint());
   return given;
 }
 

@@ -108,7 +108,6 @@ void Pool::Impl::retire(std::uint32_t frame) {
 }
 
 void Pool::Impl::overflow(std::uint8_t size_class, std::uint32_t frame) {
-  cache.set_budget(live_pages());
   cache.overflow(size_class, frame);
   keeper->note_activity();
 }
@@ -142,10 +141,10 @@ void Pool::Impl::free_slowly(void* address, std::uint32_t frame) {
     record.set(word);
   }
   if (hardened.on()) {
-    counters.slow_frees.add();
+    counters.add(PoolCount::kSlowFrees);
     quarantine(frame);
   } else if (is_any_exhausted()) {
-    counters.slow_frees.add();
+    counters.add(PoolCount::kSlowFrees);
     give_back(frame);
   } else if (word.kind != kNoClass) {
     retire(frame);
@@ -163,7 +162,7 @@ void Pool::Impl::defer(std::uint32_t frame) {
   record.set_use(idle_use(used));
   if (!cache.defer(frame, pages_of(Pfn(frame)))) {
     record.set_use(used);
-    counters.slow_frees.add();
+    counters.add(PoolCount::kSlowFrees);
     give_back(frame);
   }
   keeper->note_activity();

@@ -165,7 +165,7 @@ void* Pool::Impl::try_tiers(const Request& request) {
     return buffer;
   }
   if (is_exhausted(request.pages) && !has(request.flags, AllocFlags::kNoFail)) {
-    counters.refusals.add();
+    counters.add(PoolCount::kRefusals);
     return nullptr;
   }
   if (has(request.flags, AllocFlags::kRetryMayfail) && !has(request.flags, AllocFlags::kNoWait)) {
@@ -184,7 +184,7 @@ void* Pool::Impl::try_tiers(const Request& request) {
   const std::uint64_t began_ns = os().monotonic_ns();
   void* buffer = make_buffer(request);
   if (buffer != nullptr) {
-    counters.slow_ns.add(os().monotonic_ns() - began_ns);
+    slow_ns.add(os().monotonic_ns() - began_ns);
   }
   return buffer;
 }
@@ -259,7 +259,7 @@ void* Pool::Impl::try_contiguous(const Request& request) {
   if (!frame) {
     return nullptr;
   }
-  counters.contiguous.add();
+  counters.add(PoolCount::kContiguous);
   FrameRecord& record = pages->record(*frame);
   const std::uint8_t kind = kind_of(held);
   record.set({.use = FrameUse::kBuffer,
@@ -288,7 +288,7 @@ void* Pool::Impl::grow_for(const Request& request) {
     if (grown >= request.pages + store->chunk() || !grow()) {
       return nullptr;
     }
-    counters.inline_growths.add();
+    counters.add(PoolCount::kInlineGrowths);
     grown += store->chunk();
   }
 }
@@ -306,7 +306,7 @@ void* Pool::Impl::try_vmalloc(const Request& request) {
     MutexLock lock(grow_lock);
     // Again under the lock, as above; and others may take what was grown, so until growing fails.
     while (!(chain = gather()) && grow()) {
-      counters.inline_growths.add();
+      counters.add(PoolCount::kInlineGrowths);
     }
   }
   return chain ? map_chain(*chain, request) : nullptr;
@@ -320,7 +320,7 @@ void* Pool::Impl::map_chain(Pfn chain, const Request& request) {
     pages->free_chain(chain);
     return nullptr;
   }
-  counters.vmalloc.add();
+  counters.add(PoolCount::kVmalloc);
   FrameRecord& record = pages->record(chain);
   const Pages held{record.prev};
   FrameWord word = record.word();
@@ -357,14 +357,14 @@ void* Pool::Impl::allocate_nofail(const Request& request) {
     const std::uint64_t now_ns = os().monotonic_ns();
     if (now_ns >= next_message_ns) {
       next_message_ns = now_ns + kMessageIntervalNs;
-      counters.nofail_warnings.add();
+      counters.add(PoolCount::kNofailWarnings);
       send_report("possible memory allocation deadlock", request);
     }
   }
 }
 
 void Pool::Impl::note_failure(const Request& request) {
-  counters.failures.add();
+  counters.add(PoolCount::kFailures);
   if (request.size_bytes == 0 || has(request.flags, AllocFlags::kNoWarn) ||
       has(request.flags, AllocFlags::kNoWait)) {
     return;

@@ -57,7 +57,7 @@ struct Pool::Impl final : MetadataObject, Evictor, Upkeep {
     kNotReady = 1U << 3,
   };
 
-  Impl() : cache(*this) {}
+  Impl() : cache(*this, counters) {}
   ~Impl();
   // pool.cc
   [[nodiscard]] Status open(const PoolConfig& completed);
@@ -123,7 +123,6 @@ struct Pool::Impl final : MetadataObject, Evictor, Upkeep {
   [[nodiscard]] bool grow() KEEL_REQUIRES(grow_lock);
   [[nodiscard]] Pages spare_target() const;
   [[nodiscard]] Pages low_watermark() const;
-  [[nodiscard]] Pages live_pages() const;
   void keep_present();
   Bytes trim(unsigned most_chunks) KEEL_EXCLUDES(grow_lock);
 
@@ -183,6 +182,8 @@ struct Pool::Impl final : MetadataObject, Evictor, Upkeep {
   // Frames that initial_bytes and reserve() populated: the keeper does not give back below it.
   std::atomic<std::uint64_t> kept_present{0};
 
+  PoolCounters counters;
+  Histogram slow_ns;  // of allocations that make system calls
   BufferCache cache;
   OwnerIds owners;
   SlabSource slab_source{*this};
@@ -190,7 +191,6 @@ struct Pool::Impl final : MetadataObject, Evictor, Upkeep {
   Shrinkers shrinkers;
   TagLimits tags;
   Hardened hardened;
-  PoolCounters counters;
   // When the last message about a failure was sent; 0: never. Relaxed: only limits their rate.
   std::atomic<std::uint64_t> last_message_ns{0};
 

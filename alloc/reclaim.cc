@@ -7,7 +7,7 @@ namespace keel {
 // Idle buffers of all CPUs first: they cost nothing to lose. Shrinkers only where the caller's
 // locks cannot be what they wait for.
 void Pool::Impl::reclaim(const Request& request) {
-  counters.reclaims.add();
+  counters.add(PoolCount::kReclaims);
   cache.drain();
   small->release();
   Pfn due;

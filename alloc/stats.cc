@@ -110,18 +110,18 @@ PoolStats Pool::stats() const {
   stats.cache_hits = cache.hits;
   stats.frees = cache.puts + small.frees;
   stats.cache_refills = cache.refills;
-  stats.contiguous_allocations = counters.contiguous.get();
-  stats.vmalloc_allocations = counters.vmalloc.get();
-  stats.failures = counters.failures.get();
-  stats.refusals = counters.refusals.get();
-  stats.nofail_warnings = counters.nofail_warnings.get();
-  stats.frees += counters.slow_frees.get();
+  stats.contiguous_allocations = counters.get(PoolCount::kContiguous);
+  stats.vmalloc_allocations = counters.get(PoolCount::kVmalloc);
+  stats.failures = counters.get(PoolCount::kFailures);
+  stats.refusals = counters.get(PoolCount::kRefusals);
+  stats.nofail_warnings = counters.get(PoolCount::kNofailWarnings);
+  stats.frees += counters.get(PoolCount::kSlowFrees);
   stats.cache_overflows = cache.overflows;
   stats.cache_evictions = cache.evictions;
-  stats.inline_growths = counters.inline_growths.get();
-  stats.keeper_growths = counters.keeper_growths.get();
-  stats.trimmed_chunks = counters.trimmed_chunks.get();
-  stats.reclaims = counters.reclaims.get();
+  stats.inline_growths = counters.get(PoolCount::kInlineGrowths);
+  stats.keeper_growths = counters.get(PoolCount::kKeeperGrowths);
+  stats.trimmed_chunks = counters.get(PoolCount::kTrimmedChunks);
+  stats.reclaims = counters.get(PoolCount::kReclaims);
   stats.shrinker_calls = shrinkers.calls;
   stats.shrinker_bytes = shrinkers.given;
   stats.purges = window.purges;
@@ -144,7 +144,7 @@ PoolStats Pool::stats() const {
                          stacks.cpus() * std::uint64_t{16384} + sizeof(Impl));
   stats.free_blocks = impl.pages->buddyinfo();
   for (unsigned i = 0; i < Histogram::kBuckets; ++i) {
-    stats.slow_allocation_ns[i] = counters.slow_ns.bucket(i);
+    stats.slow_allocation_ns[i] = impl.slow_ns.bucket(i);
   }
   return stats;
 }

@@ -20,7 +20,6 @@ bool Pool::Impl::upkeep() {
     return false;
   }
   MutexLock lock(upkeep_lock);
-  cache.set_budget(live_pages());
   grow_ahead();
   purge_ahead();
   note_lowest_free();
@@ -36,7 +35,7 @@ void Pool::Impl::grow_ahead() {
   for (bool grown = true; grown && pages->free_hint() < low + low;) {
     MutexLock lock(grow_lock);  // For one chunk at a time: callers may need it too.
     grown = grow();
-    counters.keeper_growths.add(grown ? 1 : 0);
+    counters.add(PoolCount::kKeeperGrowths, grown ? 1 : 0);
   }
   if (pages->present_hint() == store->capacity() && pages->free_hint() < low) {
     bool waited = false;

@@ -18,6 +18,7 @@
 
 #include "keel/base/check.h"
 #include "keel/base/scopes.h"
+#include "keel/base/units.h"
 
 namespace keel {
 namespace {
@@ -197,7 +198,12 @@ std::uint64_t Os::random64() {
 }
 
 void* Os::metadata_allocate(std::size_t bytes) {
-  return check_allocation_allowed("metadata_allocate") ? std::malloc(bytes) : nullptr;
+  if (!check_allocation_allowed("metadata_allocate")) {
+    return nullptr;
+  }
+  constexpr std::size_t kLines = 128;
+  return bytes < kMetadataAlignedBytes ? std::malloc(bytes)
+                                       : std::aligned_alloc(kLines, round_up(bytes, kLines));
 }
 
 void Os::metadata_free(void* address) { std::free(address); }

@@ -1,9 +1,9 @@
 // memory.locks: which share of the time that allocating takes is spent in locks and in the kernel?
 //
 // Two threads allocate and free 64 KiB in a pool that is nine tenths taken and has no free run
-// above 4 pages (memory/fragmented.cc), under perf for two seconds (bench/lock_share.sh). Samples with
-// kvmalloc or kvfree in their stack count; a system call made by a lock is locks (at most 5 % for
-// both together). An inlined spin lock is not seen as one: it counts as its caller.
+// above 4 pages (memory/fragmented.cc), under perf for two seconds (bench/lock_share.sh). Samples
+// with kvmalloc or kvfree in their stack count; a system call made by a lock is locks (at most 5 %
+// for both together). An inlined spin lock is not seen as one: it counts as its caller.
 
 #include <nlohmann/json.hpp>
 

@@ -29,6 +29,7 @@
 
 #include "keel/base/metadata_object.h"
 #include "keel/base/mutex.h"
+#include "keel/base/percpu.h"
 #include "keel/base/result.h"
 #include "keel/base/units.h"
 #include "keel/vmap/frames.h"
@@ -227,16 +228,16 @@ class PageAllocator : public MetadataObject {
 
   const Index capacity_;
   std::uint16_t* free_in_block_ KEEL_PT_GUARDED_BY(lock_) = nullptr;
-  Frame* frames_ = nullptr;  // records; guarded by lock_ but for a chain's, see above
+  Frame* frames_ = nullptr;  // records; guarded by lock_ but for those of runs, see above
 
+  // What every call changes stands together, and away from what none does.
+  alignas(kCacheLinePairBytes) mutable Mutex lock_{LockRank::kPageAllocator, Mutex::Wait::kSpin};
+  std::uint64_t free_ KEEL_GUARDED_BY(lock_) = 0;
+  std::uint64_t present_ KEEL_GUARDED_BY(lock_) = 0;
   // Copies of free_ and present_ for readers without the lock; relaxed, nothing hangs on them.
   std::atomic<std::uint64_t> free_hint_{0};
   std::atomic<std::uint64_t> present_hint_{0};
-
-  mutable Mutex lock_{LockRank::kPageAllocator, Mutex::Wait::kSpin};
   FreeBins bins_ KEEL_GUARDED_BY(lock_);
-  std::uint64_t free_ KEEL_GUARDED_BY(lock_) = 0;
-  std::uint64_t present_ KEEL_GUARDED_BY(lock_) = 0;
 };
 
 // The runs of a gathered chain, for Window::map(). Threads: the chain's owner.

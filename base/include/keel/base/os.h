@@ -72,7 +72,10 @@ class Os {
   virtual void sleep_ns(std::uint64_t duration_ns);
   virtual std::uint64_t random64();
 
-  // Metadata (not pool memory). Returns nullptr when there is none; aligned for any type.
+  // Metadata (not pool memory). Returns nullptr when there is none; aligned for any type, and to a
+  // pair of cache lines from kMetadataAlignedBytes up, for objects that keep their parts on lines
+  // of their own.
+  static constexpr std::size_t kMetadataAlignedBytes = 512;
   virtual void* metadata_allocate(std::size_t bytes);
   virtual void metadata_free(void* address);
 };
