@@ -10,7 +10,8 @@
 //   rate                 thousand buffers a second (pow2: at least 1.6x; any: at least 1.2x)
 //   alloc_p50/p99/p999   ns of the allocating call (at most 1/3, 1/2, 1/5)
 //   alloc_free           median of the allocating call + median of the freeing call (at most 1/4)
-//   faults               page faults a buffer after the warm-up (none: less than one in 10,000, since
+//   faults               page faults a buffer after the warm-up (none: less than one in 10,000,
+// since
 //                        the driver's own code and stacks may take a few)
 //   resident             peak Pss of the process over the peak of what was asked for (at most 1.2)
 

@@ -5,7 +5,8 @@
 //
 //   warm     what was just freed is asked for again, untouched, against a copy of 64 KiB from one
 //            place to another, both in the caches (at most 1/20)
-//   cold     after trim(), 256 buffers one after the other, all touched, all freed, and the purge of
+//   cold     after trim(), 256 buffers one after the other, all touched, all freed, and the purge
+// of
 //            what they leave behind, a buffer; against mmap + touch + munmap (at most 1/3)
 //   mayfail  the same with retry_mayfail against the default; reported
 

@@ -1,6 +1,7 @@
 // memory.limit.*: what can be had at the limit when half of the memory is free, but in pieces?
 //
-// A limit of 512 MiB (a pool's capacity; RLIMIT_DATA for a malloc), filled with 1 MiB buffers, every
+// A limit of 512 MiB (a pool's capacity; RLIMIT_DATA for a malloc), filled with 1 MiB buffers,
+// every
 // second one freed, then 4 MiB requests (memory/limit.cc).
 //
 //   fit       share of the 4 MiB buffers that the freed bytes could hold which were got (all)
