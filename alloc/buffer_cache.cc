@@ -5,14 +5,12 @@
 namespace keel {
 namespace {
 
-// Room that a class may have on one CPU; up to kMostPagesAlone at least one buffer.
+// Room that a class may have on one CPU.
 constexpr std::uint32_t kMostPagesPerStack = 128;
-constexpr std::uint32_t kMostPagesAlone = 64;
 
 unsigned most_per_cpu(unsigned size_class) {
   const std::uint32_t pages = pages_of_class(size_class);
-  return std::clamp(kMostPagesPerStack / pages, pages <= kMostPagesAlone ? 1U : 0U,
-                    CpuStacks::kDepth);
+  return pages > kMaxExactPages ? 0 : std::min(kMostPagesPerStack / pages, CpuStacks::kDepth);
 }
 
 }  // namespace
@@ -79,7 +77,11 @@ bool BufferCache::reclaim_grant(Cpu& cpu, unsigned id, unsigned wanted_by) {
 
 // Exchange ----------------------------------------------------------------------------------------
 
-std::uint32_t BufferCache::refill(unsigned size_class) {
+std::uint32_t BufferCache::refill(Pages wanted_pages) {
+  if (wanted_pages.value() > kMaxExactPages) {
+    return take_large(wanted_pages);
+  }
+  const unsigned size_class = size_class_of(static_cast<std::uint32_t>(wanted_pages.value()));
   const unsigned id = current_cpu();
   std::atomic<bool>& wanted_here = cpus_.of(id).wanted[size_class];
   if (!wanted_here.load(std::memory_order_relaxed)) {  // A hint; written only if it changes.
@@ -106,6 +108,50 @@ std::uint32_t BufferCache::refill(unsigned size_class) {
     store(size_class, std::span(batch).subspan(1, left - 1));
   }
   return static_cast<std::uint32_t>(mine.value());
+}
+
+// From the request's own class any buffer; from the class below, where those lie that have as many
+// pages as were once asked for, one that is large enough.
+std::uint32_t BufferCache::take_large(Pages wanted) {
+  const unsigned size_class = size_class_of(static_cast<std::uint32_t>(wanted.value()));
+  std::uint32_t frame = take_fitting(size_class, wanted);
+  if (frame == CpuStacks::kNone && kept_class_of(wanted.value()) != size_class) {
+    frame = take_fitting(size_class - 1, wanted);
+  }
+  counters_.add(frame == CpuStacks::kNone ? PoolCount::kMisses : PoolCount::kRefills);
+  return frame;
+}
+
+// Looks at the last few returned.
+std::uint32_t BufferCache::take_fitting(unsigned size_class, Pages wanted) {
+  if (depot_.pages_of(size_class) == Pages(0)) {
+    return CpuStacks::kNone;
+  }
+  std::array<Pfn, 4> batch;
+  const unsigned got = depot_.take(size_class, batch);
+  count_excess(PoolCount::kExcessOut, size_class, std::span(batch).first(got));
+  const auto end = batch.begin() + got;
+  const auto found = std::find_if(batch.begin(), end,
+                                  [&](Pfn buffer) { return evictor_.pages_of(buffer) >= wanted; });
+  if (found == end) {
+    std::reverse(batch.begin(), end);
+    store(size_class, std::span(batch).first(got));
+    return CpuStacks::kNone;
+  }
+  const Pfn mine = *found;
+  std::copy(found + 1, end, found);
+  std::reverse(batch.begin(), end - 1);
+  store(size_class, std::span(batch).first(got - 1));
+  return static_cast<std::uint32_t>(mine.value());
+}
+
+void BufferCache::count_excess(PoolCount count, unsigned size_class, std::span<const Pfn> buffers) {
+  if (pages_of_class(size_class) <= kMaxExactPages) {
+    return;
+  }
+  for (const Pfn buffer : buffers) {
+    counters_.add(count, evictor_.pages_of(buffer).value() - pages_of_class(size_class));
+  }
 }
 
 // A CPU that only frees gets room for a batch, and passes all of it on: what lay there would be of
@@ -185,7 +231,10 @@ void BufferCache::store(unsigned size_class, std::span<const Pfn> buffers) {
     while (same < buffers.size() && evictor_.tier_of(buffers[same]) == tier) {
       ++same;
     }
+    // Counted before others can take them out, and counted back what did not fit.
+    count_excess(PoolCount::kExcessIn, size_class, buffers.first(same));
     const unsigned fit = depot_.put(size_class, tier, buffers.first(same));
+    count_excess(PoolCount::kExcessOut, size_class, buffers.subspan(fit, same - fit));
     evict(buffers.subspan(fit, same - fit));
     buffers = buffers.subspan(same);
   }
@@ -202,6 +251,7 @@ void BufferCache::trim_depot() {
     std::array<Pfn, kBatch> batch;
     const auto most = static_cast<std::size_t>(std::min<std::uint64_t>(wanted, kBatch));
     const unsigned got = depot_.take_oldest(victim, std::span(batch).first(most));
+    count_excess(PoolCount::kExcessOut, victim, std::span(batch).first(got));
     evict(std::span(batch).first(got));
   }
 }
@@ -263,6 +313,7 @@ Pages BufferCache::drain_depot_class(unsigned size_class) {
     if (got == 0) {
       return given;
     }
+    count_excess(PoolCount::kExcessOut, size_class, std::span(batch).first(got));
     evict(std::span(batch).first(got));
     given += Pages(std::uint64_t{got} * pages_of_class(size_class));
   }
@@ -318,7 +369,9 @@ CacheStats BufferCache::stats() const {
   const std::uint64_t gone = counters_.get(PoolCount::kDeferredOut);  // First: never above in.
   stats.in_cpus += Pages(counters_.get(PoolCount::kDeferredIn) - gone);
   stats.puts += stacks_.pushes(kOutbox);
-  stats.in_depot = depot_.pages();
+  const std::uint64_t excess_gone = counters_.get(PoolCount::kExcessOut);  // First, as above.
+  const std::uint64_t excess = counters_.get(PoolCount::kExcessIn) - excess_gone;
+  stats.in_depot = depot_.pages() + Pages(excess);
   stats.refills = counters_.get(PoolCount::kRefills);
   stats.misses = counters_.get(PoolCount::kMisses);
   stats.overflows = counters_.get(PoolCount::kOverflows);

@@ -61,8 +61,9 @@ class BufferCache {
   [[nodiscard]] bool push(unsigned size_class, std::uint32_t frame) {
     return stacks_.push(size_class, frame);
   }
-  // The slow half: after pop() found nothing; CpuStacks::kNone if the depot has nothing either.
-  [[nodiscard]] std::uint32_t refill(unsigned size_class);
+  // The slow half: after pop() found nothing; CpuStacks::kNone if the depot has nothing either. Takes
+  // the pages that are asked for, from 1 to kMaxClassPages.
+  [[nodiscard]] std::uint32_t refill(Pages wanted);
   // After push() found no room.
   void overflow(unsigned size_class, std::uint32_t frame);
 
@@ -107,6 +108,9 @@ class BufferCache {
   void grant(unsigned id, unsigned size_class, unsigned wanted);
   [[nodiscard]] bool reclaim_grant(Cpu& cpu, unsigned id, unsigned wanted_by)
       KEEL_REQUIRES(cpu.lock);
+  [[nodiscard]] std::uint32_t take_large(Pages wanted);
+  [[nodiscard]] std::uint32_t take_fitting(unsigned size_class, Pages wanted);
+  void count_excess(PoolCount count, unsigned size_class, std::span<const Pfn> buffers);
   void store(unsigned size_class, std::span<const Pfn> buffers);
   void trim_depot();
   void evict(std::span<const Pfn> buffers);

@@ -21,14 +21,16 @@ enum class PoolCount : std::uint8_t {
   kInlineGrowths,  // chunks that callers had to populate themselves
   kKeeperGrowths,  // chunks that the pool's thread populated ahead of them
   kTrimmedChunks,
-  kReclaims,     // passes over caches, aliases and shrinkers by callers
-  kRefills,      // takes from the cache that the depot served
-  kMisses,       // that nothing in the cache could serve
-  kOverflows,    // puts that a CPU's stack had no room for
-  kEvictions,    // buffers that left the cache for the free lists
-  kMovedIn,      // pushes onto CPU stacks that were no caller's
-  kMovedOut,     // pops, likewise
-  kStored,       // puts that went past the stack
+  kReclaims,   // passes over caches, aliases and shrinkers by callers
+  kRefills,    // takes from the cache that the depot served
+  kMisses,     // that nothing in the cache could serve
+  kOverflows,  // puts that a CPU's stack had no room for
+  kEvictions,  // buffers that left the cache for the free lists
+  kMovedIn,    // pushes onto CPU stacks that were no caller's
+  kMovedOut,   // pops, likewise
+  kStored,     // puts that went past the stack
+  kExcessIn,   // pages that buffers in the depot have beyond those of their class
+  kExcessOut,
   kDeferredIn,   // pages of buffers that wait to go back together
   kDeferredOut,  // of those that went
   kCount_,

@@ -4,7 +4,8 @@
 // first: a contiguous buffer that stays is worth more as free frames, a mapped one more as it is,
 // since it cost system calls to make.
 //
-// I1 All that is on a shelf is idle (kCached, kCachedChain) and of exactly its class's pages.
+// I1 All that is on a shelf is idle (kCached, kCachedChain) and kept under its class
+//    (kept_class_of); pages are counted as the class has them.
 // I2 pages() is the sum over all shelves.
 // Locks: one for each class (kCacheShelf), held for a few instructions.
 #pragma once

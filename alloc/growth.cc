@@ -27,12 +27,12 @@ bool Pool::Impl::grow() {
 // Free frames below which a request that finds no contiguous run has the store grown, above which
 // it has scattered ones mapped: the price in memory of mapping less.
 Pages Pool::Impl::spare_target() const {
-  return Pages(std::max(pages->present_hint().value() / 16, kPagesPerMiB));
+  return Pages(std::max(pages->present_hint().value() / 24, kPagesPerMiB));
 }
 
 // Free frames below which the keeper grows the store.
 Pages Pool::Impl::low_watermark() const {
-  return std::min(Pages(std::max(pages->present_hint().value() / 16, kPagesPerMiB)),
+  return std::min(Pages(std::max(pages->present_hint().value() / 24, kPagesPerMiB)),
                   Pages(16 * kPagesPerMiB));
 }
 

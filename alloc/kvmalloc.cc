@@ -18,7 +18,6 @@ namespace {
 constexpr std::uint64_t kMessageIntervalNs = 1'000'000'000;
 constexpr std::uint64_t kFirstSleepNs = 1'000'000;
 constexpr std::uint64_t kLongestSleepNs = 50'000'000;
-constexpr Pages kMostRounded{64};  // contiguous buffers above this are exact
 constexpr std::size_t kMaxClassBytes = std::size_t{kMaxClassPages} << kPageShift;
 
 // What the thread's scopes and kNoFail make of the caller's flags.
@@ -41,11 +40,11 @@ Pages class_pages(Pages pages) {
              : pages;
 }
 
-// The class that a buffer of exactly these pages can be cached in.
-std::uint8_t kind_of(Pages pages) {
-  return has_class(pages) && class_pages(pages) == pages
-             ? static_cast<std::uint8_t>(size_class_of(static_cast<std::uint32_t>(pages.value())))
-             : kNoClass;
+// Pages that a new buffer for the request has, if there is room: up to kMaxExactPages those of its
+// class. Large ones get their own only: a run of any length costs less to make than to fill, and
+// the difference is memory.
+Pages wanted_pages(Pages pages) {
+  return pages.value() <= kMaxExactPages ? class_pages(pages) : pages;
 }
 
 }  // namespace
@@ -226,8 +225,7 @@ void* Pool::Impl::try_cache(const Request& request) {
   if (!has_class(request.pages) || hardened.on()) {
     return nullptr;
   }
-  const std::uint32_t frame =
-      cache.refill(size_class_of(static_cast<std::uint32_t>(request.pages.value())));
+  const std::uint32_t frame = cache.refill(request.pages);
   return frame != kNoFrame ? hand_out(frame, request) : nullptr;
 }
 
@@ -244,10 +242,7 @@ void* Pool::Impl::try_contiguous(const Request& request) {
   if (hardened.on() || request.pages > kMaxContiguous) {
     return nullptr;
   }
-  // Large buffers get their own pages only: a run of any length costs less to make than to fill,
-  // and the difference is memory.
-  const bool rounds = request.pages <= kMostRounded && is_roomy(request.pages);
-  Pages held = rounds ? class_pages(request.pages) : request.pages;
+  Pages held = is_roomy(request.pages) ? wanted_pages(request.pages) : request.pages;
   std::optional<Pfn> frame = pages->allocate(held, request.owner);
   if (!frame && held != request.pages) {
     held = request.pages;  // Exact: better than a mapping, or than nothing.
@@ -261,7 +256,7 @@ void* Pool::Impl::try_contiguous(const Request& request) {
   }
   counters.add(PoolCount::kContiguous);
   FrameRecord& record = pages->record(*frame);
-  const std::uint8_t kind = kind_of(held);
+  const std::uint8_t kind = kept_class_of(held.value());
   record.set({.use = FrameUse::kBuffer,
               .kind = kind,
               .flags = kind == kNoClass ? FrameWord::kUncached : std::uint16_t{0},
@@ -297,7 +292,7 @@ void* Pool::Impl::grow_for(const Request& request) {
 
 void* Pool::Impl::try_vmalloc(const Request& request) {
   const auto gather = [&]() -> std::optional<Pfn> {
-    const Pages held = is_roomy(request.pages) ? class_pages(request.pages) : request.pages;
+    const Pages held = is_roomy(request.pages) ? wanted_pages(request.pages) : request.pages;
     const auto chain = pages->gather(held, request.owner);
     return chain || held == request.pages ? chain : pages->gather(request.pages, request.owner);
   };
@@ -324,7 +319,7 @@ void* Pool::Impl::map_chain(Pfn chain, const Request& request) {
   FrameRecord& record = pages->record(chain);
   const Pages held{record.prev};
   FrameWord word = record.word();
-  word.kind = hardened.on() ? kNoClass : kind_of(held);
+  word.kind = hardened.on() ? kNoClass : kept_class_of(held.value());
   word.flags = word.kind == kNoClass ? FrameWord::kUncached : std::uint16_t{0};
   record.set(word);
   record.bytes = static_cast<std::uint32_t>(request.size_bytes);

@@ -293,8 +293,8 @@ std::optional<Pfn> PageAllocator::gather(Pages pages, const char* owner) {
 
 // Free and find -----------------------------------------------------------------------------------
 
-// First frame of the run that `frame` lies in, free or not; kNone if it is absent. Walks back to it,
-// at most over one run.
+// First frame of the run that `frame` lies in, free or not; kNone if it is absent. Walks back to
+// it, at most over one run.
 PageAllocator::Index PageAllocator::head_of(Index frame) const {
   Index at = frame;
   FrameUse use = frames_[at].word().use;

@@ -198,10 +198,10 @@ void Pool::Impl::audit_cache() {
     KEEL_CHECK(word.use == FrameUse::kCached || word.use == FrameUse::kCachedChain,
                "a buffer in the cache is in use, frame", buffer.value());
     const std::size_t held = held_bytes(static_cast<std::uint32_t>(buffer.value()));
-    const bool fits = size_class == kSizeClasses
-                          ? word.kind == kNoClass
-                          : word.kind == size_class &&
-                                held == std::size_t{pages_of_class(size_class)} << kPageShift;
+    const bool fits =
+        size_class == kSizeClasses
+            ? word.kind == kNoClass
+            : word.kind == size_class && kept_class_of(held >> kPageShift) == size_class;
     KEEL_CHECK(fits, "a buffer in the cache of another class, frame", buffer.value(), size_class);
     found += pages_for(held);
   });

@@ -31,6 +31,28 @@ inline constexpr std::uint32_t kMaxClassPages = 1024;
   return (1U << top) + (((size_class - 16) % 8 + 1) << (top - 3));
 }
 
+// Up to here a buffer of a class has exactly its pages, whatever was asked for, and any one of them
+// serves any request of the class. Above, a buffer has the pages that were asked for: its class is
+// then the largest that it can serve in full, and requests look at what it holds.
+inline constexpr std::uint32_t kMaxExactPages = 64;
+
+// Class under which a buffer of so many pages is kept; kNoClass if it is not.
+[[nodiscard]] constexpr std::uint8_t kept_class_of(std::uint64_t pages) {
+  if (pages == 0 || pages > kMaxClassPages) {
+    return kNoClass;
+  }
+  unsigned size_class = size_class_of(static_cast<std::uint32_t>(pages));
+  if (pages_of_class(size_class) != pages) {
+    --size_class;
+    if (pages_of_class(size_class) <= kMaxExactPages) {
+      return kNoClass;
+    }
+  }
+  return static_cast<std::uint8_t>(size_class);
+}
+
+static_assert(kept_class_of(17) == kNoClass && kept_class_of(18) == size_class_of(18));
+static_assert(kept_class_of(100) == size_class_of(96) && kept_class_of(66) == kNoClass);
 static_assert(pages_of_class(kSizeClasses - 1) == kMaxClassPages);
 static_assert(size_class_of(kMaxClassPages) == kSizeClasses - 1);
 static_assert(size_class_of(17) == 16 && pages_of_class(16) == 18 && size_class_of(19) == 17);

@@ -106,11 +106,12 @@ class Model {
       }
       byte = buffer.mark;
     });
-    // Rounded up to its size class, of which there are eight to a doubling, or not at all.
+    // Its own pages, or those of an idle buffer: at most of the class above its own, of which there
+    // are eight to a doubling.
     buffer.held = pool_->kvsize(buffer.at);
     REQUIRE(buffer.held >=
             (buffer.size < kPageBytes ? buffer.size : bytes_of(pages_for(buffer.size))));
-    REQUIRE(buffer.held <= buffer.size + buffer.size / 8 + kPageBytes);
+    REQUIRE(buffer.held <= buffer.size + buffer.size / 4 + kPageBytes);
     live_ += buffer.held;
     buffers_.push_back(buffer);
   }
