@@ -91,6 +91,9 @@ Status Pool::Impl::open(const PoolConfig& completed) {
     }
     close_gate(kHardened);
   }
+  if (runs_on_valgrind()) {
+    close_gate(kWatched);
+  }
   if (auto grown = populate_initially(); !grown) {
     return grown;
   }
@@ -148,8 +151,8 @@ Pool::Impl::~Impl() {
   small.reset();  // Its slabs are frames of what dies below.
   if (area_frames != nullptr) {
     // Somebody else's memory may come to stand where the buffers stood.
-    unpoison_range(store->address_of(Pfn(0)), direct_bytes);
-    unpoison_range(window->base(), (highest_area.load(std::memory_order_relaxed) + 1)
+    forget_range(store->address_of(Pfn(0)), direct_bytes);
+    forget_range(window->base(), (highest_area.load(std::memory_order_relaxed) + 1)
                                        << kPageShift);   // Nobody maps any more.
     (void)os().munmap(area_frames, area_table_bytes());  // Cannot be helped if it fails.
   }

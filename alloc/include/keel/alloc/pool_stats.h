@@ -70,6 +70,10 @@ struct PoolStats {
   std::array<std::uint64_t, 40> slow_allocation_ns{};
 };
 
+// A time in ns that a share `q` (0 to 1) of the allocations in slow_allocation_ns did not pass: the
+// upper end of a bucket, so up to twice the true one. 0 if there are none.
+[[nodiscard]] std::uint64_t slow_allocation_quantile_ns(const PoolStats& stats, double q);
+
 // One JSON object, one line. Throws std::bad_alloc as std::string does.
 [[nodiscard]] std::string to_json(const PoolStats& stats);
 // Prometheus text format; every name begins with keel_pool_.
