@@ -68,8 +68,9 @@ Status Pool::Impl::open(const PoolConfig& completed) {
     return made_store.error();
   }
   store = std::move(*made_store);
-  auto made_window =
-      Window::create(*store, {.bytes = config.window_bytes, .max_mappings = config.max_mappings});
+  auto made_window = Window::create(*store, {.bytes = config.window_bytes,
+                                             .max_mappings = config.max_mappings,
+                                             .from_file = runs_on_valgrind()});
   if (!made_window) {
     return made_window.error();
   }
@@ -153,7 +154,7 @@ Pool::Impl::~Impl() {
     // Somebody else's memory may come to stand where the buffers stood.
     forget_range(store->address_of(Pfn(0)), direct_bytes);
     forget_range(window->base(), (highest_area.load(std::memory_order_relaxed) + 1)
-                                       << kPageShift);   // Nobody maps any more.
+                                     << kPageShift);     // Nobody maps any more.
     (void)os().munmap(area_frames, area_table_bytes());  // Cannot be helped if it fails.
   }
 }

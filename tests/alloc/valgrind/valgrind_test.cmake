@@ -33,9 +33,9 @@ endfunction()
 
 foreach(tier "" " mapped")
   expect(0 "ok${tier}")
-  expect(7 "after-free${tier}" "Invalid write of size 1.*: touch\\(" "free'd.*: free_the_buffer"
-    "alloc'd.*: make_the_buffer")
-  expect(7 "overrun${tier}" "Invalid write of size 1.*: touch\\("
-    "0 bytes after a block of size 5,000 alloc'd.*: make_the_buffer")
+  expect(7 "after-free${tier}" "Invalid write of size 1.*: main " "free'd.*free_the_buffer"
+    "alloc'd.*make_the_buffer")
+  expect(7 "overrun${tier}" "Invalid write of size 1.*: main "
+    "0 bytes after a block of size 5,000 alloc'd.*make_the_buffer")
 endforeach()
 message("reported as it should be")
