@@ -102,15 +102,16 @@ std::string failure_of(int status) {
 
 }  // namespace
 
-void note_signals() {
-  struct sigaction action {};
-  action.sa_handler = note;
-  ::sigemptyset(&action.sa_mask);
-  ::sigaction(SIGINT, &action, nullptr);
-  ::sigaction(SIGTERM, &action, nullptr);
+void note_interrupts() {
+  struct sigaction before {};
+  ::sigaction(SIGINT, nullptr, &before);
+  if (before.sa_handler != SIG_IGN) {  // As of a job in the background
+    struct sigaction action {};
+    action.sa_handler = note;
+    ::sigemptyset(&action.sa_mask);
+    ::sigaction(SIGINT, &action, nullptr);
+  }
 }
-
-bool signal_noted() { return stop_requested(); }
 
 ChildOutcome run_in_child(const std::function<Json()>& work, const std::function<void()>& tick) {
   std::array<int, 2> ends{};

@@ -1,7 +1,7 @@
 // Runs a workload in a child process and fetches its rows.
 //
-// SIGINT and SIGTERM ask the child to stop early: it gives what it has by then. A child that does
-// not come to an end for some seconds after that is killed.
+// SIGINT asks the child to stop early: it gives what it has by then. A child that does not come to
+// an end for some seconds after that is killed; so is one whose parent dies.
 #pragma once
 
 #include <functional>
@@ -16,9 +16,8 @@ struct ChildOutcome {
   std::string failure;  // empty: it ran
 };
 
-// From here on SIGINT and SIGTERM are only noted, here and in children. Twice does no harm.
-void note_signals();
-[[nodiscard]] bool signal_noted();
+// From here on SIGINT is only noted, here and in children; see stop_requested().
+void note_interrupts();
 
 // `work` runs in the child, which has no other thread; `tick` here, ten times a second.
 // Throws Failure if there can be no child.

@@ -83,11 +83,11 @@ ChildOutcome run_step(const Step& step, std::size_t number, std::size_t count) {
 }
 
 int finish(const Context& context, const BenchPlan& plan, const Json& rows, bool failed) {
-  const int code = signal_noted() ? kInterrupted : failed ? kWorldFailed : kOk;
+  const int code = stop_requested() ? kInterrupted : failed ? kWorldFailed : kOk;
   if (context.json) {
     Json result{{"ok", code == kOk},
                 {"exit", code},
-                {"interrupted", signal_noted()},
+                {"interrupted", stop_requested()},
                 {"seconds", plan.seconds},
                 {"threads", plan.threads},
                 {"limit_bytes", plan.limit_bytes},
@@ -101,13 +101,13 @@ int run(const Context& context, const Options& given) {
   Options options = given;
   options.plan.limit_bytes = affordable(options.plan.limit_bytes);
   const std::vector<Step> steps = steps_of(options);
-  note_signals();
+  note_interrupts();
   if (!context.json) {
     print_table_head();
   }
   Json rows = Json::array();
   bool failed = false;
-  for (std::size_t i = 0; i < steps.size() && !signal_noted(); ++i) {
+  for (std::size_t i = 0; i < steps.size() && !stop_requested(); ++i) {
     const ChildOutcome outcome = run_step(steps[i], i + 1, steps.size());
     if (!outcome.failure.empty()) {
       failed = true;

@@ -68,15 +68,19 @@ Json row_of(const char* workload, const std::string& what, const char* source, c
   const bool any = acts.ticks.count() != 0 && acts.seconds > 0;
   const auto count = static_cast<double>(acts.ticks.count());
   const double ns = bench::ns_per_tick();
+  // A quantile is the middle of a bucket, which the largest may lie below.
+  const auto quantile = [&acts, ns](double q) {
+    return std::min(acts.ticks.quantile(q), acts.ticks.max()) * ns;
+  };
   return {{"workload", workload},
           {"case", what},
           {"source", source},
           {"operations", acts.ticks.count()},
           {"seconds", acts.seconds},
           {"rate_per_s", or_null(any, count / acts.seconds)},
-          {"p50_ns", or_null(any, acts.ticks.quantile(0.5) * ns)},
-          {"p99_ns", or_null(any, acts.ticks.quantile(0.99) * ns)},
-          {"p999_ns", or_null(any, acts.ticks.quantile(0.999) * ns)},
+          {"p50_ns", or_null(any, quantile(0.5))},
+          {"p99_ns", or_null(any, quantile(0.99))},
+          {"p999_ns", or_null(any, quantile(0.999))},
           {"max_ns", or_null(any, acts.ticks.max() * ns)},
           {"faults_per_operation", or_null(any, static_cast<double>(acts.faults) / count)}};
 }
