@@ -26,6 +26,8 @@ PoolConfig complete(PoolConfig config) {
     config.capacity_bytes = 0;
     return config;
   }
+  // Which tells Valgrind of every object by itself.
+  config.system_malloc = config.system_malloc || runs_on_valgrind();
   config.chunk_bytes = std::min(config.chunk_bytes, std::bit_floor(config.capacity_bytes));
   config.capacity_bytes = round_down(config.capacity_bytes, config.chunk_bytes);
   return config;
