@@ -1,8 +1,8 @@
 // fifo: one thread of a pair allocates and writes, the other frees 256 buffers behind.
 //
-// Sizes are powers of two from 4 KiB to 1 MiB; 64 bytes of each page are written, outside the times.
-// A fifth of the time is warm-up; three fifths are timed; in the last fifth, without times, the
-// resident memory is read again and again, which takes too long for a timed part.
+// Sizes are powers of two from 4 KiB to 1 MiB; 64 bytes of each page are written, outside the
+// times. A fifth of the time is warm-up; three fifths are timed; in the last fifth, without times,
+// the resident memory is read again and again, which takes too long for a timed part.
 #include <array>
 #include <atomic>
 #include <chrono>

@@ -1,4 +1,4 @@
-// Uses a kvmalloc buffer wrongly, for valgrind_test.cmake: wrong_use ok|after-free|overrun [mapped].
+// Uses a kvmalloc buffer wrongly: wrong_use ok|after-free|overrun [mapped] (valgrind_test.cmake).
 #include <cstdio>
 #include <cstring>
 #include <memory>
@@ -39,8 +39,8 @@ int main(int argc, char** argv) {
   const bool mapped = argc > 2;
   if (mapped) {
     scatter(**pool);
-    // The first address of the window may be the end of the pool's last page: Valgrind would tell of
-    // the buffer there.
+    // The window may begin where the pool's last page ends: Valgrind would tell of the buffer
+    // in that page.
     (void)(*pool)->kvmalloc(kBytes);
   }
   char* buffer = make_the_buffer(**pool);

@@ -66,7 +66,8 @@ struct PoolStats {
   Bytes metadata{};     // records and tables that the pool keeps beside, an upper bound
   std::array<std::uint64_t, 11> free_blocks{};  // by order, as in /proc/buddyinfo
   std::array<SizeClassStats, kPoolSizeClasses> classes{};
-  // Times of allocations that neither cache nor free lists served: bucket i from 2^(i-1) up to 2^i ns.
+  // Times of allocations that neither cache nor free lists served: bucket i from 2^(i-1) up to
+  // 2^i ns.
   std::array<std::uint64_t, 40> slow_allocation_ns{};
 };
 
