@@ -2,6 +2,8 @@
 #include <algorithm>
 
 #include "keel/base/check.h"
+#include "keel/base/probes.h"
+#include "poison.h"
 #include "pool_impl.h"
 
 namespace keel {
@@ -19,6 +21,7 @@ bool Pool::Impl::grow() {
   if (!chunk) {
     return false;
   }
+  poison_range(store->address_of(chunk->first), bytes_of(chunk->count));
   pages->add(*chunk);
   cache.set_budget(pages->present_hint());
   return true;
@@ -94,6 +97,7 @@ Bytes Pool::Impl::trim(unsigned most_chunks) {
     }
   }
   cache.set_budget(pages->present_hint());
+  KEEL_PROBE(trim, given.value());
   return given;
 }
 

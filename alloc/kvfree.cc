@@ -274,7 +274,7 @@ void* Pool::kvrealloc(void* address, std::size_t size_bytes, AllocFlags flags, c
   // In place if it fits and does not hold on to more than twice what is asked for.
   if (size_bytes != 0 && size_bytes <= held && size_bytes > held / 2 && !impl_->hardened.on()) {
     record.bytes = static_cast<std::uint32_t>(size_bytes);
-    unpoison_buffer(address, size_bytes, held);
+    resize_buffer(address, kept, size_bytes, held);
     if (has(flags, AllocFlags::kZero) && size_bytes > kept) {
       std::memset(static_cast<std::byte*>(address) + kept, 0, size_bytes - kept);
     }

@@ -8,6 +8,7 @@
 
 #include "keel/base/check.h"
 #include "keel/base/os.h"
+#include "keel/base/probes.h"
 #include "message.h"
 #include "poison.h"
 #include "pool_impl.h"
@@ -165,6 +166,7 @@ void* Pool::Impl::try_tiers(const Request& request) {
   }
   if (is_exhausted(request.pages) && !has(request.flags, AllocFlags::kNoFail)) {
     counters.add(PoolCount::kRefusals);
+    KEEL_PROBE(exhausted, request.size_bytes, request.owner);
     return nullptr;
   }
   if (has(request.flags, AllocFlags::kRetryMayfail) && !has(request.flags, AllocFlags::kNoWait)) {
@@ -183,7 +185,9 @@ void* Pool::Impl::try_tiers(const Request& request) {
   const std::uint64_t began_ns = os().monotonic_ns();
   void* buffer = make_buffer(request);
   if (buffer != nullptr) {
-    slow_ns.add(os().monotonic_ns() - began_ns);
+    const std::uint64_t took_ns = os().monotonic_ns() - began_ns;
+    slow_ns.add(took_ns);
+    KEEL_PROBE(slow_allocation, request.size_bytes, took_ns, request.owner);
   }
   return buffer;
 }
@@ -284,6 +288,7 @@ void* Pool::Impl::grow_for(const Request& request) {
       return nullptr;
     }
     counters.add(PoolCount::kInlineGrowths);
+    KEEL_PROBE(inline_growth, request.size_bytes, request.owner);
     grown += store->chunk();
   }
 }
@@ -302,6 +307,7 @@ void* Pool::Impl::try_vmalloc(const Request& request) {
     // Again under the lock, as above; and others may take what was grown, so until growing fails.
     while (!(chain = gather()) && grow()) {
       counters.add(PoolCount::kInlineGrowths);
+      KEEL_PROBE(inline_growth, request.size_bytes, request.owner);
     }
   }
   return chain ? map_chain(*chain, request) : nullptr;
@@ -316,6 +322,7 @@ void* Pool::Impl::map_chain(Pfn chain, const Request& request) {
     return nullptr;
   }
   counters.add(PoolCount::kVmalloc);
+  KEEL_PROBE(vmalloc, request.size_bytes, *mapped, request.owner);
   FrameRecord& record = pages->record(chain);
   const Pages held{record.prev};
   FrameWord word = record.word();

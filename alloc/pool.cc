@@ -26,6 +26,8 @@ PoolConfig complete(PoolConfig config) {
     config.capacity_bytes = 0;
     return config;
   }
+  // Which tells Valgrind of every object by itself.
+  config.system_malloc = config.system_malloc || runs_on_valgrind();
   config.chunk_bytes = std::min(config.chunk_bytes, std::bit_floor(config.capacity_bytes));
   config.capacity_bytes = round_down(config.capacity_bytes, config.chunk_bytes);
   return config;
@@ -68,8 +70,9 @@ Status Pool::Impl::open(const PoolConfig& completed) {
     return made_store.error();
   }
   store = std::move(*made_store);
-  auto made_window =
-      Window::create(*store, {.bytes = config.window_bytes, .max_mappings = config.max_mappings});
+  auto made_window = Window::create(*store, {.bytes = config.window_bytes,
+                                             .max_mappings = config.max_mappings,
+                                             .from_file = runs_on_valgrind()});
   if (!made_window) {
     return made_window.error();
   }
@@ -90,6 +93,9 @@ Status Pool::Impl::open(const PoolConfig& completed) {
       return opened;
     }
     close_gate(kHardened);
+  }
+  if (runs_on_valgrind()) {
+    close_gate(kWatched);
   }
   if (auto grown = populate_initially(); !grown) {
     return grown;
@@ -148,9 +154,9 @@ Pool::Impl::~Impl() {
   small.reset();  // Its slabs are frames of what dies below.
   if (area_frames != nullptr) {
     // Somebody else's memory may come to stand where the buffers stood.
-    unpoison_range(store->address_of(Pfn(0)), direct_bytes);
-    unpoison_range(window->base(), (highest_area.load(std::memory_order_relaxed) + 1)
-                                       << kPageShift);   // Nobody maps any more.
+    forget_range(store->address_of(Pfn(0)), direct_bytes);
+    forget_range(window->base(), (highest_area.load(std::memory_order_relaxed) + 1)
+                                     << kPageShift);     // Nobody maps any more.
     (void)os().munmap(area_frames, area_table_bytes());  // Cannot be helped if it fails.
   }
 }

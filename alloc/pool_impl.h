@@ -4,7 +4,7 @@
 //   growth.cc    grow, reserve, trim                          reclaim.cc  when nothing is left
 //   upkeep.cc    what the keeper's thread does ahead of all   tags.cc    limits per owner
 //   hardened.cc  every buffer guarded, freed ones kept        stats.cc   counts, as text too
-//   small.cc     objects below a page
+//   pool_dump.cc what is mapped, area by area                  small.cc    objects below a page
 #pragma once
 
 #include <array>
@@ -16,6 +16,7 @@
 #include "hardened.h"
 #include "keel/alloc/page_allocator.h"
 #include "keel/alloc/pool.h"
+#include "keel/alloc/pool_dump.h"
 #include "keel/base/fork_guard.h"
 #include "keel/base/metadata_object.h"
 #include "keel/base/mutex.h"
@@ -55,6 +56,7 @@ struct Pool::Impl final : MetadataObject, Evictor, Upkeep {
     kTagLimits = 1U << 1,
     kHardened = 1U << 2,
     kNotReady = 1U << 3,
+    kWatched = 1U << 4,  // Valgrind must hear of every buffer
   };
 
   Impl() : cache(*this, counters) {}
@@ -117,6 +119,9 @@ struct Pool::Impl final : MetadataObject, Evictor, Upkeep {
   void report_wrong_small(const void* address, const char* call) const;
   // Splits what is held in slabs, which is one entry of `all`, among the owners of objects.
   void add_small_holders(std::span<OwnerBytes> all, std::size_t& count) const;
+
+  // pool_dump.cc
+  [[nodiscard]] PoolArea show(const VmapRange& range) const;
 
   // growth.cc
   // Populates one chunk. False at capacity or if the system refuses; nothing has changed then.

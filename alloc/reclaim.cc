@@ -1,5 +1,6 @@
 // What a caller does when the pool has nothing for it: one pass over all that can be had back.
 #include "keel/base/check.h"
+#include "keel/base/probes.h"
 #include "pool_impl.h"
 
 namespace keel {
@@ -8,6 +9,7 @@ namespace keel {
 // locks cannot be what they wait for.
 void Pool::Impl::reclaim(const Request& request) {
   counters.add(PoolCount::kReclaims);
+  KEEL_PROBE(reclaim, request.size_bytes, request.owner);
   cache.drain();
   small->release();
   Pfn due;

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <array>
 
+#include "poison.h"
 #include "pool_impl.h"
 
 namespace keel {
@@ -164,6 +165,33 @@ std::size_t Pool::holders(std::span<OwnerBytes> largest) const {
   count = std::min(count, largest.size());
   std::copy_n(all.begin(), count, largest.begin());
   return count;
+}
+
+PoolFacts Pool::facts() const {
+  const CpuStacks& stacks = impl_->cache.stacks();
+  const Result<Bytes> huge = impl_->store->huge_bytes();
+  return {.config = impl_->config,
+          .cpus = stacks.cpus(),
+          .restartable_sequences = stacks.uses_rseq(),
+          .watched = runs_on_valgrind(),
+          .huge_advice_taken = impl_->store->huge_advice_taken(),
+          .huge = huge ? *huge : Bytes(0)};
+}
+
+std::uint64_t slow_allocation_quantile_ns(const PoolStats& stats, double q) {
+  std::uint64_t count = 0;
+  for (const std::uint64_t bucket : stats.slow_allocation_ns) {
+    count += bucket;
+  }
+  const auto most = static_cast<std::uint64_t>(q * static_cast<double>(count));
+  std::uint64_t seen = 0;
+  for (std::size_t i = 0; i < stats.slow_allocation_ns.size(); ++i) {
+    seen += stats.slow_allocation_ns[i];
+    if (seen > most || (seen == count && count != 0)) {
+      return std::uint64_t{1} << i;
+    }
+  }
+  return 0;
 }
 
 std::string to_json(const PoolStats& stats) {

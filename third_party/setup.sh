@@ -26,6 +26,8 @@ build    libbenchmark-dev     the benchmarks, which the tests run for a moment
 check    clang                thread-safety analysis, a second compiler's warnings
 check    clang-format         the format check
 check    clang-tidy           static analysis
+check    valgrind             is told of the pool's buffers, if its header is there at build time
+check    systemtap-sdt-dev    probes for perf and bpftrace, likewise
 profile  linux-perf           samples for the call tree and the flame graph
 profile  python3              folds the samples and draws the flame graph
 bench    libjemalloc2         a peer of the scoreboard's memory rows

@@ -36,7 +36,8 @@ Window::Impl::Impl(const FrameStore& frame_store, const WindowConfig& config)
     : store(frame_store),
       bytes(config.bytes),
       max_mappings(config.max_mappings != 0 ? config.max_mappings : max_map_count() / 2),
-      lazy_max(config.lazy_max.value() != 0 ? config.lazy_max.value() : default_lazy_max()) {}
+      lazy_max(config.lazy_max.value() != 0 ? config.lazy_max.value() : default_lazy_max()),
+      copies_mappings(!config.from_file && !frame_store.locks_memory()) {}
 
 Result<std::unique_ptr<Window>> Window::create(const FrameStore& store,
                                                const WindowConfig& config) {
@@ -195,7 +196,7 @@ Result<PageIndex> Window::Impl::reserve(const FrameListShape& shape, const MapOp
 // locked and counted once more; there it is a mapping of the file.
 int Window::Impl::alias(const FrameRun& run, std::byte* at) const {
   void* mapped = nullptr;
-  if (store.locks_memory()) {
+  if (!copies_mappings) {
     return os().mmap(at, bytes_of(run.count), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED,
                      store.fd(), bytes_of(run.first - Pfn(0)), &mapped);
   }
@@ -215,12 +216,11 @@ Status Window::Impl::install(JoinedSource& frames, PageIndex area, std::uint64_t
   }
   // One call each covers the area, however many runs it has. Reading fills the page tables with
   // writable entries, as the mappings are shared, and many at a time, which writing does not.
-  const bool inherits = !store.locks_memory();
   const struct {
     int advice;
     bool needed;
-  } calls[] = {{MADV_DONTFORK, !inherits},
-               {MADV_DONTDUMP, !inherits || store.dumps_memory()},
+  } calls[] = {{MADV_DONTFORK, !copies_mappings},
+               {MADV_DONTDUMP, !copies_mappings || store.dumps_memory()},
                {MADV_POPULATE_READ, true}};
   for (const auto& call : calls) {
     const int error =

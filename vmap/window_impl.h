@@ -82,6 +82,7 @@ struct Window::Impl : MetadataObject {
   const std::size_t bytes;
   const std::uint64_t max_mappings;
   const std::uint64_t lazy_max;
+  const bool copies_mappings;  // of the direct map, advice and all; else aliases map the file anew
   std::byte* base = nullptr;
   AddressSpace space;
 

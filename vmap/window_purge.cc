@@ -1,4 +1,5 @@
 // Purges: aliases of lazy areas are removed, neighbours together, and their addresses are free.
+#include "keel/base/probes.h"
 #include "window_impl.h"
 
 namespace keel {
@@ -59,6 +60,7 @@ int Window::Impl::remove(std::uint32_t max_pages) {
   const std::uint32_t left = removal->slice.pages - removal->done;
   const std::uint32_t pages = left < max_pages ? left : max_pages;
   const int error = map_nothing(removal->slice.first + removal->done, pages);
+  KEEL_PROBE(purge, pages, error);
   purge_calls.fetch_add(1, std::memory_order_relaxed);
   if (error < 0) {
     purge_failures.fetch_add(1, std::memory_order_relaxed);

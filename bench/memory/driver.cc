@@ -10,9 +10,9 @@
 #include <map>
 #include <string>
 
-#include "memory/fragmented_pool.h"
+#include "keel/measure/fragmented_pool.h"
+#include "keel/measure/process.h"
 #include "memory/workload.h"
-#include "support/process.h"
 
 namespace keel::bench {
 

@@ -10,9 +10,9 @@
 #include <memory>
 #include <string>
 
+#include "keel/measure/process.h"
+#include "keel/measure/ticks.h"
 #include "memory/fifo_pair.h"
-#include "support/process.h"
-#include "support/ticks.h"
 
 namespace keel::bench {
 namespace {

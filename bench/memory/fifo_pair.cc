@@ -2,8 +2,8 @@
 
 #include <ctime>
 
-#include "support/process.h"
-#include "support/ticks.h"
+#include "keel/measure/process.h"
+#include "keel/measure/ticks.h"
 
 namespace keel::bench {
 namespace {

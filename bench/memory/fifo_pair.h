@@ -11,8 +11,8 @@
 #include <cstdint>
 #include <thread>
 
+#include "keel/measure/histogram.h"
 #include "memory/workload.h"
-#include "support/histogram.h"
 
 namespace keel::bench {
 

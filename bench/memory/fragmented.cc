@@ -8,10 +8,10 @@
 #include <cstring>
 #include <thread>
 
-#include "memory/fragmented_pool.h"
+#include "keel/measure/fragmented_pool.h"
+#include "keel/measure/process.h"
+#include "keel/measure/ticks.h"
 #include "memory/workload.h"
-#include "support/process.h"
-#include "support/ticks.h"
 
 namespace keel::bench {
 namespace {

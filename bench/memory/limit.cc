@@ -19,10 +19,10 @@
 #include <optional>
 
 #include "keel/alloc/pool.h"
+#include "keel/measure/histogram.h"
+#include "keel/measure/process.h"
+#include "keel/measure/ticks.h"
 #include "memory/workload.h"
-#include "support/histogram.h"
-#include "support/process.h"
-#include "support/ticks.h"
 
 namespace keel::bench {
 namespace {

@@ -5,9 +5,9 @@
 #include <algorithm>
 #include <array>
 
+#include "keel/measure/process.h"
+#include "keel/measure/ticks.h"
 #include "memory/workload.h"
-#include "support/process.h"
-#include "support/ticks.h"
 
 namespace keel::bench {
 namespace {

@@ -9,8 +9,8 @@
 #include <ctime>
 #include <vector>
 
+#include "keel/measure/process.h"
 #include "memory/workload.h"
-#include "support/process.h"
 
 namespace keel::bench {
 namespace {

@@ -10,9 +10,9 @@
 #include <thread>
 #include <vector>
 
+#include "keel/measure/process.h"
+#include "keel/measure/ticks.h"
 #include "memory/workload.h"
-#include "support/process.h"
-#include "support/ticks.h"
 
 namespace keel::bench {
 namespace {

@@ -8,10 +8,10 @@
 #include <memory>
 
 #include "keel/base/check.h"
+#include "keel/measure/process.h"
 #include "scoreboard/family.h"
 #include "support/clock.h"
 #include "support/fresh_mmap.h"
-#include "support/process.h"
 #include "support/store_rig.h"
 
 namespace keel::bench {

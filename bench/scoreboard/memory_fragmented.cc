@@ -15,12 +15,12 @@
 #include <vector>
 
 #include "keel/base/check.h"
-#include "memory/fragmented_pool.h"
+#include "keel/measure/fragmented_pool.h"
+#include "keel/measure/process.h"
 #include "scoreboard/family.h"
 #include "support/clock.h"
 #include "support/cpu_time.h"
 #include "support/fresh_mmap.h"
-#include "support/process.h"
 
 namespace keel::bench {
 namespace {

@@ -16,11 +16,11 @@
 #include <vector>
 
 #include "keel/base/check.h"
+#include "keel/measure/process.h"
+#include "keel/measure/ticks.h"
 #include "scoreboard/family.h"
 #include "support/clock.h"
-#include "support/process.h"
 #include "support/store_rig.h"
-#include "support/ticks.h"
 
 namespace keel::bench {
 namespace {

@@ -7,11 +7,11 @@
 #include <memory>
 
 #include "keel/base/check.h"
-#include "memory/fragmented_pool.h"
+#include "keel/measure/fragmented_pool.h"
+#include "keel/measure/process.h"
 #include "scoreboard/row.h"
 #include "support/cpu_time.h"
 #include "support/fresh_mmap.h"
-#include "support/process.h"
 
 namespace keel::bench {
 namespace {

@@ -11,7 +11,7 @@
 #include <cstring>
 #include <filesystem>
 
-#include "support/ticks.h"
+#include "keel/measure/ticks.h"
 
 namespace keel::bench {
 namespace {

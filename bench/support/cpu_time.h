@@ -1,7 +1,7 @@
 // CPU time of a short act: many in a row between two readings of the thread's clock.
 #pragma once
 
-#include "support/ticks.h"
+#include "keel/measure/ticks.h"
 
 namespace keel::bench {
 

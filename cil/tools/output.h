@@ -23,10 +23,11 @@ using Json = nlohmann::ordered_json;
 // Exit codes; `keel --help` and README.md list them.
 enum ExitCode : int {
   kOk = 0,
-  kCheckFailed = 1,  // the command worked and found a log damaged, or a promise broken
-  kUsage = 2,        // wrong flags or values
-  kWorldFailed = 3,  // I/O error, no space, no permission, not found, not supported here
-  kUnfit = 4,        // not a log, of another version, in use, or there already
+  kCheckFailed = 1,    // the command worked and found a log damaged, or a promise broken
+  kUsage = 2,          // wrong flags or values
+  kWorldFailed = 3,    // I/O error, no space, no permission, not found, not supported here
+  kUnfit = 4,          // not a log, of another version, in use, or there already
+  kInterrupted = 130,  // by SIGINT, as a shell has it; what there was is printed
 };
 
 [[nodiscard]] int exit_code_of(Errc code);

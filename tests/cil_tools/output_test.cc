@@ -56,10 +56,30 @@ TEST_CASE("the help lists the commands and the exit codes, and knows each comman
 }
 
 TEST_CASE("a wrong line is exit code 2, one line on standard error, and JSON if it asks for it") {
-  for (const char* line :
-       {"", "nix", "--nix", "log", "log nix", "log create", "log create x", "log create x --size",
-        "log create x --size 4X", "log info", "log info a b", "log dump x --from minus", "help nix",
-        "demo --rounds 0", "demo --threads 99", "demo --limit 0", "demo --seed x"}) {
+  for (const char* line : {"",
+                           "nix",
+                           "--nix",
+                           "log",
+                           "log nix",
+                           "log create",
+                           "log create x",
+                           "log create x --size",
+                           "log create x --size 4X",
+                           "log info",
+                           "log info a b",
+                           "log dump x --from minus",
+                           "help nix",
+                           "demo --rounds 0",
+                           "demo --threads 99",
+                           "demo --limit 0",
+                           "demo --seed x",
+                           "mem",
+                           "mem nix",
+                           "mem info x",
+                           "mem bench x",
+                           "mem bench --workload nix",
+                           "mem bench --seconds 0",
+                           "mem bench --threads 0"}) {
     CAPTURE(line);
     const auto outcome = run(line, "", false);
     CAPTURE(outcome.err);

@@ -46,6 +46,18 @@ struct PoolConfig {
   std::size_t quarantine_bytes = 64U << 20;  // of a hardened pool: freed buffers kept out of use
 };
 
+// What a pool was made with and what the machine gave it.
+struct PoolFacts {
+  PoolConfig config{};                 // with the defaults filled in
+  unsigned cpus = 0;                   // that have a cache
+  bool restartable_sequences = false;  // the caches go without locks (rseq)
+  bool watched = false;                // Valgrind is told of every buffer
+  bool huge_advice_taken = false;      // the kernel took the advice to use huge pages
+  Bytes huge{};                        // and so much is mapped by them now; 0 if that is unknown
+};
+
+class PoolAreaVisitor;
+
 class Pool : public MetadataObject {
  public:
   // Reserves address space and populates `initial_bytes`. The capacity is rounded down to chunks.
@@ -112,6 +124,15 @@ class Pool : public MetadataObject {
 
   // Threads: any; the parts are read one after the other.
   [[nodiscard]] PoolStats stats() const;
+
+  // Reads /proc/self/smaps, which takes milliseconds: for reports. Threads: any.
+  [[nodiscard]] PoolFacts facts() const;
+
+  // Shows every area of the window by address, with its present owner (pool_dump.h). Contiguous
+  // buffers have none. Threads: any; the visitor is called without a lock, so what it sees of one
+  // area is true of one moment, the whole is not. Allocates nothing.
+  // Source: /proc/vmallocinfo.
+  void dump(PoolAreaVisitor& visitor) const;
 
   // Removes all lazy aliases now; what the kernel refuses to remove stays lazy. Threads: any;
   // blocks.

@@ -66,10 +66,14 @@ struct PoolStats {
   Bytes metadata{};     // records and tables that the pool keeps beside, an upper bound
   std::array<std::uint64_t, 11> free_blocks{};  // by order, as in /proc/buddyinfo
   std::array<SizeClassStats, kPoolSizeClasses> classes{};
-  // Times of allocations that neither cache nor free lists served: bucket i has those from 2^(i-1)
-  // up to 2^i ns.
+  // Times of allocations that neither cache nor free lists served: bucket i from 2^(i-1) up to
+  // 2^i ns.
   std::array<std::uint64_t, 40> slow_allocation_ns{};
 };
+
+// A time in ns that a share `q` (0 to 1) of the allocations in slow_allocation_ns did not pass: the
+// upper end of a bucket, so up to twice the true one. 0 if there are none.
+[[nodiscard]] std::uint64_t slow_allocation_quantile_ns(const PoolStats& stats, double q);
 
 // One JSON object, one line. Throws std::bad_alloc as std::string does.
 [[nodiscard]] std::string to_json(const PoolStats& stats);

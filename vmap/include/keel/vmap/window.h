@@ -35,6 +35,8 @@ struct WindowConfig {
   std::uint64_t max_mappings = 0;             // kernel mappings; 0: half of vm.max_map_count
   Pages lazy_max{};     // past it map() purges; 0: 32 MiB for each doubling of CPUs, as the kernel
   unsigned shards = 0;  // 0: a power of two, at least one for each CPU, of at least 4 MiB each
+  bool from_file = false;  // aliases map the store's file anew: for Valgrind, which cannot follow
+                           // copies of mappings; so it is in any case if the store locks memory
 };
 
 struct MapOptions {

@@ -1,4 +1,4 @@
-#include "memory/fragmented_pool.h"
+#include "keel/measure/fragmented_pool.h"
 
 #include <algorithm>
 #include <cstdint>

@@ -1,4 +1,4 @@
-#include "support/ticks.h"
+#include "keel/measure/ticks.h"
 
 namespace keel::bench {
 namespace {

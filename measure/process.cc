@@ -1,4 +1,4 @@
-#include "support/process.h"
+#include "keel/measure/process.h"
 
 #include <fcntl.h>
 #include <link.h>
