@@ -32,7 +32,7 @@ run_tests = ctest --preset $(1) --parallel $(JOBS) $(2)
 TSAN_ENV = $(shell [ "$$(cat /proc/sys/vm/mmap_rnd_bits 2>/dev/null || echo 28)" -gt 28 ] && \
   setarch -R true 2>/dev/null && echo 'setarch -R')
 
-SOURCES = $(shell find base vmap alloc measure cil bench tests \( -name '*.h' -o -name '*.cc' \) | sort)
+SOURCES = $(shell find base vmap alloc cil bench tests \( -name '*.h' -o -name '*.cc' \) | sort)
 # clang-tidy reads what the clang preset compiles; headers are seen through their users.
 TIDY_ALL = $(filter %.cc,$(filter-out tests/package/%,$(SOURCES)))
 TIDY_FAST = $(filter base/%,$(TIDY_ALL))

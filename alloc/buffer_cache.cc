@@ -25,7 +25,8 @@ Status BufferCache::open() {
 // Budgets -----------------------------------------------------------------------------------------
 
 void BufferCache::set_budget(Pages populated) {
-  // Below these shares of what is populated an idle buffer costs less than it saves; small pools may
+  // Below these shares of what is populated an idle buffer costs less than it saves; small pools
+  // may
   // keep a few MiB all the same.
   constexpr std::uint64_t kMiB = 256;  // in pages
   const std::uint64_t pages = populated.value();

@@ -5,7 +5,8 @@
 // share of one lock and not one of its own.
 //
 // I1 What lies in the cache is no caller's; its frames count as allocated in the page allocator.
-// I2 Bounded: the CPUs' limits together and the depot each have a budget, a share of what is populated
+// I2 Bounded: the CPUs' limits together and the depot each have a budget, a share of what is
+// populated
 //    (set_budget); what is above goes to the Evictor. One put may pass the depot's budget while it
 //    is at it.
 // I3 A CPU's limit for a class rises when the class misses or overflows there, at the cost of
@@ -61,7 +62,8 @@ class BufferCache {
   [[nodiscard]] bool push(unsigned size_class, std::uint32_t frame) {
     return stacks_.push(size_class, frame);
   }
-  // The slow half: after pop() found nothing; CpuStacks::kNone if the depot has nothing either. Takes
+  // The slow half: after pop() found nothing; CpuStacks::kNone if the depot has nothing either.
+  // Takes
   // the pages that are asked for, from 1 to kMaxClassPages.
   [[nodiscard]] std::uint32_t refill(Pages wanted);
   // After push() found no room.
@@ -86,7 +88,8 @@ class BufferCache {
   [[nodiscard]] CacheStats stats() const;
   [[nodiscard]] const CpuStacks& stacks() const { return stacks_; }
 
-  // Calls visit(size_class, frame) for every buffer; kSizeClasses for those of no class. Needs a quiet cache.
+  // Calls visit(size_class, frame) for every buffer; kSizeClasses for those of no class. Needs a
+  // quiet cache.
   template <class Visit>
   void for_each(Visit&& visit) KEEL_EXCLUDES(drain_lock_);
 
