@@ -64,10 +64,14 @@ std::optional<PageIndex> RangeTable::begin_over_lazy(const AreaRequest& request)
   RangeEntry& head = entries_[area];
   lazy_pages_ -= request.pages;
   totals_->lazy_pages.fetch_sub(request.pages, std::memory_order_relaxed);  // Counts, both.
-  totals_->mappings.fetch_sub(head.number() + std::uint64_t{1}, std::memory_order_relaxed);
-  area_mappings_ = area_mappings_ - head.number() + request.mappings;
+  // Until the new frames are all in place the old ones' mappings may still be there, and if that
+  // fails they stay: so the area counts as many as the larger of both has.
+  const std::uint32_t both = std::max(head.number(), request.mappings);
+  const std::uint32_t shared = std::min(head.number(), request.mappings);
+  totals_->mappings.fetch_sub(shared + std::uint64_t{1}, std::memory_order_relaxed);
+  area_mappings_ = area_mappings_ - head.number() + both;
   head.set_state(RangeState::kMapping);
-  head.set_number(request.mappings);
+  head.set_number(both);
   head.owner = request.owner;
   return area;
 }

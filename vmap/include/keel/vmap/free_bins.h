@@ -18,7 +18,7 @@ class FreeBins {
  public:
   static constexpr unsigned kSubBits = 3;
   static constexpr unsigned kSub = 1U << kSubBits;
-  static constexpr unsigned kLevels = 29 - kSubBits;  // sizes below 2^28 pages
+  static constexpr unsigned kLevels = 32 - kSubBits;  // sizes below 2^31 pages
 
   struct Bin {
     unsigned level;
