@@ -34,6 +34,8 @@ bench    libjemalloc2         a peer of the scoreboard's memory rows
 bench    libmimalloc2.0       likewise
 bench    libtcmalloc-minimal4 likewise
 bench    libtbbmalloc2        likewise
+bench    linux-perf           the share of locks in a row's time
+bench    python3              a program that is run under a preloaded malloc
 bench    sqlite3              a program that is run under a preloaded malloc
 END
 }
