@@ -15,11 +15,11 @@ unsigned most_per_cpu(unsigned size_class) {
 
 }  // namespace
 
-Status BufferCache::open() {
+Status BufferCache::open(CpuStacks::Engine engine) {
   if (!cpus_.ok() || !counters_.ok()) {
     return Error{Errc::kNoMemory, 0, "CPU caches"};
   }
-  return stacks_.open();
+  return stacks_.open(engine);
 }
 
 // Budgets -----------------------------------------------------------------------------------------

@@ -55,7 +55,7 @@ class BufferCache {
   BufferCache(const BufferCache&) = delete;
   BufferCache& operator=(const BufferCache&) = delete;
 
-  [[nodiscard]] Status open();
+  [[nodiscard]] Status open(CpuStacks::Engine engine = CpuStacks::Engine::kBest);
 
   // The fast half: this CPU's stack alone.
   [[nodiscard]] std::uint32_t pop(unsigned size_class) { return stacks_.pop(size_class); }

@@ -28,7 +28,7 @@ bool rseq_works() { return false; }
 
 }  // namespace
 
-Status CpuStacks::open() {
+Status CpuStacks::open(Engine engine) {
   cpus_ = possible_cpus();
   void* mapped = nullptr;
   const std::size_t bytes = cpus_ * kSlabBytes;
@@ -45,7 +45,7 @@ Status CpuStacks::open() {
   static_assert(offsetof(Slab, pops) == rseq_stack::kPops);
   static_assert(offsetof(Slab, pushes) == rseq_stack::kPushes);
 #endif
-  use_rseq_ = rseq_works();
+  use_rseq_ = engine == Engine::kBest && rseq_works();
   return {};
 }
 

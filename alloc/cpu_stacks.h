@@ -37,8 +37,11 @@ class CpuStacks {
   CpuStacks(const CpuStacks&) = delete;
   CpuStacks& operator=(const CpuStacks&) = delete;
 
+  // kBest: rseq where it works. kLocked is for tests.
+  enum class Engine : std::uint8_t { kBest, kLocked };
+
   // Maps and populates the stacks, all limits 0. Errors: kNoMemory, kSystem.
-  [[nodiscard]] Status open();
+  [[nodiscard]] Status open(Engine engine = Engine::kBest);
 
   // The item last pushed on this CPU's stack; kNone if there is none, or it cannot be had now.
   [[nodiscard]] std::uint32_t pop(unsigned size_class) {

@@ -43,7 +43,7 @@ inline char* area() { return static_cast<char*>(__builtin_thread_pointer()) + __
 
 // clang-format off
 #define KEEL_RSEQ_BEGIN                                      \
-  ".pushsection __rseq_cs, \"aw\"\n\t"                       \
+  ".pushsection __rseq_cs, \"aw?\"\n\t"                       \
   ".balign 32\n\t"                                           \
   "3: .long 0, 0\n\t"                                        \
   ".quad 1f, 2f - 1f, 4f\n\t"                                \
@@ -60,7 +60,7 @@ inline char* area() { return static_cast<char*>(__builtin_thread_pointer()) + __
 
 // The signature before the abort handler is the one that glibc registered.
 #define KEEL_RSEQ_END                                        \
-  ".pushsection __rseq_failure, \"ax\"\n\t"                  \
+  ".pushsection __rseq_failure, \"ax?\"\n\t"                  \
   ".byte 0x0f, 0xb9, 0x3d\n\t"                               \
   ".long 0x53053053\n\t"                                     \
   "4: jmp 5b\n\t"                                            \
