@@ -50,24 +50,43 @@ void Keeper::wake() {
   wake_.notify_one();
 }
 
+void Keeper::pause() {
+  MutexLock lock(lock_);
+  ++pauses_;
+  while (in_round_) {
+    round_ended_.wait(lock_);
+  }
+}
+
+void Keeper::resume() {
+  {
+    MutexLock lock(lock_);
+    --pauses_;
+  }
+  wake_.notify_one();
+}
+
+bool Keeper::wait_for_round(bool busy) {
+  MutexLock lock(lock_);
+  in_round_ = false;
+  round_ended_.notify_all();
+  resting_.store(!busy, std::memory_order_relaxed);  // A hint, see note_activity().
+  bool due = false;
+  while (!stop_ && (pauses_ != 0 || (!woken_ && !due))) {
+    if (!busy || pauses_ != 0) {
+      wake_.wait(lock_);
+    } else {
+      due = !wake_.wait_for(lock_, kRoundNs);
+    }
+  }
+  woken_ = false;
+  in_round_ = !stop_;
+  return in_round_;
+}
+
 void Keeper::run() {
   (void)pthread_setname_np(pthread_self(), "keel-keeper");  // Only a name.
-  for (bool busy = true;;) {
-    {
-      MutexLock lock(lock_);
-      resting_.store(!busy, std::memory_order_relaxed);  // A hint, see note_activity().
-      while (!woken_ && !stop_) {
-        if (!busy) {
-          wake_.wait(lock_);
-        } else if (!wake_.wait_for(lock_, kRoundNs)) {
-          break;
-        }
-      }
-      if (stop_) {
-        return;
-      }
-      woken_ = false;
-    }
+  for (bool busy = true; wait_for_round(busy);) {
     low_.store(false, std::memory_order_relaxed);  // A hint, see note_low().
     busy = work_.upkeep();
   }

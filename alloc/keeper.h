@@ -34,6 +34,18 @@ class Keeper : public MetadataObject {
   // Starts the thread; false if the system gives none. The pool works without.
   [[nodiscard]] bool start();
   void stop() KEEL_EXCLUDES(lock_);
+  // Holds rounds off while it lives, and waits for one under way: for audits.
+  class Paused {
+   public:
+    explicit Paused(Keeper& keeper) : keeper_(keeper) { keeper_.pause(); }
+    ~Paused() { keeper_.resume(); }
+    Paused(const Paused&) = delete;
+    Paused& operator=(const Paused&) = delete;
+
+   private:
+    Keeper& keeper_;
+  };
+
   // Memory is low: a round should begin now. Only the first call before it does anything.
   void note_low() {
     if (!low_.load(std::memory_order_relaxed)) {  // A hint; all that it may cost is a round.
@@ -49,7 +61,11 @@ class Keeper : public MetadataObject {
 
  private:
   void run() KEEL_EXCLUDES(lock_);
+  // Waits until a round is due, or was asked for; false if it is time to stop.
+  [[nodiscard]] bool wait_for_round(bool busy) KEEL_EXCLUDES(lock_);
   void wake() KEEL_EXCLUDES(lock_);
+  void pause() KEEL_EXCLUDES(lock_);
+  void resume() KEEL_EXCLUDES(lock_);
 
   Upkeep& work_;
   std::optional<std::thread> thread_;
@@ -57,6 +73,9 @@ class Keeper : public MetadataObject {
   std::atomic<bool> low_{false};
   Mutex lock_{LockRank::kLeaf};
   CondVar wake_;
+  CondVar round_ended_;
+  unsigned pauses_ KEEL_GUARDED_BY(lock_) = 0;
+  bool in_round_ KEEL_GUARDED_BY(lock_) = false;
   bool woken_ KEEL_GUARDED_BY(lock_) = false;
   bool stop_ KEEL_GUARDED_BY(lock_) = false;
 };

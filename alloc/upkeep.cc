@@ -19,9 +19,9 @@ bool Pool::Impl::upkeep() {
   if (!store->owned_by_this_process()) {
     return false;
   }
-  MutexLock lock(upkeep_lock);
-  grow_ahead();
+  grow_ahead();  // Without a lock: it may call shrinkers.
   purge_ahead();
+  MutexLock lock(upkeep_lock);
   note_lowest_free();
   return give_back_idle();
 }
@@ -37,7 +37,8 @@ void Pool::Impl::grow_ahead() {
     grown = grow();
     counters.add(PoolCount::kKeeperGrowths, grown ? 1 : 0);
   }
-  if (pages->present_hint() == store->capacity() && pages->free_hint() < low) {
+  // Idle buffers are as good: an allocation that finds nothing else takes them.
+  if (pages->present_hint() == store->capacity() && pages->free_hint() + cache.idle_pages() < low) {
     bool waited = false;
     (void)shrinkers.scan(Bytes(bytes_of(low)), waited);
   }
