@@ -54,7 +54,8 @@ Status Pool::reserve(Bytes bytes) {
   }
   MutexLock lock(impl_->grow_lock);
   while (impl_->pages->free_hint() < wanted) {
-    if (!impl_->grow()) {
+    // Where the store cannot grow idle buffers make room.
+    if (!impl_->grow() && impl_->cache.shrink(wanted - impl_->pages->free_hint()) == Pages(0)) {
       return Error{Errc::kNoMemory, 0, "reserving bytes", bytes.value()};
     }
   }
@@ -87,7 +88,7 @@ Bytes Pool::Impl::trim(unsigned most_chunks) {
     // Nobody can use its frames now, and what aliases they have are lazy: a purge ends them all.
     // One for each chunk: frames of the next may get lazy aliases until it is taken out too.
     if (window->purge().ok() && store->trim(run).ok()) {
-      clear_exhausted();  // It may grow again.
+      note_freed();  // It may grow again.
       given += Bytes(bytes_of(chunk));
       ++chunks;
       counters.add(PoolCount::kTrimmedChunks);

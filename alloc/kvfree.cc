@@ -3,6 +3,7 @@
 // The address alone leads to the first frame's record: by arithmetic in the direct map, by one
 // table in the window. The record says whether a caller has the buffer. If so it becomes idle, and
 // goes to this CPU's cache; whatever is special about it goes the slow way.
+#include <algorithm>
 #include <cstring>
 
 #include "keel/base/check.h"
@@ -143,7 +144,7 @@ void Pool::Impl::free_slowly(void* address, std::uint32_t frame) {
   if (hardened.on()) {
     counters.add(PoolCount::kSlowFrees);
     quarantine(frame);
-  } else if (is_any_exhausted()) {
+  } else if (is_short()) {
     counters.add(PoolCount::kSlowFrees);
     give_back(frame);
   } else if (word.kind != kNoClass) {
@@ -151,7 +152,7 @@ void Pool::Impl::free_slowly(void* address, std::uint32_t frame) {
   } else {
     defer(frame);
   }
-  clear_exhausted();
+  note_freed();
 }
 
 // A buffer of no class: back to the free lists, with a few others.
@@ -190,7 +191,7 @@ void Pool::Impl::evict(std::span<const Pfn> buffers) {
     }
   }
   pages->free_batch(buffers);
-  clear_exhausted();
+  note_freed();
 }
 
 Tier Pool::Impl::tier_of(Pfn buffer) const {
@@ -282,7 +283,10 @@ void* Pool::kvrealloc(void* address, std::size_t size_bytes, AllocFlags flags, c
   }
   void* moved = kvmalloc(size_bytes, flags, owner);
   if (moved != nullptr) {
-    std::memcpy(moved, address, std::min(kept, size_bytes));
+    // All that kvsize() allowed to be used, but for who wants zeroes behind what was asked for.
+    const bool exact = has(flags, AllocFlags::kZero) || impl_->hardened.on();
+    unpoison_range(address, exact ? kept : held);
+    std::memcpy(moved, address, std::min(exact ? kept : held, size_bytes));
     kvfree(address);
   }
   return moved;
@@ -299,20 +303,41 @@ void Pool::Impl::report_wrong(const void* address, const char* call) const {
     report_wrong_direct(address, call);
     return;
   }
-  FrameUse expected{};
-  const std::uint32_t frame = frame_at(address, expected);
+  const std::uint32_t frame = mapped_buffer_over(address);
   if (frame == kNoFrame) {
-    window->report_wrong(address, call);
+    window->report_wrong(address, call);  // Which knows the areas of buffers that are gone, too.
     return;
   }
-  // An area that is mapped, whose buffer is idle.
   const FrameRecord& record = pages->record(Pfn(frame));
-  report_bug({.bug = Bug::kDoubleFree,
-              .call = call,
-              .address = reinterpret_cast<std::uintptr_t>(address),
-              .area_start = reinterpret_cast<std::uintptr_t>(address),
-              .area_bytes = held_bytes(frame),
-              .owner = record.owner_name()});
+  BugReport report{.bug = Bug::kInteriorPointer,
+                   .call = call,
+                   .address = reinterpret_cast<std::uintptr_t>(address),
+                   .area_start = reinterpret_cast<std::uintptr_t>(address_of(frame)),
+                   .area_bytes = held_bytes(frame),
+                   .owner = record.owner_name()};
+  if (record.word().use == FrameUse::kCachedChain) {
+    report.bug = report.address == report.area_start ? Bug::kDoubleFree : Bug::kUnknownAddress;
+  }
+  report_bug(report);
+}
+
+// First frame of the mapped buffer, live or idle, that the address lies in. The window's own owner
+// of an area is the one for whom it was mapped, who may not be the buffer's any more.
+std::uint32_t Pool::Impl::mapped_buffer_over(const void* address) const {
+  const std::uintptr_t in_window = reinterpret_cast<std::uintptr_t>(address) - window_base;
+  if (in_window >= window_bytes) {
+    return kNoFrame;
+  }
+  const std::size_t most_back = std::min(in_window, config.kvmalloc_max_bytes) >> kPageShift;
+  for (std::size_t back = 0; back <= most_back; ++back) {
+    // Relaxed, as its declaration says.
+    const std::uint32_t frame =
+        area_frames[(in_window >> kPageShift) - back].load(std::memory_order_relaxed) - 1;
+    if (frame != kNoFrame) {
+      return back << kPageShift < held_bytes(frame) ? frame : kNoFrame;
+    }
+  }
+  return kNoFrame;
 }
 
 void Pool::Impl::report_wrong_direct(const void* address, const char* call) const {

@@ -75,7 +75,8 @@ void* Pool::kvmalloc(std::size_t size_bytes, AllocFlags flags, const char* owner
       return reinterpret_cast<void*>(address);  // NOLINT(performance-no-int-to-ptr)
     }
   }
-  return impl.allocate_slowly({size_bytes, pages_for(size_bytes), effective(flags), owner});
+  return impl.allocate_slowly(
+      {size_bytes, pages_for(size_bytes), effective(flags), owner != nullptr ? owner : ""});
 }
 
 // From the cache to a caller, whatever the buffer is.
@@ -97,10 +98,16 @@ void* Pool::Impl::hand_out(std::uint32_t frame, const Request& request) {
   void* buffer = address_of(frame);
   unpoison_buffer(buffer, request.size_bytes, held_bytes(frame));
   if (has(request.flags, AllocFlags::kZero)) {
-    unpoison_range(buffer, bytes_of(request.pages));
-    std::memset(buffer, 0, bytes_of(request.pages));
+    clear(buffer, request);
   }
   return buffer;
+}
+
+// To the end of the last page, but for what a hardened pool has written there.
+void Pool::Impl::clear(void* buffer, const Request& request) const {
+  const std::size_t bytes = hardened.on() ? request.size_bytes : bytes_of(request.pages);
+  unpoison_range(buffer, bytes);
+  std::memset(buffer, 0, bytes);
 }
 
 void* Pool::Impl::allocate_slowly(const Request& request) {
@@ -122,8 +129,7 @@ void* Pool::Impl::allocate_slowly(const Request& request) {
     return nullptr;
   }
   if (has(request.flags, AllocFlags::kZero)) {
-    unpoison_range(buffer, bytes_of(request.pages));
-    std::memset(buffer, 0, bytes_of(request.pages));
+    clear(buffer, request);
   }
   return buffer;
 }
@@ -131,7 +137,8 @@ void* Pool::Impl::allocate_slowly(const Request& request) {
 // A size that can never be had is refused at once, kNoFail or not: looping would help nobody.
 bool Pool::Impl::is_within_limit(std::size_t size_bytes) const {
   const std::size_t mappable = config.window_bytes - kPageBytes;  // the guard page
-  const std::size_t addressable = std::max(mappable, bytes_of(kMaxContiguous));
+  const std::size_t addressable =
+      hardened.on() ? mappable : std::max(mappable, bytes_of(kMaxContiguous));
   return size_bytes != 0 && size_bytes <= config.kvmalloc_max_bytes &&
          size_bytes <= config.capacity_bytes && size_bytes <= addressable;
 }
@@ -206,21 +213,14 @@ void* Pool::Impl::make_buffer(const Request& request) {
   if (void* buffer = grow_for(request)) {
     return buffer;
   }
-  // First the flag: what is freed from here on, by whomever, clears it again.
-  mark_exhausted(request.pages);
+  const std::uint64_t frees_before = begin_pass();
   reclaim(request);
   void* buffer = try_contiguous(request);
   if (buffer == nullptr) {
     buffer = try_vmalloc(request);
   }
-  if (buffer != nullptr) {
-    clear_exhausted();
-    return buffer;
-  }
-  if (pages->free_hint() >= request.pages) {
-    clear_exhausted();  // It failed for want of mappings, which a free may not bring, or time may.
-  }
-  return nullptr;
+  end_pass(frees_before, request.pages, buffer != nullptr);
+  return buffer;
 }
 
 // Cache -------------------------------------------------------------------------------------------
@@ -234,7 +234,12 @@ void* Pool::Impl::try_cache(const Request& request) {
   if (frame == kNoFrame) {
     frame = cache.refill(request.pages);
   }
-  return frame != kNoFrame ? hand_out(frame, request) : nullptr;
+  if (frame == kNoFrame) {
+    return nullptr;
+  }
+  Request uncleared = request;  // Who asked for this clears what it gets.
+  uncleared.flags = without(request.flags, AllocFlags::kZero);
+  return hand_out(frame, uncleared);
 }
 
 // True if there is enough left to give a request all the pages of its class, so that the buffer can

@@ -311,6 +311,22 @@ PageAllocator::Index PageAllocator::head_of(Index frame) const {
   return at;
 }
 
+// First run of the chain that the run belongs to: its owner is the chain's. For reports: walks all
+// chains.
+PageAllocator::Index PageAllocator::head_of_chain(Index scattered) const {
+  for (Index at = 0; at < capacity_; at = step_over(at)) {
+    const FrameUse use = frames_[at].word().use;
+    if (use == FrameUse::kChain || use == FrameUse::kCachedChain) {
+      for (Index run = at; run != kNone; run = frames_[run].next) {
+        if (run == scattered) {
+          return at;
+        }
+      }
+    }
+  }
+  return scattered;
+}
+
 FrameInfo PageAllocator::describe(Index frame) const {
   const Index at = head_of(frame);
   if (at == kNone) {
@@ -321,7 +337,10 @@ FrameInfo PageAllocator::describe(Index frame) const {
   const Frame& source = frames_[is_free ? frame : at];
   FrameInfo info{.use = is_free || at == frame ? use : FrameUse::kBody,
                  .run = {Pfn(is_free ? frame : at), Pages(source.word().pages)}};
-  info.owner = source.owner_name();
+  info.owner = frames_[use == FrameUse::kScattered ? head_of_chain(at)
+                       : is_free                   ? frame
+                                                   : at]
+                   .owner_name();
   info.of = use;
   return info;
 }

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <limits>
 
 #include "keel/base/check.h"
 #include "keel/base/os.h"
@@ -16,6 +17,8 @@ namespace keel {
 namespace {
 
 constexpr std::size_t kMinCapacityBytes = 64U << 10;
+// A record's count of bytes holds no more.
+constexpr std::size_t kMostBytes = std::numeric_limits<std::uint32_t>::max();
 
 // Fills in defaults; a capacity of 0 afterwards means that the config is not valid.
 PoolConfig complete(PoolConfig config) {
@@ -26,6 +29,7 @@ PoolConfig complete(PoolConfig config) {
     config.capacity_bytes = 0;
     return config;
   }
+  config.kvmalloc_max_bytes = std::min(config.kvmalloc_max_bytes, kMostBytes);
   // Which tells Valgrind of every object by itself.
   config.system_malloc = config.system_malloc || runs_on_valgrind();
   config.chunk_bytes = std::min(config.chunk_bytes, std::bit_floor(config.capacity_bytes));
@@ -185,7 +189,7 @@ bool Pool::owned_by_this_process() const { return impl_->store->owned_by_this_pr
 void Pool::upkeep() { (void)impl_->upkeep(); }
 
 void Pool::audit() const {
-  MutexLock no_upkeep(impl_->upkeep_lock);
+  const Keeper::Paused quiet(*impl_->keeper);
   impl_->store->audit();
   impl_->window->audit();
   impl_->pages->audit();

@@ -39,6 +39,12 @@ struct Request {
   const char* owner;
 };
 
+// Passes over everything (reclaim) and what came of them; see reclaim.cc.
+struct Shortage {
+  unsigned passes = 0;      // under way
+  std::uint64_t frees = 0;  // while it was short
+};
+
 // What the rounds of upkeep() remember; only the one who makes rounds uses it.
 struct UpkeepState {
   static constexpr unsigned kWindows = 4;
@@ -52,7 +58,7 @@ struct Pool::Impl final : MetadataObject, Evictor, Upkeep {
 
   // Reasons why an allocation or free may not take the fast path; any bit closes it.
   enum Gate : std::uint32_t {
-    kExhausted = 1U << 0,  // a pass over everything found nothing: see exhausted_pages
+    kShort = 1U << 0,  // a pass over everything is under way, or found nothing: see Shortage
     kTagLimits = 1U << 1,
     kHardened = 1U << 2,
     kNotReady = 1U << 3,
@@ -72,6 +78,7 @@ struct Pool::Impl final : MetadataObject, Evictor, Upkeep {
 
   // kvmalloc.cc
   [[nodiscard]] void* hand_out(std::uint32_t frame, const Request& request);
+  void clear(void* buffer, const Request& request) const;
   [[nodiscard]] void* allocate_slowly(const Request& request);
   [[nodiscard]] void* allocate_once(const Request& request) KEEL_EXCLUDES(grow_lock);
   [[nodiscard]] void* try_tiers(const Request& request) KEEL_EXCLUDES(grow_lock);
@@ -99,6 +106,7 @@ struct Pool::Impl final : MetadataObject, Evictor, Upkeep {
   void quarantine(std::uint32_t frame);
   // Reports why `address` is no buffer that can be freed.
   void report_wrong(const void* address, const char* call) const;
+  [[nodiscard]] std::uint32_t mapped_buffer_over(const void* address) const;
   void report_wrong_direct(const void* address, const char* call) const;
   void evict(std::span<const Pfn> buffers) override;
   [[nodiscard]] Tier tier_of(Pfn buffer) const override;
@@ -133,9 +141,13 @@ struct Pool::Impl final : MetadataObject, Evictor, Upkeep {
 
   // reclaim.cc
   void reclaim(const Request& request);
-  void mark_exhausted(Pages wanted);
-  void clear_exhausted();
-  [[nodiscard]] bool is_any_exhausted() const { return is_exhausted(Pages(~std::uint64_t{0} - 1)); }
+  [[nodiscard]] std::uint64_t begin_pass() KEEL_EXCLUDES(gate_lock);
+  void end_pass(std::uint64_t frees_before, Pages wanted, bool found) KEEL_EXCLUDES(gate_lock);
+  void note_freed() KEEL_EXCLUDES(gate_lock);
+  void set_shortage() KEEL_REQUIRES(gate_lock);
+  [[nodiscard]] bool is_short() const {
+    return is_short_of_memory.load(std::memory_order_relaxed);  // A hint.
+  }
   [[nodiscard]] bool is_exhausted(Pages wanted) const {
     return wanted.value() >= exhausted_pages.load(std::memory_order_relaxed);  // A hint.
   }
@@ -151,15 +163,17 @@ struct Pool::Impl final : MetadataObject, Evictor, Upkeep {
   [[nodiscard]] bool is_fast() const {
     return fast->load(std::memory_order_relaxed) != 0;  // Whoever closes it can wait a little.
   }
-  void open_gate(Gate reason) {
-    MutexLock lock(gate_lock);
-    gate &= ~std::uint32_t{reason};
+  void set_gate(Gate reason, bool closed) KEEL_REQUIRES(gate_lock) {
+    gate = closed ? gate | reason : gate & ~std::uint32_t{reason};
     fast->store(gate == 0 ? 1 : 0, std::memory_order_relaxed);  // As above.
   }
-  void close_gate(Gate reason) {
+  void open_gate(Gate reason) KEEL_EXCLUDES(gate_lock) {
     MutexLock lock(gate_lock);
-    gate |= reason;
-    fast->store(0, std::memory_order_relaxed);  // As above.
+    set_gate(reason, false);
+  }
+  void close_gate(Gate reason) KEEL_EXCLUDES(gate_lock) {
+    MutexLock lock(gate_lock);
+    set_gate(reason, true);
   }
 
   PoolConfig config{};
@@ -168,6 +182,7 @@ struct Pool::Impl final : MetadataObject, Evictor, Upkeep {
   std::unique_ptr<PageAllocator> pages;
   Mutex gate_lock{LockRank::kLeaf};
   std::uint32_t gate KEEL_GUARDED_BY(gate_lock) = kNotReady;
+  Shortage shortage KEEL_GUARDED_BY(gate_lock);
 
   // Copies of what the fast path needs, together.
   std::atomic<std::uint32_t>* fast = nullptr;  // not 0: no bit of `gate` is set
@@ -182,7 +197,9 @@ struct Pool::Impl final : MetadataObject, Evictor, Upkeep {
   std::atomic<std::uint64_t> highest_area{0};  // page of the window; relaxed, for the destructor
 
   ForkGuard fork_guard;
+  // Written under gate_lock, read without: requests of so many pages are refused at once; kShort.
   std::atomic<std::uint64_t> exhausted_pages{~std::uint64_t{0}};
+  std::atomic<bool> is_short_of_memory{false};
 
   // Frames that initial_bytes and reserve() populated: the keeper does not give back below it.
   std::atomic<std::uint64_t> kept_present{0};
@@ -200,7 +217,7 @@ struct Pool::Impl final : MetadataObject, Evictor, Upkeep {
   std::atomic<std::uint64_t> last_message_ns{0};
 
   Mutex grow_lock{LockRank::kPool};
-  Mutex upkeep_lock{LockRank::kPoolUpkeep};  // one round at a time, and none during an audit
+  Mutex upkeep_lock{LockRank::kPoolUpkeep};  // over what rounds remember
   UpkeepState upkeep_state KEEL_GUARDED_BY(upkeep_lock);
   std::unique_ptr<Keeper> keeper;  // last: its thread uses all of the above
 };

@@ -24,23 +24,57 @@ void Pool::Impl::reclaim(const Request& request) {
   }
 }
 
-// Only a pool that cannot grow is exhausted until something is freed.
-void Pool::Impl::mark_exhausted(Pages wanted) {
-  if (pages->present_hint() < store->capacity()) {
+// Shortage ----------------------------------------------------------------------------------------
+//
+// Requests are refused at once only after a pass that found nothing, and only if nothing was freed
+// since that pass began. While one is under way others are not refused: they make their own, and
+// wait for the first one's drain and shrinkers. All that while frees go past the CPUs' caches, to
+// where requests look, and are noted here.
+
+std::uint64_t Pool::Impl::begin_pass() {
+  MutexLock lock(gate_lock);
+  ++shortage.passes;
+  set_shortage();
+  return shortage.frees;
+}
+
+// Only a pool that cannot grow is exhausted until something is freed. A pass that failed although
+// enough is free did so for want of mappings, which a free may not bring, or time may.
+void Pool::Impl::end_pass(std::uint64_t frees_before, Pages wanted, bool found) {
+  MutexLock lock(gate_lock);
+  --shortage.passes;
+  const bool full = pages->present_hint() >= store->capacity() && pages->free_hint() < wanted;
+  if (found) {
+    exhausted_pages.store(~std::uint64_t{0}, std::memory_order_relaxed);  // A hint.
+  } else if (full && shortage.frees == frees_before) {
+    exhausted_pages.store(wanted.value(), std::memory_order_relaxed);  // A hint.
+  }
+  set_shortage();
+}
+
+void Pool::Impl::note_freed() {
+  if (!is_short()) {
     return;
   }
-  exhausted_pages.store(wanted.value(), std::memory_order_relaxed);  // A hint.
-  close_gate(kExhausted);  // So that frees come by and clear it.
+  MutexLock lock(gate_lock);
+  ++shortage.frees;
+  exhausted_pages.store(~std::uint64_t{0}, std::memory_order_relaxed);  // A hint.
+  set_shortage();
 }
 
-void Pool::Impl::clear_exhausted() {
-  if (is_any_exhausted()) {
-    exhausted_pages.store(~std::uint64_t{0}, std::memory_order_relaxed);  // A hint.
-    open_gate(kExhausted);
-  }
+void Pool::Impl::set_shortage() {
+  const std::uint64_t refused = exhausted_pages.load(std::memory_order_relaxed);  // Under the lock.
+  const bool is_now = shortage.passes != 0 || refused != ~std::uint64_t{0};
+  is_short_of_memory.store(is_now, std::memory_order_relaxed);  // A hint.
+  set_gate(kShort, is_now);
 }
 
-Status Pool::add_shrinker(Shrinker& shrinker) { return impl_->shrinkers.add(shrinker); }
+// There is somebody new to ask.
+Status Pool::add_shrinker(Shrinker& shrinker) {
+  const Status added = impl_->shrinkers.add(shrinker);
+  impl_->note_freed();
+  return added;
+}
 void Pool::remove_shrinker(Shrinker& shrinker) { impl_->shrinkers.remove(shrinker); }
 
 Status Pool::set_limit(const char* owner, Bytes limit) {

@@ -36,7 +36,7 @@ void Pool::Impl::SlabSource::free(void* run, Pages held) {
   const std::array<Pfn, 1> one{impl.store->pfn_of(run)};
   poison_range(run, bytes_of(held));
   impl.pages->free_batch(one);
-  impl.clear_exhausted();
+  impl.note_freed();
 }
 
 Status Pool::Impl::open_small() {

@@ -221,6 +221,7 @@ class PageAllocator : public MetadataObject {
   void publish_hints() KEEL_REQUIRES(lock_);
   [[nodiscard]] Index take_run(Index wanted, const char* owner) KEEL_REQUIRES(lock_);
   [[nodiscard]] Index head_of(Index frame) const KEEL_REQUIRES(lock_);
+  [[nodiscard]] Index head_of_chain(Index scattered) const KEEL_REQUIRES(lock_);
   [[nodiscard]] FrameInfo describe(Index frame) const KEEL_REQUIRES(lock_);
   [[nodiscard]] Index step_over(Index at) const KEEL_REQUIRES(lock_);
   [[nodiscard]] Index free_run_over(Index frame) const KEEL_REQUIRES(lock_);
