@@ -1,0 +1,189 @@
+// A pool's statistics: they add up, and their texts can be read by machines.
+#include "keel/alloc/pool_stats.h"
+
+#include <doctest/doctest.h>
+
+#include <map>
+#include <nlohmann/json.hpp>
+#include <regex>
+#include <sstream>
+
+#include "pool_support.h"
+#include "support/seeded.h"
+
+using namespace keel;
+using namespace keel_test;
+
+namespace {
+
+// A pool that has used all that it counts.
+std::unique_ptr<Pool> used_pool(bool hardened, std::vector<void*>& held) {
+  const Messages messages;
+  auto pool =
+      make_pool({.capacity_bytes = 8 * kMiB, .window_bytes = 64 * kMiB, .hardened = hardened});
+  for (int round = 0; round < 3; ++round) {
+    auto pages = fragment(*pool);
+    held.push_back(pool->kvmalloc(20 * kPage, AllocFlags::kNoWarn, "mapped"));
+    free_all(*pool, pages);
+    pool->kvfree(pool->kvmalloc(5 * kMiB));
+  }
+  held.push_back(pool->kvmalloc(3 * kPage, AllocFlags::kKernel, "contiguous"));
+  pool->kvfree(pool->kvmalloc(9 * kPage));
+  return pool;
+}
+
+}  // namespace
+
+TEST_CASE("live, idle, quarantined and free memory are all that is populated, at every step") {
+  Seeded random("pool stats");
+  for (const bool hardened : {false, true}) {
+    const auto pool = make_pool({.capacity_bytes = 16 * kMiB,
+                                 .window_bytes = 64 * kMiB,
+                                 .hardened = hardened,
+                                 .quarantine_bytes = 2 * kMiB});
+    std::vector<void*> buffers;
+    std::uint64_t freed = 0;
+    for (int i = 0; i < 2'000; ++i) {
+      const bool large = random.one_in(20);
+      if (!buffers.empty() && random.one_in(2)) {
+        pool->kvfree(buffers.back());
+        buffers.pop_back();
+        ++freed;
+      } else if (void* made = pool->kvmalloc(kPage + random(large ? 5 * kMiB : 60'000),
+                                             AllocFlags::kNoWarn)) {
+        buffers.push_back(made);
+      }
+      const PoolStats stats = pool->stats();
+      check_adds_up(stats);
+      REQUIRE(stats.frees >= freed);  // A restarted sequence counts twice.
+      if (i % 100 == 0) {
+        std::uint64_t held = 0;
+        std::array<OwnerBytes, 4> owners;
+        for (std::size_t k = pool->holders(owners); k-- > 0;) {
+          held += owners[k].held.value();
+        }
+        REQUIRE(stats.live == Bytes(held));
+        std::uint64_t in_blocks = 0;
+        for (std::size_t order = 0; order < stats.free_blocks.size(); ++order) {
+          in_blocks += stats.free_blocks[order] * (kPage << order);
+        }
+        REQUIRE(stats.free == Bytes(in_blocks));
+      }
+    }
+    free_all(*pool, buffers);
+    CHECK(pool->stats().live == Bytes(0));
+  }
+}
+
+TEST_CASE("every allocation is counted once, by what served it") {
+  const auto pool = make_pool({.capacity_bytes = 16 * kMiB, .window_bytes = 64 * kMiB});
+  std::vector<void*> buffers;
+  for (int i = 0; i < 100; ++i) {
+    buffers.push_back(pool->kvmalloc(3 * kPage));
+  }
+  free_all(*pool, buffers);
+  for (int i = 0; i < 100; ++i) {
+    buffers.push_back(pool->kvmalloc(3 * kPage));
+  }
+  buffers.push_back(pool->kvmalloc(5 * kMiB));
+  const PoolStats stats = pool->stats();
+  const std::uint64_t served = stats.cache_hits + stats.cache_refills +
+                               stats.contiguous_allocations + stats.vmalloc_allocations;
+  CHECK(served >= 201);
+  CHECK(served <= 205);  // A restarted sequence counts twice.
+  CHECK(stats.contiguous_allocations <= 110);
+  CHECK(stats.vmalloc_allocations == 1);
+  CHECK(stats.frees >= 100);
+  CHECK(stats.frees <= 104);
+  std::uint64_t slow = 0;
+  for (const std::uint64_t bucket : stats.slow_allocation_ns) {
+    slow += bucket;
+  }
+  CHECK(slow >= 1);  // Those that made system calls.
+  CHECK(slow <= stats.contiguous_allocations + stats.vmalloc_allocations);
+  free_all(*pool, buffers);
+}
+
+TEST_CASE("owners that hold most come first, and idle memory is nobody's") {
+  const auto pool = make_pool({.capacity_bytes = 16 * kMiB, .window_bytes = 64 * kMiB});
+  void* some = pool->kvmalloc(3 * kPage, AllocFlags::kKernel, "some");
+  void* most = pool->kvmalloc(6 * kMiB, AllocFlags::kKernel, "most");
+  pool->kvfree(pool->kvmalloc(8 * kPage, AllocFlags::kKernel, "idle"));
+  std::array<OwnerBytes, 8> owners;
+  REQUIRE(pool->holders(owners) == 2);
+  CHECK(owners[0].owner == doctest::String("most"));
+  CHECK(owners[0].held == Bytes(6 * kMiB));
+  CHECK(owners[1].owner == doctest::String("some"));
+  CHECK(owners[1].held == Bytes(3 * kPage));
+  CHECK(pool->holders(std::span(owners).first(1)) == 1);
+  CHECK(pool->holders({}) == 0);
+  pool->kvfree(some);
+  pool->kvfree(most);
+  CHECK(pool->holders(owners) == 0);
+}
+
+TEST_CASE("the JSON text is one object on one line, with the numbers of the struct") {
+  for (const bool hardened : {false, true}) {
+    std::vector<void*> held;
+    const auto pool = used_pool(hardened, held);
+    const PoolStats stats = pool->stats();
+    const std::string text = to_json(stats);
+    CHECK(text.find('\n') == std::string::npos);
+    const auto json = nlohmann::json::parse(text, nullptr, false);
+    REQUIRE(json.is_object());
+    CHECK(json["live_bytes"] == stats.live.value());
+    CHECK(json["cached_bytes"] == stats.cached.value());
+    CHECK(json["quarantined_bytes"] == stats.quarantined.value());
+    CHECK(json["free_bytes"] == stats.free.value());
+    CHECK(json["populated_bytes"] == stats.populated.value());
+    CHECK(json["capacity_bytes"] == 8 * kMiB);
+    CHECK(json["frees"] == stats.frees);
+    CHECK(json["vmalloc_allocations"] == stats.vmalloc_allocations);
+    CHECK(json["free_blocks"].size() == stats.free_blocks.size());
+    CHECK(json["slow_allocation_ns"].size() == stats.slow_allocation_ns.size());
+    REQUIRE(json["classes"].size() == stats.classes.size());
+    for (std::size_t c = 0; c < stats.classes.size(); ++c) {
+      CHECK(json["classes"][c]["bytes"] == stats.classes[c].size.value());
+      CHECK(json["classes"][c]["idle"] == stats.classes[c].idle);
+    }
+    free_all(*pool, held);
+  }
+}
+
+TEST_CASE("the Prometheus text has help, type and value of each metric, each once") {
+  std::vector<void*> held;
+  const auto pool = used_pool(false, held);
+  const PoolStats stats = pool->stats();
+  const std::regex help("# HELP (keel_pool_[a-z_]+) [^\\n]+");
+  const std::regex type("# TYPE (keel_pool_[a-z_]+) (counter|gauge)");
+  const std::regex value("(keel_pool_[a-z_]+)(\\{[a-z]+=\"[^\"]+\"\\})? ([0-9]+)");
+  std::map<std::string, std::string> types;
+  std::map<std::string, std::string> values;
+  std::string helped;
+  const std::string text = to_prometheus(stats);
+  CHECK(text.back() == '\n');
+  std::istringstream lines(text);
+  for (std::string line; std::getline(lines, line);) {
+    CAPTURE(line);
+    std::smatch part;
+    if (std::regex_match(line, part, help)) {
+      helped = part[1];
+      CHECK(types.count(helped) == 0);
+    } else if (std::regex_match(line, part, type)) {
+      CHECK(part[1] == helped);
+      types[part[1]] = part[2];
+    } else {
+      REQUIRE(std::regex_match(line, part, value));
+      CHECK(part[1] == helped);
+      CHECK(values.emplace(part[1].str() + part[2].str(), part[3]).second);
+    }
+  }
+  for (const auto& [name, kind] : types) {
+    CAPTURE(name);
+    CHECK((kind == "counter") == (name.size() > 6 && name.ends_with("_total")));
+  }
+  CHECK(values["keel_pool_live_bytes"] == std::to_string(stats.live.value()));
+  CHECK(values["keel_pool_frees_total"] == std::to_string(stats.frees));
+  CHECK(values["keel_pool_free_blocks{order=\"0\"}"] == std::to_string(stats.free_blocks[0]));
+  free_all(*pool, held);
+}

@@ -1,0 +1,201 @@
+// Shrinkers: when a pool asks them, and what they may do then.
+#include <doctest/doctest.h>
+
+#include <atomic>
+#include <optional>
+#include <thread>
+
+#include "pool_support.h"
+
+using namespace keel;
+using namespace keel_test;
+
+namespace {
+
+constexpr std::size_t kSize = 64U << 10;
+constexpr PoolConfig kTwoMiB{
+    .capacity_bytes = 2 * kMiB, .chunk_bytes = kMiB, .window_bytes = 16 * kMiB};
+
+}  // namespace
+
+TEST_CASE("a shrinker that frees serves the allocation that asked it") {
+  const Messages messages;
+  const auto pool = make_pool(kTwoMiB);
+  auto buffers = fill(*pool, kSize);
+  FunctionShrinker shrinker([&](Bytes wanted) {
+    CHECK(wanted == Bytes(kSize));
+    pool->kvfree(buffers.back());
+    buffers.pop_back();
+    return Bytes(kSize);
+  });
+  REQUIRE(pool->add_shrinker(shrinker).ok());
+  void* buffer = pool->kvmalloc(kSize);
+  CHECK(buffer != nullptr);
+  CHECK(shrinker.calls == 1);
+  CHECK(pool->stats().shrinker_calls == 1);
+  CHECK(pool->stats().shrinker_bytes == Bytes(kSize));
+  CHECK(pool->stats().failures == 1);  // what filled it
+  pool->remove_shrinker(shrinker);
+  pool->kvfree(buffer);
+  free_all(*pool, buffers);
+  pool->audit();
+}
+
+TEST_CASE("a shrinker may allocate with kNoWait, and is not asked from inside itself") {
+  const Messages messages;
+  const auto pool = make_pool(kTwoMiB);
+  auto buffers = fill(*pool, kSize);
+  bool got = false;
+  FunctionShrinker shrinker([&](Bytes) {
+    CHECK(pool->kvmalloc(kSize, AllocFlags::kNoWait) == nullptr);
+    CHECK(pool->kvmalloc(kSize, AllocFlags::kKernel | AllocFlags::kNoWarn) == nullptr);
+    pool->kvfree(buffers.back());
+    buffers.pop_back();
+    void* small = pool->kvmalloc(kPage, AllocFlags::kNoWait);
+    got = small != nullptr;
+    pool->kvfree(small);
+    return Bytes(kSize);
+  });
+  REQUIRE(pool->add_shrinker(shrinker).ok());
+  void* buffer = pool->kvmalloc(kSize);
+  CHECK(buffer != nullptr);
+  CHECK(got);
+  CHECK(shrinker.calls == 1);
+  pool->remove_shrinker(shrinker);
+  pool->kvfree(buffer);
+  free_all(*pool, buffers);
+  pool->audit();
+}
+
+TEST_CASE("shrinkers are asked in turn until there is enough, and those that have nothing never") {
+  const Messages messages;
+  const auto pool = make_pool(kTwoMiB);
+  auto buffers = fill(*pool, kSize);
+  const auto frees = [&](Bytes) {
+    pool->kvfree(buffers.back());
+    buffers.pop_back();
+    return Bytes(kSize);
+  };
+  FunctionShrinker empty(frees, 0);
+  FunctionShrinker first(frees);
+  FunctionShrinker second(frees);
+  FunctionShrinker third(frees);
+  for (FunctionShrinker* each : {&empty, &first, &second, &third}) {
+    REQUIRE(pool->add_shrinker(*each).ok());
+    CHECK(!pool->add_shrinker(*each).ok());
+  }
+  void* buffer = pool->kvmalloc(2 * kSize);
+  CHECK(buffer != nullptr);
+  CHECK(empty.calls == 0);
+  CHECK(first.calls == 1);
+  CHECK(second.calls == 1);
+  CHECK(third.calls == 0);
+  for (FunctionShrinker* each : {&first, &second, &third, &empty, &empty}) {
+    pool->remove_shrinker(*each);
+  }
+  pool->kvfree(buffer);
+  free_all(*pool, buffers);
+}
+
+TEST_CASE("a pass that found too little is followed by another, not by refusal at once") {
+  const Messages messages;
+  const auto pool = make_pool(kTwoMiB);
+  auto buffers = fill(*pool, kSize);
+  FunctionShrinker shrinker([&](Bytes) {
+    pool->kvfree(buffers.back());
+    buffers.pop_back();
+    return Bytes(kSize);
+  });
+  REQUIRE(pool->add_shrinker(shrinker).ok());
+  CHECK(pool->kvmalloc(4 * kSize) == nullptr);
+  CHECK(pool->kvmalloc(4 * kSize) == nullptr);
+  CHECK(pool->kvmalloc(4 * kSize) == nullptr);
+  CHECK(shrinker.calls == 3);
+  void* buffer = pool->kvmalloc(4 * kSize);
+  CHECK(buffer != nullptr);
+  pool->remove_shrinker(shrinker);
+  pool->kvfree(buffer);
+  free_all(*pool, buffers);
+}
+
+TEST_CASE("a pool takes so many shrinkers and no more") {
+  const auto pool = make_pool(kTwoMiB);
+  std::vector<std::unique_ptr<FunctionShrinker>> all;
+  for (int i = 0; i < 33; ++i) {
+    all.push_back(std::make_unique<FunctionShrinker>([](Bytes) { return Bytes(0); }));
+    CHECK(pool->add_shrinker(*all.back()).ok() == (i < 32));
+  }
+  pool->remove_shrinker(*all[7]);
+  CHECK(pool->add_shrinker(*all[32]).ok());
+}
+
+TEST_CASE("removing a shrinker waits for its call under way") {
+  const Messages messages;
+  const auto pool = make_pool(kTwoMiB);
+  auto buffers = fill(*pool, kSize);
+  pool->kvfree(buffers.back());
+  buffers.back() = pool->kvmalloc(kSize);
+  std::atomic<bool> inside{false};
+  std::atomic<bool> left{false};
+  std::atomic<bool> removing{false};
+  FunctionShrinker shrinker([&](Bytes) {
+    inside = true;
+    while (!removing) {
+      std::this_thread::yield();
+    }
+    for (int i = 0; i < 1'000; ++i) {
+      std::this_thread::yield();
+    }
+    left = true;
+    return Bytes(0);
+  });
+  REQUIRE(pool->add_shrinker(shrinker).ok());
+  std::thread asker([&] { CHECK(pool->kvmalloc(kSize) == nullptr); });
+  while (!inside) {
+    std::this_thread::yield();
+  }
+  removing = true;
+  pool->remove_shrinker(shrinker);
+  CHECK(left);
+  asker.join();
+  free_all(*pool, buffers);
+}
+
+TEST_CASE("a request beside another one's pass shares what that finds and is not refused") {
+  const Messages messages;
+  const auto pool = make_pool(kTwoMiB);
+  auto buffers = fill(*pool, kSize);
+  // So that nothing is marked as tried in vain.
+  pool->kvfree(buffers.back());
+  buffers.back() = pool->kvmalloc(kSize);
+  std::atomic<bool> answered{false};
+  void* other = nullptr;
+  std::optional<std::thread> second;
+  FunctionShrinker shrinker([&](Bytes) {
+    second.emplace([&] {
+      other = pool->kvmalloc(kSize);
+      answered = true;
+    });
+    // A refusal comes at once; one who waits cannot be seen to, so for a while only.
+    for (int i = 0; i < 20'000 && !answered; ++i) {
+      std::this_thread::yield();
+    }
+    for (int i = 0; i < 4; ++i) {
+      pool->kvfree(buffers.back());
+      buffers.pop_back();
+    }
+    return Bytes(4 * kSize);
+  });
+  REQUIRE(pool->add_shrinker(shrinker).ok());
+  void* mine = pool->kvmalloc(kSize);
+  CHECK(mine != nullptr);
+  REQUIRE(second.has_value());
+  second->join();
+  CHECK(other != nullptr);
+  CHECK(shrinker.calls == 1);
+  pool->remove_shrinker(shrinker);
+  pool->kvfree(mine);
+  pool->kvfree(other);
+  free_all(*pool, buffers);
+  pool->audit();
+}
