@@ -122,8 +122,10 @@ void* Pool::Impl::allocate_slowly(const Request& request) {
     return nullptr;
   }
   if (has(request.flags, AllocFlags::kZero)) {
-    unpoison_range(buffer, bytes_of(request.pages));
-    std::memset(buffer, 0, bytes_of(request.pages));
+    // Behind that a hardened buffer has its pattern.
+    const std::size_t zeroed = hardened.on() ? request.size_bytes : bytes_of(request.pages);
+    unpoison_range(buffer, zeroed);
+    std::memset(buffer, 0, zeroed);
   }
   return buffer;
 }

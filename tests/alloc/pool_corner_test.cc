@@ -1,0 +1,53 @@
+// Corners of a Pool's promises, where two of its mechanisms meet.
+#include <doctest/doctest.h>
+
+#include <array>
+#include <atomic>
+#include <chrono>
+#include <cstring>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "keel/alloc/pool.h"
+#include "keel/base/mutex.h"
+#include "support/bug_recorder.h"
+#include "support/death.h"
+
+using namespace keel;
+using keel_test::BugRecorder;
+
+namespace {
+
+constexpr std::size_t kMiB = std::size_t{1} << 20;
+constexpr AllocFlags kQuiet = AllocFlags::kNoWarn;
+constexpr PoolConfig kSmall{.capacity_bytes = 4 * kMiB, .window_bytes = 64 * kMiB};
+
+// Without the pool's thread, whose work would be counted among what a test looks at.
+std::unique_ptr<Pool> make(PoolConfig config = kSmall) {
+  config.background = false;
+  auto pool = Pool::create(config);
+  REQUIRE(pool.ok());
+  return std::move(*pool);
+}
+
+bool all_zero(const void* buffer, std::size_t bytes) {
+  const auto* at = static_cast<const char*>(buffer);
+  return bytes == 0 || (*at == 0 && std::memcmp(at, at + 1, bytes - 1) == 0);
+}
+
+}  // namespace
+
+TEST_CASE("a zeroed buffer of a hardened pool keeps its pattern behind the size asked for") {
+  PoolConfig config = kSmall;
+  config.hardened = true;
+  const auto pool = make(config);
+  BugRecorder bugs;
+  auto* buffer = static_cast<char*>(pool->kvmalloc(5000, AllocFlags::kZero));
+  REQUIRE(buffer != nullptr);
+  CHECK(all_zero(buffer, 5000));
+  pool->kvfree(buffer);
+  CHECK(bugs.count() == 0);
+  CHECK(pool->stats().live == Bytes(0));
+}
