@@ -166,7 +166,7 @@ void* Pool::Impl::try_tiers(const Request& request) {
   if (void* buffer = try_cache(request)) {
     return buffer;
   }
-  if (is_exhausted(request.pages) && !has(request.flags, AllocFlags::kNoFail)) {
+  if (is_exhausted(request) && !has(request.flags, AllocFlags::kNoFail)) {
     counters.add(PoolCount::kRefusals);
     return nullptr;
   }
@@ -206,7 +206,7 @@ void* Pool::Impl::make_buffer(const Request& request) {
     return buffer;
   }
   // First the flag: what is freed from here on, by whomever, clears it again.
-  mark_exhausted(request.pages);
+  mark_exhausted(request);
   reclaim(request);
   void* buffer = try_contiguous(request);
   if (buffer == nullptr) {

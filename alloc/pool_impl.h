@@ -128,11 +128,16 @@ struct Pool::Impl final : MetadataObject, Evictor, Upkeep {
 
   // reclaim.cc
   void reclaim(const Request& request);
-  void mark_exhausted(Pages wanted);
+  void mark_exhausted(const Request& request);
   void clear_exhausted();
-  [[nodiscard]] bool is_any_exhausted() const { return is_exhausted(Pages(~std::uint64_t{0} - 1)); }
-  [[nodiscard]] bool is_exhausted(Pages wanted) const {
-    return wanted.value() >= exhausted_pages.load(std::memory_order_relaxed);  // A hint.
+  [[nodiscard]] bool is_any_exhausted() const {
+    return exhausted_pages.load(std::memory_order_relaxed) != kNotExhausted;  // A hint.
+  }
+  [[nodiscard]] bool is_exhausted(const Request& request) const {
+    const bool asks_shrinkers =
+        !has(request.flags, AllocFlags::kNoFs) && !has(request.flags, AllocFlags::kNoWait);
+    const auto& mark = asks_shrinkers ? exhausted_with_shrinkers : exhausted_pages;
+    return request.pages.value() >= mark.load(std::memory_order_relaxed);  // A hint.
   }
 
   // upkeep.cc
@@ -177,7 +182,11 @@ struct Pool::Impl final : MetadataObject, Evictor, Upkeep {
   std::atomic<std::uint64_t> highest_area{0};  // page of the window; relaxed, for the destructor
 
   ForkGuard fork_guard;
-  std::atomic<std::uint64_t> exhausted_pages{~std::uint64_t{0}};
+  // Pages from which on the last pass over everything found nothing, and the last one that asked
+  // shrinkers as well. Written under gate_lock.
+  static constexpr std::uint64_t kNotExhausted = ~std::uint64_t{0};
+  std::atomic<std::uint64_t> exhausted_pages{kNotExhausted};
+  std::atomic<std::uint64_t> exhausted_with_shrinkers{kNotExhausted};
 
   // Frames that initial_bytes and reserve() populated: the keeper does not give back below it.
   std::atomic<std::uint64_t> kept_present{0};

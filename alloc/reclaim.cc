@@ -22,19 +22,29 @@ void Pool::Impl::reclaim(const Request& request) {
   }
 }
 
-// Only a pool that cannot grow is exhausted until something is freed.
-void Pool::Impl::mark_exhausted(Pages wanted) {
+// Only a pool that cannot grow is exhausted until something is freed. The gate is closed, so that
+// frees come by and clear it; together with the marks, or a clearing between the two would leave
+// one without the other. A pass that may not ask shrinkers says nothing to those that may.
+void Pool::Impl::mark_exhausted(const Request& request) {
   if (pages->present_hint() < store->capacity()) {
     return;
   }
-  exhausted_pages.store(wanted.value(), std::memory_order_relaxed);  // A hint.
-  close_gate(kExhausted);  // So that frees come by and clear it.
+  MutexLock lock(gate_lock);
+  exhausted_pages.store(request.pages.value(), std::memory_order_relaxed);  // A hint.
+  if (!has(request.flags, AllocFlags::kNoFs)) {
+    exhausted_with_shrinkers.store(request.pages.value(), std::memory_order_relaxed);  // Same.
+  }
+  gate |= kExhausted;
+  fast->store(0, std::memory_order_relaxed);  // As in close_gate().
 }
 
 void Pool::Impl::clear_exhausted() {
   if (is_any_exhausted()) {
-    exhausted_pages.store(~std::uint64_t{0}, std::memory_order_relaxed);  // A hint.
-    open_gate(kExhausted);
+    MutexLock lock(gate_lock);
+    exhausted_pages.store(kNotExhausted, std::memory_order_relaxed);           // A hint.
+    exhausted_with_shrinkers.store(kNotExhausted, std::memory_order_relaxed);  // Same.
+    gate &= ~std::uint32_t{kExhausted};
+    fast->store(gate == 0 ? 1 : 0, std::memory_order_relaxed);  // As in open_gate().
   }
 }
 

@@ -51,3 +51,44 @@ TEST_CASE("a zeroed buffer of a hardened pool keeps its pattern behind the size 
   CHECK(bugs.count() == 0);
   CHECK(pool->stats().live == Bytes(0));
 }
+
+namespace {
+
+// Whole buffers that it gives back when it is asked.
+class Hoard final : public Shrinker {
+ public:
+  explicit Hoard(Pool& pool) : pool_(pool) { REQUIRE(pool.add_shrinker(*this).ok()); }
+  ~Hoard() override { pool_.remove_shrinker(*this); }
+  Hoard(const Hoard&) = delete;
+  Hoard& operator=(const Hoard&) = delete;
+  void put(void* page) { pages_.push_back(page); }
+
+  [[nodiscard]] const char* name() const override { return "hoard"; }
+  [[nodiscard]] Bytes count() const override { return Bytes(pages_.size() * kPageBytes); }
+  Bytes scan(Bytes wanted) override {
+    Bytes given{};
+    for (; !pages_.empty() && given < wanted; pages_.pop_back()) {
+      pool_.kvfree(pages_.back());
+      given += Bytes(kPageBytes);
+    }
+    return given;
+  }
+
+ private:
+  Pool& pool_;
+  std::vector<void*> pages_;
+};
+
+}  // namespace
+
+TEST_CASE("a request that may not run shrinkers fails, and those that may still ask them") {
+  const auto pool = make();
+  Hoard hoard(*pool);
+  while (void* page = pool->kvmalloc(kPageBytes, kQuiet | AllocFlags::kNoFs)) {
+    hoard.put(page);
+  }
+  const auto before = pool->stats().refusals;
+  CHECK(pool->kvmalloc(kPageBytes, kQuiet | AllocFlags::kNoFs) == nullptr);
+  CHECK(pool->stats().refusals == before + 1);  // At once: nothing was freed in between.
+  CHECK(pool->kvmalloc(kPageBytes, kQuiet) != nullptr);
+}
