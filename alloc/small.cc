@@ -88,6 +88,7 @@ bool Pool::Impl::free_small(void* address) {
       tags.uncharge(limit, object.bytes.value());
     }
   }
+  clear_exhausted();  // Its slab may be empty now, which only the next pass finds out.
   return true;
 }
 

@@ -92,3 +92,28 @@ TEST_CASE("a request that may not run shrinkers fails, and those that may still 
   CHECK(pool->stats().refusals == before + 1);  // At once: nothing was freed in between.
   CHECK(pool->kvmalloc(kPageBytes, kQuiet) != nullptr);
 }
+
+namespace {
+
+// Takes all memory of the pool in objects of `bytes`; gives those that are kmalloc's.
+std::vector<void*> fill_with_small(Pool& pool, std::size_t bytes) {
+  std::vector<void*> objects;
+  while (void* object = pool.kvmalloc(bytes, kQuiet)) {
+    if (pool.kvsize(object) < kPageBytes) {  // Else it had to take a page.
+      objects.push_back(object);
+    }
+  }
+  return objects;
+}
+
+}  // namespace
+
+TEST_CASE("memory that small objects gave back serves pages, also after refusals") {
+  const auto pool = make();
+  const std::vector<void*> objects = fill_with_small(*pool, 64);
+  CHECK(pool->kvmalloc(kPageBytes, kQuiet) == nullptr);
+  for (void* object : objects) {
+    pool->kvfree(object);
+  }
+  CHECK(pool->kvmalloc(kPageBytes, kQuiet) != nullptr);
+}
