@@ -144,6 +144,7 @@ struct Pool::Impl final : MetadataObject, Evictor, Upkeep {
   bool upkeep() override KEEL_EXCLUDES(upkeep_lock);
   void grow_ahead() KEEL_EXCLUDES(grow_lock);
   void purge_ahead();
+  void ask_shrinkers() KEEL_EXCLUDES(upkeep_lock, grow_lock);
   void note_lowest_free() KEEL_REQUIRES(upkeep_lock);
   [[nodiscard]] bool give_back_idle() KEEL_REQUIRES(upkeep_lock) KEEL_EXCLUDES(grow_lock);
 

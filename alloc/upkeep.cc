@@ -19,14 +19,19 @@ bool Pool::Impl::upkeep() {
   if (!store->owned_by_this_process()) {
     return false;
   }
-  MutexLock lock(upkeep_lock);
-  grow_ahead();
-  purge_ahead();
-  note_lowest_free();
-  return give_back_idle();
+  bool more = false;
+  {
+    MutexLock lock(upkeep_lock);
+    grow_ahead();
+    purge_ahead();
+    note_lowest_free();
+    more = give_back_idle();
+  }
+  ask_shrinkers();
+  return more;
 }
 
-// Up to twice the low watermark, so that it is not back at once. At capacity shrinkers are asked.
+// Up to twice the low watermark, so that it is not back at once.
 void Pool::Impl::grow_ahead() {
   const Pages low = low_watermark();
   if (pages->free_hint() >= low) {
@@ -37,6 +42,12 @@ void Pool::Impl::grow_ahead() {
     grown = grow();
     counters.add(PoolCount::kKeeperGrowths, grown ? 1 : 0);
   }
+}
+
+// Where growing does not help any more. Without a lock: they may take any of their owners' locks,
+// which stand before all of the pool's.
+void Pool::Impl::ask_shrinkers() {
+  const Pages low = low_watermark();
   if (pages->present_hint() == store->capacity() && pages->free_hint() < low) {
     bool waited = false;
     (void)shrinkers.scan(Bytes(bytes_of(low)), waited);

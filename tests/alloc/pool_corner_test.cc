@@ -117,3 +117,29 @@ TEST_CASE("memory that small objects gave back serves pages, also after refusals
   }
   CHECK(pool->kvmalloc(kPageBytes, kQuiet) != nullptr);
 }
+
+TEST_CASE("the pool's thread holds none of its locks while it asks shrinkers") {
+  // As one that forces a log would; and audit() takes what a round of upkeep holds.
+  struct Forcing final : Shrinker {
+    explicit Forcing(Pool& owner) : pool(owner) {}
+    [[nodiscard]] const char* name() const override { return "forcing"; }
+    [[nodiscard]] Bytes count() const override { return Bytes(kPageBytes); }
+    Bytes scan(Bytes /*wanted*/) override {
+      MutexLock guard(lock);
+      ++calls;
+      pool.upkeep();
+      return Bytes(0);
+    }
+    Pool& pool;
+    Mutex lock{LockRank::kJournalContext};
+    int calls = 0;
+  };
+  const auto pool = make();
+  Forcing shrinker(*pool);
+  while (pool->kvmalloc(kPageBytes, kQuiet | AllocFlags::kNoFs) != nullptr) {
+  }
+  REQUIRE(pool->add_shrinker(shrinker).ok());
+  pool->upkeep();
+  CHECK(shrinker.calls == 1);
+  pool->remove_shrinker(shrinker);
+}
