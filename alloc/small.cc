@@ -60,6 +60,9 @@ void* Pool::Impl::allocate_small(std::size_t size_bytes, AllocFlags flags, const
   const std::uint16_t id = owners.of(owner);
   const unsigned limit = tags.any() ? tags.find(owner) : TagLimits::kUnlimited;
   const bool limited = limit != TagLimits::kUnlimited;
+  if (limited && id == OwnerIds::kOthers) {
+    return nullptr;  // When it is freed nothing would lead back to its limit; a page's record does.
+  }
   void* object = small->allocate(size_bytes, limited ? id | kCharged : id);
   if (object == nullptr) {
     keeper->note_low();

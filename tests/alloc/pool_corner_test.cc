@@ -118,6 +118,21 @@ TEST_CASE("memory that small objects gave back serves pages, also after refusals
   CHECK(pool->kvmalloc(kPageBytes, kQuiet) != nullptr);
 }
 
+TEST_CASE("a limit holds for small objects of an owner that came when all ids were taken") {
+  static std::array<char, 4096> names{};
+  const auto pool = make();
+  for (char& name : names) {
+    pool->kvfree(pool->kvmalloc(64, kQuiet, &name));
+  }
+  constexpr const char* kOwner = "late";
+  REQUIRE(pool->set_limit(kOwner, Bytes(64 * kPageBytes)).ok());
+  for (int i = 0; i < 10'000; ++i) {
+    void* object = pool->kvmalloc(64, kQuiet, kOwner);
+    REQUIRE(object != nullptr);
+    pool->kvfree(object);
+  }
+}
+
 TEST_CASE("the pool's thread holds none of its locks while it asks shrinkers") {
   // As one that forces a log would; and audit() takes what a round of upkeep holds.
   struct Forcing final : Shrinker {
