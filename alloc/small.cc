@@ -95,11 +95,12 @@ bool Pool::Impl::free_small(void* address) {
   return true;
 }
 
-// In place if it still fits the object well; its size class is all that is known of it, so what a
-// larger one is asked for beyond is not zeroed by kZero but in a new object.
+// In place if the new size has the same class, which is all that is known of an object: so it is
+// aligned as its size wants it, and freed with it. What a larger one is asked for beyond is not
+// zeroed by kZero but in a new object.
 void* Pool::Impl::reallocate_small(Pool& pool, void* address, std::size_t held,
                                    const Request& request) {
-  if (request.size_bytes != 0 && request.size_bytes <= held && request.size_bytes > held / 2 &&
+  if (small->may_hold(held, request.size_bytes) && request.size_bytes > held / 2 &&
       !has(request.flags, AllocFlags::kZero)) {
     return address;
   }

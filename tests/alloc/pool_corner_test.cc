@@ -158,3 +158,17 @@ TEST_CASE("the pool's thread holds none of its locks while it asks shrinkers") {
   CHECK(shrinker.calls == 1);
   pool->remove_shrinker(shrinker);
 }
+
+TEST_CASE("a small object that was made smaller can be freed with its size, and is aligned to it") {
+  const auto pool = make();
+  REQUIRE(pool->reserve(Bytes(kMiB)).ok());
+  BugRecorder bugs;
+  for (int i = 0; i < 16; ++i) {
+    void* object = pool->kvrealloc(pool->kvmalloc(80), 64);
+    CHECK(reinterpret_cast<std::uintptr_t>(object) % 64 == 0);
+    object = pool->kvrealloc(object, 40);
+    pool->kvfree_sized(object, 40);
+  }
+  CHECK(bugs.count() == 0);
+  CHECK(pool->stats().small == Bytes(0));
+}
