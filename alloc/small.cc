@@ -74,7 +74,8 @@ void* Pool::Impl::allocate_small(std::size_t size_bytes, AllocFlags flags, const
     return nullptr;
   }
   if (has(flags, AllocFlags::kZero)) {
-    std::memset(object, 0, size_bytes);
+    // All of it: kvrealloc() takes what lies behind the size asked for along.
+    std::memset(object, 0, small->size(object));
   }
   return object;
 }

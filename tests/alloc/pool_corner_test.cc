@@ -172,3 +172,21 @@ TEST_CASE("a small object that was made smaller can be freed with its size, and 
   CHECK(bugs.count() == 0);
   CHECK(pool->stats().small == Bytes(0));
 }
+
+TEST_CASE("a small object that is zeroed whenever it grows never shows what was there before") {
+  const auto pool = make();
+  REQUIRE(pool->reserve(Bytes(kMiB)).ok());
+  std::vector<void*> used;
+  for (int i = 0; i < 256; ++i) {
+    used.push_back(pool->kvmalloc(64));
+    std::memset(used.back(), 0xee, 64);
+  }
+  for (void* object : used) {
+    pool->kvfree(object);
+  }
+  for (int i = 0; i < 256; ++i) {
+    void* object = pool->kvmalloc(50, AllocFlags::kZero);
+    object = pool->kvrealloc(object, 60, AllocFlags::kZero);
+    CHECK(all_zero(object, 60));
+  }
+}
