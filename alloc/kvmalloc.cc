@@ -121,7 +121,7 @@ void* Pool::Impl::allocate_slowly(const Request& request) {
     note_failure(request);
     return nullptr;
   }
-  if (has(request.flags, AllocFlags::kZero)) {
+  if (has(request.flags, AllocFlags::kZero) && !small->owns(buffer)) {
     // Behind that a hardened buffer has its pattern.
     const std::size_t zeroed = hardened.on() ? request.size_bytes : bytes_of(request.pages);
     unpoison_range(buffer, zeroed);
@@ -353,6 +353,12 @@ void* Pool::Impl::allocate_nofail(const Request& request) {
   for (std::uint64_t sleep_ns = kFirstSleepNs;;
        sleep_ns = std::min(sleep_ns * 2, kLongestSleepNs)) {
     os().sleep_ns(sleep_ns);
+    // Objects may have been freed, and yet no slab be empty.
+    if (request.size_bytes <= kKmallocMaxBytes) {
+      if (void* object = allocate_small(request.size_bytes, request.flags, request.owner)) {
+        return object;
+      }
+    }
     if (void* buffer = allocate_once(request)) {
       return buffer;
     }

@@ -190,3 +190,19 @@ TEST_CASE("a small object that is zeroed whenever it grows never shows what was 
     CHECK(all_zero(object, 60));
   }
 }
+
+TEST_CASE("who may not fail and waits for a small object gets one that was freed among others") {
+  const auto pool = make();
+  const std::vector<void*> objects = fill_with_small(*pool, 64);
+  std::atomic<bool> got{false};
+  std::thread waiter([&] {
+    const void* object = pool->kvmalloc(60, AllocFlags::kNoFail | AllocFlags::kZero);
+    got = all_zero(object, 60);
+  });
+  std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  for (std::size_t i = 0; i < objects.size(); i += 2) {
+    pool->kvfree(objects[i]);  // No slab gets empty.
+  }
+  waiter.join();
+  CHECK(got);
+}
