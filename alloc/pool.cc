@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <limits>
 
 #include "keel/base/check.h"
 #include "keel/base/os.h"
@@ -16,6 +17,8 @@ namespace keel {
 namespace {
 
 constexpr std::size_t kMinCapacityBytes = 64U << 10;
+// A buffer's size stands in 32 bits of its record.
+constexpr std::size_t kMostKvmallocBytes = std::numeric_limits<decltype(FrameRecord::bytes)>::max();
 
 // Fills in defaults; a capacity of 0 afterwards means that the config is not valid.
 PoolConfig complete(PoolConfig config) {
@@ -28,6 +31,7 @@ PoolConfig complete(PoolConfig config) {
   }
   config.chunk_bytes = std::min(config.chunk_bytes, std::bit_floor(config.capacity_bytes));
   config.capacity_bytes = round_down(config.capacity_bytes, config.chunk_bytes);
+  config.kvmalloc_max_bytes = std::min(config.kvmalloc_max_bytes, kMostKvmallocBytes);
   return config;
 }
 

@@ -206,3 +206,11 @@ TEST_CASE("who may not fail and waits for a small object gets one that was freed
   waiter.join();
   CHECK(got);
 }
+
+TEST_CASE("no buffer is larger than its record can say") {
+  const auto pool = make({.capacity_bytes = std::size_t{16} << 30,
+                          .window_bytes = std::size_t{32} << 30,
+                          .kvmalloc_max_bytes = std::size_t{8} << 30});
+  CHECK(pool->kvmalloc(std::size_t{4} << 30, kQuiet) == nullptr);
+  CHECK(pool->stats().populated == Bytes(0));  // Refused at once.
+}
