@@ -1,5 +1,6 @@
 // Corners of a Pool's promises, where two of its mechanisms meet.
 #include <doctest/doctest.h>
+#include <unistd.h>
 
 #include <array>
 #include <atomic>
@@ -213,4 +214,33 @@ TEST_CASE("no buffer is larger than its record can say") {
                           .kvmalloc_max_bytes = std::size_t{8} << 30});
   CHECK(pool->kvmalloc(std::size_t{4} << 30, kQuiet) == nullptr);
   CHECK(pool->stats().populated == Bytes(0));  // Refused at once.
+}
+
+TEST_CASE("a pool dies in children forked while other threads are at it") {
+  auto pool = make({.capacity_bytes = 64 * kMiB});
+  std::atomic<bool> stop{false};
+  std::vector<std::thread> threads;
+  for (unsigned seed = 1; seed <= 3; ++seed) {
+    threads.emplace_back([&, random = seed]() mutable {
+      std::array<void*, 64> held{};
+      while (!stop) {
+        random = random * 1664525 + 1013904223;
+        void*& slot = held[random >> 8 & 63];
+        pool->kvfree(slot);
+        slot = pool->kvmalloc(1 + (random >> 16) % 9000, kQuiet);
+      }
+    });
+  }
+  for (int i = 0; i < 64; ++i) {
+    const auto ending = keel_test::run_in_child([&] {
+      ::alarm(10);
+      pool.reset();
+      ::_exit(0);
+    });
+    CHECK(ending.exit_code == 0);
+  }
+  stop = true;
+  for (std::thread& thread : threads) {
+    thread.join();
+  }
 }
