@@ -282,7 +282,11 @@ void* Pool::kvrealloc(void* address, std::size_t size_bytes, AllocFlags flags, c
   }
   void* moved = kvmalloc(size_bytes, flags, owner);
   if (moved != nullptr) {
-    std::memcpy(moved, address, std::min(kept, size_bytes));
+    // Who was told by kvsize() that there is more may have used it; what kZero asks for is zero.
+    const bool exact = has(flags, AllocFlags::kZero) || impl_->hardened.on();
+    const std::size_t used = exact ? kept : held;
+    unpoison_range(address, used);
+    std::memcpy(moved, address, std::min(used, size_bytes));
     kvfree(address);
   }
   return moved;

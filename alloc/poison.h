@@ -57,6 +57,9 @@ inline void unpoison_range([[maybe_unused]] void* at, [[maybe_unused]] std::size
 #if defined(KEEL_UNDER_ASAN)
   ASAN_UNPOISON_MEMORY_REGION(at, bytes);
 #endif
+#if defined(KEEL_HAVE_VALGRIND)
+  (void)VALGRIND_MAKE_MEM_DEFINED(at, bytes);
+#endif
 }
 
 }  // namespace keel

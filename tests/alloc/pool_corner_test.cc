@@ -244,3 +244,16 @@ TEST_CASE("a pool dies in children forked while other threads are at it") {
     thread.join();
   }
 }
+
+TEST_CASE("kvrealloc takes along all that kvsize said could be used") {
+  const auto pool = make();
+  constexpr std::size_t kAsked = 70'000;  // a class of 72 KiB
+  auto* buffer = static_cast<char*>(pool->kvmalloc(kAsked));
+  REQUIRE(buffer != nullptr);
+  const std::size_t usable = pool->kvsize(buffer);
+  REQUIRE(usable > kAsked);
+  std::memset(buffer, 'u', usable);
+  const auto* moved = static_cast<const char*>(pool->kvrealloc(buffer, 3 * kAsked));
+  REQUIRE(moved != nullptr);
+  CHECK(std::string(moved, usable) == std::string(usable, 'u'));
+}
