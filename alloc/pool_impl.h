@@ -44,6 +44,7 @@ struct UpkeepState {
   std::array<Pages, kWindows> lowest_free{};  // in each of the last windows of time, and this one
   unsigned window = 0;
   std::uint64_t window_ends_ns = 0;
+  bool slabs_stay = false;  // the last release of slabs got nothing back
 };
 
 struct Pool::Impl final : MetadataObject, Evictor, Upkeep {
@@ -146,6 +147,8 @@ struct Pool::Impl final : MetadataObject, Evictor, Upkeep {
   void purge_ahead();
   void ask_shrinkers() KEEL_EXCLUDES(upkeep_lock, grow_lock);
   void note_lowest_free() KEEL_REQUIRES(upkeep_lock);
+  void release_slabs() KEEL_REQUIRES(upkeep_lock);
+  [[nodiscard]] bool has_idle_slabs() const;
   [[nodiscard]] bool give_back_idle() KEEL_REQUIRES(upkeep_lock) KEEL_EXCLUDES(grow_lock);
 
   // False as well in a forked child, where the word reads 0.

@@ -12,6 +12,7 @@ constexpr std::uint64_t kWindowNs = 1'000'000'000;
 constexpr unsigned kChunksPerSlice = 4;
 constexpr unsigned kSlicesPerRound = 16;
 constexpr Pages kLazyAhead{(16U << 20) >> kPageShift};
+constexpr std::uint64_t kSlabsKept = 1U << 20;  // bytes
 
 }  // namespace
 
@@ -70,9 +71,26 @@ void Pool::Impl::note_lowest_free() {
     state.lowest_free[state.window] = free;
     if (state.window % 2 == 0) {
       cache.drain_idle();
+      release_slabs();
     }
   }
   state.lowest_free[state.window] = std::min(state.lowest_free[state.window], free);
+}
+
+// Slabs that small objects have left: free lists and pages have no use of them before.
+void Pool::Impl::release_slabs() {
+  if (has_idle_slabs()) {
+    upkeep_state.slabs_stay = small->release() == Bytes(0);
+  } else {
+    upkeep_state.slabs_stay = false;
+  }
+}
+
+// True if more of the slabs is free than what comes and goes with the objects.
+bool Pool::Impl::has_idle_slabs() const {
+  const KmallocStats now = small->stats();
+  const Bytes idle = now.held - std::min(now.held, now.live);
+  return idle > Bytes(now.held.value() / 8 + kSlabsKept);
 }
 
 // Memory that no moment of the last seconds needed goes back to the system, chunk by chunk.
@@ -97,7 +115,7 @@ bool Pool::Impl::give_back_idle() {
       free = free > given ? free - given : Pages(0);
     }
   }
-  return cache.idle_pages() != Pages(0) ||
+  return cache.idle_pages() != Pages(0) || (has_idle_slabs() && !upkeep_state.slabs_stay) ||
          *std::max_element(lowest.begin(), lowest.end()) >= keep + store->chunk();
 }
 

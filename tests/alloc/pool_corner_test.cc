@@ -13,8 +13,10 @@
 
 #include "keel/alloc/pool.h"
 #include "keel/base/mutex.h"
+#include "keel/base/os.h"
 #include "support/bug_recorder.h"
 #include "support/death.h"
+#include "support/fault_os.h"
 
 using namespace keel;
 using keel_test::BugRecorder;
@@ -256,4 +258,23 @@ TEST_CASE("kvrealloc takes along all that kvsize said could be used") {
   const auto* moved = static_cast<const char*>(pool->kvrealloc(buffer, 3 * kAsked));
   REQUIRE(moved != nullptr);
   CHECK(std::string(moved, usable) == std::string(usable, 'u'));
+}
+
+TEST_CASE("memory that small objects have left goes back without anybody's asking") {
+  keel_test::FaultOs os;
+  ScopedOs scope(os);
+  const auto pool = make({.capacity_bytes = 64 * kMiB});
+  std::vector<void*> objects;
+  for (int i = 0; i < 32'000; ++i) {
+    objects.push_back(pool->kvmalloc(1024));
+  }
+  for (void* object : objects) {
+    pool->kvfree(object);
+  }
+  REQUIRE(pool->stats().populated >= Bytes(32 * kMiB));
+  for (int round = 0; round < 100; ++round) {
+    pool->upkeep();
+    os.sleep_ns(100'000'000);  // only moves the clock
+  }
+  CHECK(pool->stats().populated <= Bytes(8 * kMiB));
 }
