@@ -283,10 +283,11 @@ void* Pool::kvrealloc(void* address, std::size_t size_bytes, AllocFlags flags, c
   }
   void* moved = kvmalloc(size_bytes, flags, owner);
   if (moved != nullptr) {
-    // All that kvsize() allowed to be used, but for who wants zeroes behind what was asked for.
+    // Who was told by kvsize() that there is more may have used it; what kZero asks for is zero.
     const bool exact = has(flags, AllocFlags::kZero) || impl_->hardened.on();
-    unpoison_range(address, exact ? kept : held);
-    std::memcpy(moved, address, std::min(exact ? kept : held, size_bytes));
+    const std::size_t used = exact ? kept : held;
+    unpoison_range(address, used);
+    std::memcpy(moved, address, std::min(used, size_bytes));
     kvfree(address);
   }
   return moved;

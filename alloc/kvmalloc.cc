@@ -128,7 +128,7 @@ void* Pool::Impl::allocate_slowly(const Request& request) {
     note_failure(request);
     return nullptr;
   }
-  if (has(request.flags, AllocFlags::kZero)) {
+  if (has(request.flags, AllocFlags::kZero) && !small->owns(buffer)) {
     clear(buffer, request);
   }
   return buffer;
@@ -171,7 +171,7 @@ void* Pool::Impl::try_tiers(const Request& request) {
   if (void* buffer = try_cache(request)) {
     return buffer;
   }
-  if (is_exhausted(request.pages) && !has(request.flags, AllocFlags::kNoFail)) {
+  if (is_exhausted(request) && !has(request.flags, AllocFlags::kNoFail)) {
     counters.add(PoolCount::kRefusals);
     KEEL_PROBE(exhausted, request.size_bytes, request.owner);
     return nullptr;
@@ -219,7 +219,7 @@ void* Pool::Impl::make_buffer(const Request& request) {
   if (buffer == nullptr) {
     buffer = try_vmalloc(request);
   }
-  end_pass(frees_before, request.pages, buffer != nullptr);
+  end_pass(frees_before, request, buffer != nullptr);
   return buffer;
 }
 
@@ -362,6 +362,12 @@ void* Pool::Impl::allocate_nofail(const Request& request) {
   for (std::uint64_t sleep_ns = kFirstSleepNs;;
        sleep_ns = std::min(sleep_ns * 2, kLongestSleepNs)) {
     os().sleep_ns(sleep_ns);
+    // Objects may have been freed, and yet no slab be empty.
+    if (request.size_bytes <= kKmallocMaxBytes) {
+      if (void* object = allocate_small(request.size_bytes, request.flags, request.owner)) {
+        return object;
+      }
+    }
     if (void* buffer = allocate_once(request)) {
       return buffer;
     }

@@ -153,6 +153,8 @@ Status Pool::Impl::populate_initially() {
 Pool::Impl::~Impl() {
   if (store != nullptr && !store->owned_by_this_process()) {
     (void)keeper.release();  // Its thread exists in the parent only, and cannot be waited for here.
+    // Other threads may have been inside it, and held locks that nobody here will ever give back.
+    (void)small.release();
   }
   keeper.reset();
   small.reset();  // Its slabs are frames of what dies below.

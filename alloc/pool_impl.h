@@ -51,6 +51,7 @@ struct UpkeepState {
   std::array<Pages, kWindows> lowest_free{};  // in each of the last windows of time, and this one
   unsigned window = 0;
   std::uint64_t window_ends_ns = 0;
+  bool slabs_stay = false;  // the last release of slabs got nothing back
 };
 
 struct Pool::Impl final : MetadataObject, Evictor, Upkeep {
@@ -142,21 +143,29 @@ struct Pool::Impl final : MetadataObject, Evictor, Upkeep {
   // reclaim.cc
   void reclaim(const Request& request);
   [[nodiscard]] std::uint64_t begin_pass() KEEL_EXCLUDES(gate_lock);
-  void end_pass(std::uint64_t frees_before, Pages wanted, bool found) KEEL_EXCLUDES(gate_lock);
+  void end_pass(std::uint64_t frees_before, const Request& request, bool found)
+      KEEL_EXCLUDES(gate_lock);
   void note_freed() KEEL_EXCLUDES(gate_lock);
   void set_shortage() KEEL_REQUIRES(gate_lock);
+  void set_exhausted(std::uint64_t from_pages, bool shrinkers_too) KEEL_REQUIRES(gate_lock);
   [[nodiscard]] bool is_short() const {
     return is_short_of_memory.load(std::memory_order_relaxed);  // A hint.
   }
-  [[nodiscard]] bool is_exhausted(Pages wanted) const {
-    return wanted.value() >= exhausted_pages.load(std::memory_order_relaxed);  // A hint.
+  [[nodiscard]] bool is_exhausted(const Request& request) const {
+    const bool asks_shrinkers =
+        !has(request.flags, AllocFlags::kNoFs) && !has(request.flags, AllocFlags::kNoWait);
+    const auto& mark = asks_shrinkers ? exhausted_with_shrinkers : exhausted_pages;
+    return request.pages.value() >= mark.load(std::memory_order_relaxed);  // A hint.
   }
 
   // upkeep.cc
   bool upkeep() override KEEL_EXCLUDES(upkeep_lock);
   void grow_ahead() KEEL_EXCLUDES(grow_lock);
   void purge_ahead();
+  void ask_shrinkers() KEEL_EXCLUDES(upkeep_lock, grow_lock);
   void note_lowest_free() KEEL_REQUIRES(upkeep_lock);
+  void release_slabs() KEEL_REQUIRES(upkeep_lock);
+  [[nodiscard]] bool has_idle_slabs() const;
   [[nodiscard]] bool give_back_idle() KEEL_REQUIRES(upkeep_lock) KEEL_EXCLUDES(grow_lock);
 
   // False as well in a forked child, where the word reads 0.
@@ -197,8 +206,11 @@ struct Pool::Impl final : MetadataObject, Evictor, Upkeep {
   std::atomic<std::uint64_t> highest_area{0};  // page of the window; relaxed, for the destructor
 
   ForkGuard fork_guard;
-  // Written under gate_lock, read without: requests of so many pages are refused at once; kShort.
-  std::atomic<std::uint64_t> exhausted_pages{~std::uint64_t{0}};
+  // Written under gate_lock, read without: requests of so many pages are refused at once, and those
+  // that may ask shrinkers; kShort.
+  static constexpr std::uint64_t kNotExhausted = ~std::uint64_t{0};
+  std::atomic<std::uint64_t> exhausted_pages{kNotExhausted};
+  std::atomic<std::uint64_t> exhausted_with_shrinkers{kNotExhausted};
   std::atomic<bool> is_short_of_memory{false};
 
   // Frames that initial_bytes and reserve() populated: the keeper does not give back below it.

@@ -39,15 +39,17 @@ std::uint64_t Pool::Impl::begin_pass() {
 }
 
 // Only a pool that cannot grow is exhausted until something is freed. A pass that failed although
-// enough is free did so for want of mappings, which a free may not bring, or time may.
-void Pool::Impl::end_pass(std::uint64_t frees_before, Pages wanted, bool found) {
+// enough is free did so for want of mappings, which a free may not bring, or time may. One that may
+// not ask shrinkers says nothing to requests that may.
+void Pool::Impl::end_pass(std::uint64_t frees_before, const Request& request, bool found) {
   MutexLock lock(gate_lock);
   --shortage.passes;
-  const bool full = pages->present_hint() >= store->capacity() && pages->free_hint() < wanted;
+  const bool full =
+      pages->present_hint() >= store->capacity() && pages->free_hint() < request.pages;
   if (found) {
-    exhausted_pages.store(~std::uint64_t{0}, std::memory_order_relaxed);  // A hint.
+    set_exhausted(kNotExhausted, true);
   } else if (full && shortage.frees == frees_before) {
-    exhausted_pages.store(wanted.value(), std::memory_order_relaxed);  // A hint.
+    set_exhausted(request.pages.value(), !has(request.flags, AllocFlags::kNoFs));
   }
   set_shortage();
 }
@@ -58,13 +60,20 @@ void Pool::Impl::note_freed() {
   }
   MutexLock lock(gate_lock);
   ++shortage.frees;
-  exhausted_pages.store(~std::uint64_t{0}, std::memory_order_relaxed);  // A hint.
+  set_exhausted(kNotExhausted, true);
   set_shortage();
+}
+
+void Pool::Impl::set_exhausted(std::uint64_t from_pages, bool shrinkers_too) {
+  exhausted_pages.store(from_pages, std::memory_order_relaxed);  // A hint.
+  if (shrinkers_too) {
+    exhausted_with_shrinkers.store(from_pages, std::memory_order_relaxed);  // Same.
+  }
 }
 
 void Pool::Impl::set_shortage() {
   const std::uint64_t refused = exhausted_pages.load(std::memory_order_relaxed);  // Under the lock.
-  const bool is_now = shortage.passes != 0 || refused != ~std::uint64_t{0};
+  const bool is_now = shortage.passes != 0 || refused != kNotExhausted;
   is_short_of_memory.store(is_now, std::memory_order_relaxed);  // A hint.
   set_gate(kShort, is_now);
 }

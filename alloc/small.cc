@@ -61,6 +61,9 @@ void* Pool::Impl::allocate_small(std::size_t size_bytes, AllocFlags flags, const
   const std::uint16_t id = owners.of(owner);
   const unsigned limit = tags.any() ? tags.find(owner) : TagLimits::kUnlimited;
   const bool limited = limit != TagLimits::kUnlimited;
+  if (limited && id == OwnerIds::kOthers) {
+    return nullptr;  // When it is freed nothing would lead back to its limit; a page's record does.
+  }
   void* object = small->allocate(size_bytes, limited ? id | kCharged : id);
   if (object == nullptr) {
     keeper->note_low();
@@ -72,7 +75,8 @@ void* Pool::Impl::allocate_small(std::size_t size_bytes, AllocFlags flags, const
     return nullptr;
   }
   if (has(flags, AllocFlags::kZero)) {
-    std::memset(object, 0, size_bytes);
+    // All of it: kvrealloc() takes what lies behind the size asked for along.
+    std::memset(object, 0, small->size(object));
   }
   return object;
 }
@@ -89,14 +93,16 @@ bool Pool::Impl::free_small(void* address) {
       tags.uncharge(limit, object.bytes.value());
     }
   }
+  note_freed();  // Its slab may be empty now, which only the next pass finds out.
   return true;
 }
 
-// In place if it still fits the object well; its size class is all that is known of it, so what a
-// larger one is asked for beyond is not zeroed by kZero but in a new object.
+// In place if the new size has the same class, which is all that is known of an object: so it is
+// aligned as its size wants it, and freed with it. What a larger one is asked for beyond is not
+// zeroed by kZero but in a new object.
 void* Pool::Impl::reallocate_small(Pool& pool, void* address, std::size_t held,
                                    const Request& request) {
-  if (request.size_bytes != 0 && request.size_bytes <= held && request.size_bytes > held / 2 &&
+  if (small->may_hold(held, request.size_bytes) && request.size_bytes > held / 2 &&
       !has(request.flags, AllocFlags::kZero)) {
     return address;
   }

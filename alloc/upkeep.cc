@@ -12,6 +12,7 @@ constexpr std::uint64_t kWindowNs = 1'000'000'000;
 constexpr unsigned kChunksPerSlice = 4;
 constexpr unsigned kSlicesPerRound = 16;
 constexpr Pages kLazyAhead{(16U << 20) >> kPageShift};
+constexpr std::uint64_t kSlabsKept = 1U << 20;  // bytes
 
 }  // namespace
 
@@ -19,14 +20,19 @@ bool Pool::Impl::upkeep() {
   if (!store->owned_by_this_process()) {
     return false;
   }
-  grow_ahead();  // Without a lock: it may call shrinkers.
-  purge_ahead();
-  MutexLock lock(upkeep_lock);
-  note_lowest_free();
-  return give_back_idle();
+  bool more = false;
+  {
+    MutexLock lock(upkeep_lock);
+    grow_ahead();
+    purge_ahead();
+    note_lowest_free();
+    more = give_back_idle();
+  }
+  ask_shrinkers();
+  return more;
 }
 
-// Up to twice the low watermark, so that it is not back at once. At capacity shrinkers are asked.
+// Up to twice the low watermark, so that it is not back at once.
 void Pool::Impl::grow_ahead() {
   const Pages low = low_watermark();
   if (pages->free_hint() >= low) {
@@ -37,7 +43,12 @@ void Pool::Impl::grow_ahead() {
     grown = grow();
     counters.add(PoolCount::kKeeperGrowths, grown ? 1 : 0);
   }
-  // Idle buffers are as good: an allocation that finds nothing else takes them.
+}
+
+// Where growing does not help any more, nor what lies idle. Without a lock: they may take any of
+// their owners' locks, which stand before all of the pool's.
+void Pool::Impl::ask_shrinkers() {
+  const Pages low = low_watermark();
   if (pages->present_hint() == store->capacity() && pages->free_hint() + cache.idle_pages() < low) {
     bool waited = false;
     (void)shrinkers.scan(Bytes(bytes_of(low)), waited);
@@ -60,9 +71,26 @@ void Pool::Impl::note_lowest_free() {
     state.lowest_free[state.window] = free;
     if (state.window % 2 == 0) {
       cache.drain_idle();
+      release_slabs();
     }
   }
   state.lowest_free[state.window] = std::min(state.lowest_free[state.window], free);
+}
+
+// Slabs that small objects have left: free lists and pages have no use of them before.
+void Pool::Impl::release_slabs() {
+  if (has_idle_slabs()) {
+    upkeep_state.slabs_stay = small->release() == Bytes(0);
+  } else {
+    upkeep_state.slabs_stay = false;
+  }
+}
+
+// True if more of the slabs is free than what comes and goes with the objects.
+bool Pool::Impl::has_idle_slabs() const {
+  const KmallocStats now = small->stats();
+  const Bytes idle = now.held - std::min(now.held, now.live);
+  return idle > Bytes(now.held.value() / 8 + kSlabsKept);
 }
 
 // Memory that no moment of the last seconds needed goes back to the system, chunk by chunk.
@@ -87,7 +115,7 @@ bool Pool::Impl::give_back_idle() {
       free = free > given ? free - given : Pages(0);
     }
   }
-  return cache.idle_pages() != Pages(0) ||
+  return cache.idle_pages() != Pages(0) || (has_idle_slabs() && !upkeep_state.slabs_stay) ||
          *std::max_element(lowest.begin(), lowest.end()) >= keep + store->chunk();
 }
 

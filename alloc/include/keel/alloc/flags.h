@@ -11,7 +11,7 @@ enum class AllocFlags : std::uint32_t {
   kNoFs = 1U << 0,    // may not reclaim in ways that wait for the caller's own locks
   kNoWait = 1U << 1,  // free memory now or nullptr: no growth, no reclaim, no system call
   kNoFail = 1U << 2,  // never nullptr for a size within the limit: loops, says so, ignores kNoWait
-  kZero = 1U << 3,    // the memory is zeroed, to the end of its last page
+  kZero = 1U << 3,    // the memory is zeroed, to the end of its last page (hardened: of its size)
   kRetryMayfail = 1U << 4,  // prefers a contiguous buffer and pays for it before falling back
   kNoWarn = 1U << 5,        // no message when it fails (kNoWait gives none anyway)
 };

@@ -35,7 +35,7 @@ struct PoolConfig {
   std::size_t chunk_bytes = 1U << 20;  // a power of two; the store grows and shrinks by this,
                                        // populated before use; made smaller to fit the capacity
   std::size_t window_bytes = std::size_t{64} << 30;       // address space for vmalloc and map()
-  std::size_t kvmalloc_max_bytes = std::size_t{1} << 30;  // at most 4 GiB - 1
+  std::size_t kvmalloc_max_bytes = std::size_t{1} << 30;  // at most 4 GiB - 1, whatever is set
   std::uint64_t max_mappings = 0;  // of the window; 0: half of vm.max_map_count
   std::size_t initial_bytes = 0;   // populated by create(), whole chunks
   bool lock_memory = false;        // mlock what is populated
