@@ -116,7 +116,7 @@ std::uint32_t BufferCache::refill(Pages wanted_pages) {
 std::uint32_t BufferCache::take_large(Pages wanted) {
   const unsigned size_class = size_class_of(static_cast<std::uint32_t>(wanted.value()));
   std::uint32_t frame = take_fitting(size_class, wanted);
-  if (frame == CpuStacks::kNone && kept_class_of(wanted.value()) != size_class) {
+  if (frame == CpuStacks::kNone && kept_class_of(wanted.value()) == size_class - 1) {
     frame = take_fitting(size_class - 1, wanted);
   }
   counters_.add(frame == CpuStacks::kNone ? PoolCount::kMisses : PoolCount::kRefills);

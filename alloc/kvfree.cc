@@ -172,26 +172,50 @@ void Pool::Impl::defer(std::uint32_t frame) {
 // Past the cache.
 void Pool::Impl::give_back(std::uint32_t frame) {
   poison_buffer(address_of(frame), held_bytes(frame));
+  FrameRecord& record = pages->record(Pfn(frame));
+  record.set_use(idle_use(record.word().use));
   const std::array<Pfn, 1> one{Pfn(frame)};
   evict(one);
   keeper->note_activity();
 }
 
-// Aliases first: a frame that is free must have none that is not in the lazy list (trim).
+// Aliases first: a frame that is free must have none that is not in the lazy list (trim). A buffer
+// that is in use was freed by two threads at one time, and is its next owner's by now: it stays.
 void Pool::Impl::evict(std::span<const Pfn> buffers) {
+  std::array<Pfn, CpuStacks::kDepth> idle;
+  KEEL_CHECK(buffers.size() <= idle.size(), "buffers evicted at once", buffers.size());
+  std::size_t count = 0;
   for (const Pfn buffer : buffers) {
-    const FrameRecord& record = pages->record(buffer);
-    const FrameUse use = record.word().use;
-    if (use == FrameUse::kChain || use == FrameUse::kCachedChain) {
-      // Relaxed, as its declaration says.
-      area_frames[record.area].store(0, std::memory_order_relaxed);
-      const bool unmapped =
-          window->unmap(address_of(static_cast<std::uint32_t>(buffer.value())), nullptr, "kvfree");
-      KEEL_CHECK(unmapped, "a buffer's area is not the window's", record.area);
+    const FrameUse use = pages->record(buffer).word().use;
+    if (use == FrameUse::kCachedChain) {
+      end_alias(buffer);
+    } else if (use != FrameUse::kCached) {
+      report_freed_twice(static_cast<std::uint32_t>(buffer.value()));
+      continue;
     }
+    idle[count++] = buffer;
   }
-  pages->free_batch(buffers);
+  pages->free_batch(std::span(idle).first(count));
   note_freed();
+}
+
+void Pool::Impl::end_alias(Pfn chain) {
+  const FrameRecord& record = pages->record(chain);
+  // Relaxed, as its declaration says.
+  area_frames[record.area].store(0, std::memory_order_relaxed);
+  const bool unmapped =
+      window->unmap(address_of(static_cast<std::uint32_t>(chain.value())), nullptr, "kvfree");
+  KEEL_CHECK(unmapped, "a buffer's area is not the window's", record.area);
+}
+
+void Pool::Impl::report_freed_twice(std::uint32_t frame) const {
+  const auto address = reinterpret_cast<std::uintptr_t>(address_of(frame));
+  report_bug({.bug = Bug::kDoubleFree,
+              .call = "kvfree",
+              .address = address,
+              .area_start = address,
+              .area_bytes = held_bytes(frame),
+              .owner = pages->record(Pfn(frame)).owner_name()});
 }
 
 Tier Pool::Impl::tier_of(Pfn buffer) const {

@@ -19,6 +19,7 @@ namespace {
 constexpr std::uint64_t kMessageIntervalNs = 1'000'000'000;
 constexpr std::uint64_t kFirstSleepNs = 1'000'000;
 constexpr std::uint64_t kLongestSleepNs = 50'000'000;
+constexpr Pages kMostAhead{1024};  // 4 MiB: what a caller populates at a time at most
 constexpr std::size_t kMaxClassBytes = std::size_t{kMaxClassPages} << kPageShift;
 
 // What the thread's scopes and kNoFail make of the caller's flags.
@@ -85,10 +86,7 @@ void* Pool::Impl::hand_out(std::uint32_t frame, const Request& request) {
   FrameWord word = record.word();
   if (word.use != FrameUse::kCached && word.use != FrameUse::kCachedChain) {
     // Two threads freed it at one time, which only its second way through the cache shows.
-    report_bug({.bug = Bug::kDoubleFree,
-                .call = "kvfree",
-                .address = reinterpret_cast<std::uintptr_t>(address_of(frame)),
-                .owner = record.owner_name()});
+    report_freed_twice(frame);
     return allocate_slowly(request);
   }
   word.use = word.use == FrameUse::kCached ? FrameUse::kBuffer : FrameUse::kChain;
@@ -154,17 +152,32 @@ void* Pool::Impl::allocate_once(const Request& request) {
   if (tag == TagLimits::kUnlimited) {
     return buffer;
   }
-  FrameUse expected{};
-  const std::uint32_t frame = buffer != nullptr ? frame_at(buffer, expected) : kNoFrame;
-  const std::uint64_t held = buffer != nullptr ? held_bytes(frame) : 0;
-  tags.uncharge(tag, charge - held);
-  if (buffer != nullptr) {
-    FrameRecord& record = pages->record(Pfn(frame));
-    FrameWord word = record.word();
-    word.flags = static_cast<std::uint16_t>((word.flags & FrameWord::kUncached) | (tag + 1));
-    record.set(word);
+  if (buffer == nullptr) {
+    tags.uncharge(tag, charge);
+    return nullptr;
   }
-  return buffer;
+  return settle_charge(tag, charge, buffer) ? buffer : nullptr;
+}
+
+// Makes the charge what the buffer holds, which may be more: an idle one that is larger. If that
+// passes the limit the buffer goes, and false is returned.
+bool Pool::Impl::settle_charge(unsigned tag, std::uint64_t charge, void* buffer) {
+  FrameUse expected{};
+  const std::uint32_t frame = frame_at(buffer, expected);
+  const std::uint64_t held = held_bytes(frame);
+  if (held > charge && !tags.charge(tag, held - charge)) {
+    tags.uncharge(tag, charge);
+    give_back(frame);
+    return false;
+  }
+  if (held < charge) {
+    tags.uncharge(tag, charge - held);
+  }
+  FrameRecord& record = pages->record(Pfn(frame));
+  FrameWord word = record.word();
+  word.flags = static_cast<std::uint16_t>((word.flags & FrameWord::kUncached) | (tag + 1));
+  record.set(word);
+  return true;
 }
 
 void* Pool::Impl::try_tiers(const Request& request) {
@@ -286,6 +299,8 @@ void* Pool::Impl::grow_for(const Request& request) {
   if (request.pages > kMaxContiguous || hardened.on()) {
     return nullptr;
   }
+  // Seldom and for several requests rather than often: each time somebody waits.
+  const Pages ahead = std::min(Pages(pages->present_hint().value() / 16), kMostAhead);
   Pages grown{};
   MutexLock lock(grow_lock);
   for (;;) {
@@ -296,9 +311,10 @@ void* Pool::Impl::grow_for(const Request& request) {
     if (grown >= request.pages + store->chunk() || !grow()) {
       return nullptr;
     }
+    for (grown += store->chunk(); grown < ahead && grow(); grown += store->chunk()) {
+    }
     counters.add(PoolCount::kInlineGrowths);
     KEEL_PROBE(inline_growth, request.size_bytes, request.owner);
-    grown += store->chunk();
   }
 }
 

@@ -238,16 +238,23 @@ PageAllocator::Index PageAllocator::take(Index run, Index pages, FrameUse use, c
   return run;
 }
 
-// A run of at least `pages`: the O(1) search looks only where every run fits; before giving up the
-// one bin that mixes fitting runs with smaller ones is walked, for a bounded way.
+// A run of at least `pages`. First a short look at the bin of that very size, which mixes runs that
+// fit with smaller ones: a run hardly larger spares a whole one. Then where every run fits. Before
+// giving up, a longer look.
 PageAllocator::Index PageAllocator::find_fit(Index pages) const {
+  constexpr unsigned kFewSteps = 4;
   constexpr unsigned kMostSteps = 64;
-  if (const Index found = bins_.find(pages); found != kNone) {
+  if (const Index found = walk_bin(pages, kFewSteps); found != kNone) {
     return found;
   }
+  const Index found = bins_.find(pages);
+  return found != kNone ? found : walk_bin(pages, kMostSteps);
+}
+
+PageAllocator::Index PageAllocator::walk_bin(Index pages, unsigned most_steps) const {
   Index run = bins_.head(FreeBins::bin_of(pages));
   for (unsigned step = 0; run != kNone && frames_[run].area < pages; ++step) {
-    run = step < kMostSteps ? frames_[run].next : kNone;
+    run = step < most_steps ? frames_[run].next : kNone;
   }
   return run;
 }

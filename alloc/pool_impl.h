@@ -82,6 +82,7 @@ struct Pool::Impl final : MetadataObject, Evictor, Upkeep {
   void clear(void* buffer, const Request& request) const;
   [[nodiscard]] void* allocate_slowly(const Request& request);
   [[nodiscard]] void* allocate_once(const Request& request) KEEL_EXCLUDES(grow_lock);
+  [[nodiscard]] bool settle_charge(unsigned tag, std::uint64_t charge, void* buffer);
   [[nodiscard]] void* try_tiers(const Request& request) KEEL_EXCLUDES(grow_lock);
   [[nodiscard]] void* try_cache(const Request& request);
   [[nodiscard]] void* make_buffer(const Request& request) KEEL_EXCLUDES(grow_lock);
@@ -110,6 +111,8 @@ struct Pool::Impl final : MetadataObject, Evictor, Upkeep {
   [[nodiscard]] std::uint32_t mapped_buffer_over(const void* address) const;
   void report_wrong_direct(const void* address, const char* call) const;
   void evict(std::span<const Pfn> buffers) override;
+  void end_alias(Pfn chain);
+  void report_freed_twice(std::uint32_t frame) const;
   [[nodiscard]] Tier tier_of(Pfn buffer) const override;
   [[nodiscard]] Pages pages_of(Pfn buffer) const override;
 

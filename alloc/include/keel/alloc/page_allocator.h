@@ -214,6 +214,7 @@ class PageAllocator : public MetadataObject {
   void free_range(Index first, Index count) KEEL_REQUIRES(lock_);
   void count_free(Index first, Index count, int sign) KEEL_REQUIRES(lock_);
   [[nodiscard]] Index find_fit(Index pages) const KEEL_REQUIRES(lock_);
+  [[nodiscard]] Index walk_bin(Index pages, unsigned most_steps) const KEEL_REQUIRES(lock_);
   [[nodiscard]] Index take(Index run, Index pages, FrameUse use, const char* owner)
       KEEL_REQUIRES(lock_);
   void free_run(Index first) KEEL_REQUIRES(lock_);
