@@ -10,7 +10,8 @@
 // I3 A wrong free changes nothing.
 // Locks: none of its own on the slab backend. The source is called under jemalloc's locks, so its
 //    locks are inner to nothing of the caller's but what the caller holds when it calls here.
-// A forked child may not use it where the range is not inherited; destroying it there is safe.
+// A forked child may not use it where the range is not inherited, nor destroy it if other threads
+// may have been inside it.
 #pragma once
 
 #include <cstddef>

@@ -22,9 +22,10 @@ constexpr std::uint64_t kLongestSleepNs = 50'000'000;
 constexpr Pages kMostAhead{1024};  // 4 MiB: what a caller populates at a time at most
 constexpr std::size_t kMaxClassBytes = std::size_t{kMaxClassPages} << kPageShift;
 
-// What the thread's scopes and kNoFail make of the caller's flags.
+// What the thread's scopes and kNoFail make of the caller's flags. Inside a scan, of another pool's
+// shrinker as well, no shrinker is asked.
 AllocFlags effective(AllocFlags flags) {
-  if (NoReclaimScope::active()) {
+  if (NoReclaimScope::active() || Shrinkers::scanning_here()) {
     flags = flags | AllocFlags::kNoFs;
   }
   if (has(flags, AllocFlags::kNoFail)) {

@@ -42,6 +42,9 @@ std::uint64_t Pool::Impl::begin_pass() {
 // enough is free did so for want of mappings, which a free may not bring, or time may. One that may
 // not ask shrinkers says nothing to requests that may.
 void Pool::Impl::end_pass(std::uint64_t frees_before, const Request& request, bool found) {
+  if (!found) {
+    keeper->note_activity();  // It goes on asking shrinkers.
+  }
   MutexLock lock(gate_lock);
   --shortage.passes;
   const bool full =

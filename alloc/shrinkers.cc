@@ -69,6 +69,13 @@ Bytes Shrinkers::scan(Bytes wanted, bool& waited) {
   return given;
 }
 
+bool Shrinkers::any() const {
+  MutexLock lock(lock_);
+  return count_ != 0;
+}
+
+bool Shrinkers::scanning_here() { return t_scanning; }
+
 ShrinkerCounts Shrinkers::counts() const {
   MutexLock lock(lock_);
   return counts_;

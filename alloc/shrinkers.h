@@ -29,6 +29,9 @@ class Shrinkers {
   Bytes scan(Bytes wanted, bool& waited) KEEL_EXCLUDES(lock_);
 
   [[nodiscard]] ShrinkerCounts counts() const KEEL_EXCLUDES(lock_);
+  [[nodiscard]] bool any() const KEEL_EXCLUDES(lock_);
+  // True inside a scan by this thread, of whichever pool: scan() does nothing then.
+  [[nodiscard]] static bool scanning_here();
 
  private:
   mutable Mutex lock_{LockRank::kPoolReclaim};

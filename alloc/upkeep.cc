@@ -29,7 +29,8 @@ bool Pool::Impl::upkeep() {
     more = give_back_idle();
   }
   ask_shrinkers();
-  return more;
+  // Callers do not ask them again before something is freed; they may have more by and by.
+  return more || (is_short() && shrinkers.any());
 }
 
 // Up to twice the low watermark, so that it is not back at once.

@@ -278,3 +278,62 @@ TEST_CASE("memory that small objects have left goes back without anybody's askin
   }
   CHECK(pool->stats().populated <= Bytes(8 * kMiB));
 }
+
+TEST_CASE("a request out of another pool's shrinker speaks only for its like") {
+  struct Crossing final : Shrinker {
+    explicit Crossing(Pool& pool) : other(pool) {}
+    [[nodiscard]] const char* name() const override { return "crossing"; }
+    [[nodiscard]] Bytes count() const override { return Bytes(kPageBytes); }
+    Bytes scan(Bytes /*wanted*/) override {
+      CHECK(other.kvmalloc(kPageBytes, kQuiet) == nullptr);
+      return Bytes(0);
+    }
+    Pool& other;
+  };
+  const auto pool = make();
+  const auto other = make();
+  Hoard hoard(*other);
+  while (void* page = other->kvmalloc(kPageBytes, kQuiet | AllocFlags::kNoFs)) {
+    hoard.put(page);
+  }
+  Crossing shrinker(*other);
+  REQUIRE(pool->add_shrinker(shrinker).ok());
+  while (pool->kvmalloc(kPageBytes, kQuiet) != nullptr) {
+  }
+  pool->remove_shrinker(shrinker);
+  CHECK(other->kvmalloc(kPageBytes, kQuiet) != nullptr);
+}
+
+TEST_CASE("shrinkers that have something only later are asked by the pool's thread") {
+  struct Later final : Shrinker {
+    explicit Later(Pool& owner) : pool(owner) {}
+    [[nodiscard]] const char* name() const override { return "later"; }
+    [[nodiscard]] Bytes count() const override {
+      return ready ? Bytes(kPageBytes) : Bytes(0);  // One page, the last.
+    }
+    Bytes scan(Bytes /*wanted*/) override {
+      ready = false;
+      pool.kvfree(page);
+      return Bytes(kPageBytes);
+    }
+    Pool& pool;
+    void* page = nullptr;
+    std::atomic<bool> ready{false};
+  };
+  auto pool = Pool::create(kSmall);  // With the pool's thread.
+  REQUIRE(pool.ok());
+  Later shrinker(**pool);
+  REQUIRE((*pool)->add_shrinker(shrinker).ok());
+  while (void* page = (*pool)->kvmalloc(kPageBytes, kQuiet)) {
+    shrinker.page = page;
+  }
+  std::this_thread::sleep_for(std::chrono::milliseconds(300));
+  shrinker.ready = true;
+  void* page = nullptr;
+  for (int tries = 0; tries < 100 && page == nullptr; ++tries) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    page = (*pool)->kvmalloc(kPageBytes, kQuiet);
+  }
+  CHECK(page != nullptr);
+  (*pool)->remove_shrinker(shrinker);
+}
