@@ -5,7 +5,6 @@
 
 #include <map>
 #include <nlohmann/json.hpp>
-#include <regex>
 #include <sstream>
 
 #include "pool_support.h"
@@ -150,13 +149,22 @@ TEST_CASE("the JSON text is one object on one line, with the numbers of the stru
   }
 }
 
+namespace {
+
+bool is_metric(const std::string& name) {
+  return name.starts_with("keel_pool_") &&
+         name.find_first_not_of("abcdefghijklmnopqrstuvwxyz_") == std::string::npos;
+}
+bool is_number(const std::string& text) {
+  return !text.empty() && text.find_first_not_of("0123456789") == std::string::npos;
+}
+
+}  // namespace
+
 TEST_CASE("the Prometheus text has help, type and value of each metric, each once") {
   std::vector<void*> held;
   const auto pool = used_pool(false, held);
   const PoolStats stats = pool->stats();
-  const std::regex help("# HELP (keel_pool_[a-z_]+) [^\\n]+");
-  const std::regex type("# TYPE (keel_pool_[a-z_]+) (counter|gauge)");
-  const std::regex value("(keel_pool_[a-z_]+)(\\{[a-z]+=\"[^\"]+\"\\})? ([0-9]+)");
   std::map<std::string, std::string> types;
   std::map<std::string, std::string> values;
   std::string helped;
@@ -165,17 +173,27 @@ TEST_CASE("the Prometheus text has help, type and value of each metric, each onc
   std::istringstream lines(text);
   for (std::string line; std::getline(lines, line);) {
     CAPTURE(line);
-    std::smatch part;
-    if (std::regex_match(line, part, help)) {
-      helped = part[1];
-      CHECK(types.count(helped) == 0);
-    } else if (std::regex_match(line, part, type)) {
-      CHECK(part[1] == helped);
-      types[part[1]] = part[2];
+    std::istringstream words(line);
+    std::string first;
+    std::string second;
+    std::string third;
+    std::string fourth;
+    words >> first >> second >> third >> fourth;
+    if (first != "#") {
+      const std::string name = first.substr(0, first.find('{'));
+      CHECK(name == helped);
+      CHECK((name == first || first.ends_with("\"}")));
+      CHECK((is_number(second) && third.empty()));
+      CHECK(values.emplace(first, second).second);
+    } else if (second == "HELP") {
+      CHECK((is_metric(third) && !fourth.empty()));
+      CHECK(types.count(third) == 0);
+      helped = third;
     } else {
-      REQUIRE(std::regex_match(line, part, value));
-      CHECK(part[1] == helped);
-      CHECK(values.emplace(part[1].str() + part[2].str(), part[3]).second);
+      CHECK(second == "TYPE");
+      CHECK(third == helped);
+      CHECK((fourth == "counter" || fourth == "gauge"));
+      types[third] = fourth;
     }
   }
   for (const auto& [name, kind] : types) {
