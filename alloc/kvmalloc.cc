@@ -19,7 +19,6 @@ namespace {
 constexpr std::uint64_t kMessageIntervalNs = 1'000'000'000;
 constexpr std::uint64_t kFirstSleepNs = 1'000'000;
 constexpr std::uint64_t kLongestSleepNs = 50'000'000;
-constexpr Pages kMostAhead{1024};  // 4 MiB: what a caller populates at a time at most
 constexpr std::size_t kMaxClassBytes = std::size_t{kMaxClassPages} << kPageShift;
 
 // What the thread's scopes and kNoFail make of the caller's flags. Inside a scan, of another pool's
@@ -300,8 +299,6 @@ void* Pool::Impl::grow_for(const Request& request) {
   if (request.pages > kMaxContiguous || hardened.on()) {
     return nullptr;
   }
-  // Seldom and for several requests rather than often: each time somebody waits.
-  const Pages ahead = std::min(Pages(pages->present_hint().value() / 16), kMostAhead);
   Pages grown{};
   MutexLock lock(grow_lock);
   for (;;) {
@@ -312,8 +309,7 @@ void* Pool::Impl::grow_for(const Request& request) {
     if (grown >= request.pages + store->chunk() || !grow()) {
       return nullptr;
     }
-    for (grown += store->chunk(); grown < ahead && grow(); grown += store->chunk()) {
-    }
+    grown += store->chunk();
     counters.add(PoolCount::kInlineGrowths);
     KEEL_PROBE(inline_growth, request.size_bytes, request.owner);
   }

@@ -62,6 +62,7 @@ void print(const FigureList& figures) {
 int main(int argc, char** argv) {
   using namespace keel::bench;
   std::string workload, backend = "malloc", expect;
+  std::size_t reserve_mib = 0;
   WorkloadOptions options;
   CLI::App app{"Runs one memory workload and prints its figures as JSON"};
   app.add_option("workload", workload)->required()->check(CLI::IsMember(workloads()));
@@ -69,6 +70,7 @@ int main(int argc, char** argv) {
   app.add_option("--expect", expect, "a shared object that must be loaded")->type_name("NAME");
   app.add_option("--idle", options.idle_s, "shift: seconds to wait at the end");
   app.add_option("--seconds", options.seconds, "fragmented: how long");
+  app.add_option("--reserve", reserve_mib, "keel: MiB to populate before, as Pool::reserve() does");
   app.add_flag("--any", options.any_size, "fifo: any multiple of 4 KiB");
   app.add_flag("--smoke", options.smoke, "as little as can be");
   try {
@@ -81,6 +83,12 @@ int main(int argc, char** argv) {
     return 1;
   }
   FigureList figures;
-  workloads().at(workload)(*backend_of(backend, workload), options, figures);
+  const Backend& chosen = *backend_of(backend, workload);
+  if (backend == "keel" && reserve_mib != 0 &&
+      !keel_pool().reserve(keel::Bytes(reserve_mib << 20))) {
+    std::fprintf(stderr, "memory_driver: cannot reserve %zu MiB\n", reserve_mib);
+    return 1;
+  }
+  workloads().at(workload)(chosen, options, figures);
   print(figures);
 }
