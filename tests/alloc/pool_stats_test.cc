@@ -196,9 +196,10 @@ TEST_CASE("the Prometheus text has help, type and value of each metric, each onc
       types[third] = fourth;
     }
   }
-  for (const auto& [name, kind] : types) {
+  for (const auto& type : types) {  // No binding: CAPTURE makes a lambda, which may not take one.
+    const auto& name = type.first;
     CAPTURE(name);
-    CHECK((kind == "counter") == (name.size() > 6 && name.ends_with("_total")));
+    CHECK((type.second == "counter") == (name.size() > 6 && name.ends_with("_total")));
   }
   CHECK(values["keel_pool_live_bytes"] == std::to_string(stats.live.value()));
   CHECK(values["keel_pool_frees_total"] == std::to_string(stats.frees));
