@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <bit>
 #include <limits>
+#include <typeinfo>
 
 #include "keel/base/check.h"
 #include "keel/base/os.h"
@@ -170,7 +171,9 @@ Pool::Impl::~Impl() {
 Pool& default_pool() {
   // Never destroyed: buffers may be freed by destructors of static objects, in any order.
   static Pool* const pool = [] {
-    auto made = Pool::create({});
+    // It outlives any Os that a test has put in place, and so must its thread: none then.
+    const Os& in_force = os();
+    auto made = Pool::create({.background = typeid(in_force) == typeid(Os)});
     KEEL_CHECK(made.ok(), "creating the default pool failed");
     return std::move(*made).release();
   }();
