@@ -57,6 +57,11 @@ test: setup-build ## all tests, with debug checks and audits on
 	$(call build,dev)
 	$(call run_tests,dev)
 
+.PHONY: nightly
+nightly: setup-build ## an hour of churn, memory must stay flat (SECONDS_OF_CHURN=3600)
+	$(call build,release,keel_alloc_tests)
+	KEEL_CHURN_SECONDS=$${SECONDS_OF_CHURN:-3600} .build/release/tests/keel_alloc_tests -tc="churn*"
+
 .PHONY: check
 check: setup-check format-check check-headers check-clang tidy check-asan check-tsan ## sanitizers, clang, format, tidy
 
