@@ -1,6 +1,5 @@
 // Shifting sizes for as long as KEEL_CHURN_SECONDS says (make nightly: an hour): what the pool
-// takes
-// from the system must not creep up.
+// takes from the system must not creep up.
 #include <doctest/doctest.h>
 
 #include <algorithm>
