@@ -26,8 +26,7 @@ Status BufferCache::open(CpuStacks::Engine engine) {
 
 void BufferCache::set_budget(Pages populated) {
   // Below these shares of what is populated an idle buffer costs less than it saves; small pools
-  // may
-  // keep a few MiB all the same.
+  // may keep a few MiB all the same.
   constexpr std::uint64_t kMiB = 256;  // in pages
   const std::uint64_t pages = populated.value();
   const std::uint64_t cpus = std::min(std::max(pages / 48, 6 * kMiB), cpus_.size() * 3 * kMiB);

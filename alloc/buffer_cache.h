@@ -6,9 +6,8 @@
 //
 // I1 What lies in the cache is no caller's; its frames count as allocated in the page allocator.
 // I2 Bounded: the CPUs' limits together and the depot each have a budget, a share of what is
-// populated
-//    (set_budget); what is above goes to the Evictor. One put may pass the depot's budget while it
-//    is at it.
+//    populated (set_budget); what is above goes to the Evictor. One put may pass the depot's budget
+//    while it is at it.
 // I3 A CPU's limit for a class rises when the class misses or overflows there, at the cost of
 //    classes that leave theirs unused. A CPU that only frees keeps no more than a batch.
 // Locks: kCacheGrants per CPU for limits; kCacheDrain for drains, one at a time.
@@ -63,8 +62,7 @@ class BufferCache {
     return stacks_.push(size_class, frame);
   }
   // The slow half: after pop() found nothing; CpuStacks::kNone if the depot has nothing either.
-  // Takes
-  // the pages that are asked for, from 1 to kMaxClassPages.
+  // Takes the pages that are asked for, from 1 to kMaxClassPages.
   [[nodiscard]] std::uint32_t refill(Pages wanted);
   // After push() found no room.
   void overflow(unsigned size_class, std::uint32_t frame);

@@ -1,6 +1,5 @@
 // Counts of a pool's paths, one set for each CPU: a count that all CPUs share costs each of them
-// the
-// line it stands on.
+// the line it stands on.
 #pragma once
 
 #include <array>
