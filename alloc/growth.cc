@@ -33,10 +33,10 @@ Pages Pool::Impl::spare_target() const {
   return Pages(std::max(pages->present_hint().value() / 24, kPagesPerMiB));
 }
 
-// Free frames below which the keeper grows the store.
+// Free frames below which the keeper grows the store: before a caller would, but in a large pool
+// not by as much.
 Pages Pool::Impl::low_watermark() const {
-  return std::min(Pages(std::max(pages->present_hint().value() / 24, kPagesPerMiB)),
-                  Pages(16 * kPagesPerMiB));
+  return std::min(spare_target(), Pages(16 * kPagesPerMiB));
 }
 
 // The keeper gives back only what was populated later.

@@ -57,7 +57,7 @@ void Pool::kvfree(void* address) {
   }
   if (address != nullptr && impl.store->owned_by_this_process()) {
     if (!impl.small->owns(address)) {
-      impl.free_slowly(address, frame);
+      impl.free_slowly(address, frame, expected);
     } else if (!impl.free_small(address)) {
       impl.report_wrong_small(address, "kvfree");
     }
@@ -96,15 +96,19 @@ void Pool::kvfree_sized(void* address, std::size_t size_bytes) {
   kvfree(address);
 }
 
-// From a caller to this CPU's cache, as it is.
-void Pool::Impl::retire(std::uint32_t frame) {
+// From now on it is no caller's; where it goes is the next line's business.
+void Pool::Impl::make_idle(std::uint32_t frame) {
   poison_buffer(address_of(frame), held_bytes(frame));
   FrameRecord& record = pages->record(Pfn(frame));
-  FrameWord word = record.word();
-  word.use = idle_use(word.use);
-  record.set(word);
-  if (!cache.push(word.kind, frame)) {
-    overflow(word.kind, frame);
+  record.set_use(idle_use(record.word().use));
+}
+
+// From a caller to this CPU's cache, as it is.
+void Pool::Impl::retire(std::uint32_t frame) {
+  make_idle(frame);
+  const std::uint8_t kind = pages->record(Pfn(frame)).word().kind;
+  if (!cache.push(kind, frame)) {
+    overflow(kind, frame);
   }
 }
 
@@ -113,11 +117,8 @@ void Pool::Impl::overflow(std::uint8_t size_class, std::uint32_t frame) {
   keeper->note_activity();
 }
 
-void Pool::Impl::free_slowly(void* address, std::uint32_t frame) {
-  FrameUse expected{};
-  const bool known = frame != kNoFrame && frame_at(address, expected) == frame &&
-                     pages->record(Pfn(frame)).word().use == expected;
-  if (!known) {
+void Pool::Impl::free_slowly(void* address, std::uint32_t frame, FrameUse expected) {
+  if (frame == kNoFrame || pages->record(Pfn(frame)).word().use != expected) {
     report_wrong(address, "kvfree");
     return;
   }
@@ -157,25 +158,18 @@ void Pool::Impl::free_slowly(void* address, std::uint32_t frame) {
 
 // A buffer of no class: back to the free lists, with a few others.
 void Pool::Impl::defer(std::uint32_t frame) {
-  poison_buffer(address_of(frame), held_bytes(frame));
-  FrameRecord& record = pages->record(Pfn(frame));
-  const FrameUse used = record.word().use;
-  record.set_use(idle_use(used));
+  make_idle(frame);
   if (!cache.defer(frame, pages_of(Pfn(frame)))) {
-    record.set_use(used);
     counters.add(PoolCount::kSlowFrees);
-    give_back(frame);
+    evict_one(Pfn(frame));
   }
   keeper->note_activity();
 }
 
 // Past the cache.
 void Pool::Impl::give_back(std::uint32_t frame) {
-  poison_buffer(address_of(frame), held_bytes(frame));
-  FrameRecord& record = pages->record(Pfn(frame));
-  record.set_use(idle_use(record.word().use));
-  const std::array<Pfn, 1> one{Pfn(frame)};
-  evict(one);
+  make_idle(frame);
+  evict_one(Pfn(frame));
   keeper->note_activity();
 }
 
@@ -197,6 +191,11 @@ void Pool::Impl::evict(std::span<const Pfn> buffers) {
   }
   pages->free_batch(std::span(idle).first(count));
   note_freed();
+}
+
+void Pool::Impl::evict_one(Pfn buffer) {
+  const std::array<Pfn, 1> one{buffer};
+  evict(one);
 }
 
 void Pool::Impl::end_alias(Pfn chain) {
@@ -231,8 +230,7 @@ Pages Pool::Impl::pages_of(Pfn buffer) const {
 void Pool::Impl::quarantine(std::uint32_t frame) {
   Pfn due;
   while (hardened.take_due(due, false)) {
-    const std::array<Pfn, 1> one{due};
-    evict(one);
+    evict_one(due);
   }
   std::byte* buffer = address_of(frame);
   const std::size_t held = held_bytes(frame);

@@ -33,6 +33,13 @@ AllocFlags effective(AllocFlags flags) {
   return flags;
 }
 
+// What a record says of the cache that its buffer may go to when it is freed.
+FrameWord kept_as(std::uint8_t kind, FrameWord word) {
+  word.kind = kind;
+  word.flags = kind == kNoClass ? FrameWord::kUncached : std::uint16_t{0};
+  return word;
+}
+
 bool has_class(Pages pages) { return pages.value() <= kMaxClassPages; }
 
 // Pages that a buffer of the request's class has; the request's own above the classes.
@@ -282,11 +289,7 @@ void* Pool::Impl::try_contiguous(const Request& request) {
   }
   counters.add(PoolCount::kContiguous);
   FrameRecord& record = pages->record(*frame);
-  const std::uint8_t kind = kept_class_of(held.value());
-  record.set({.use = FrameUse::kBuffer,
-              .kind = kind,
-              .flags = kind == kNoClass ? FrameWord::kUncached : std::uint16_t{0},
-              .pages = static_cast<std::uint32_t>(held.value())});
+  record.set(kept_as(kept_class_of(held.value()), record.word()));
   record.bytes = static_cast<std::uint32_t>(request.size_bytes);
   std::byte* buffer = store->address_of(*frame);
   unpoison_buffer(buffer, request.size_bytes, bytes_of(held));
@@ -347,10 +350,7 @@ void* Pool::Impl::map_chain(Pfn chain, const Request& request) {
   KEEL_PROBE(vmalloc, request.size_bytes, *mapped, request.owner);
   FrameRecord& record = pages->record(chain);
   const Pages held{record.prev};
-  FrameWord word = record.word();
-  word.kind = hardened.on() ? kNoClass : kept_class_of(held.value());
-  word.flags = word.kind == kNoClass ? FrameWord::kUncached : std::uint16_t{0};
-  record.set(word);
+  record.set(kept_as(hardened.on() ? kNoClass : kept_class_of(held.value()), record.word()));
   record.bytes = static_cast<std::uint32_t>(request.size_bytes);
   record.area = static_cast<std::uint32_t>(
       (reinterpret_cast<std::uintptr_t>(*mapped) - window_base) >> kPageShift);

@@ -100,7 +100,8 @@ struct Pool::Impl final : MetadataObject, Evictor, Upkeep {
   [[nodiscard]] std::uint32_t frame_at(const void* address, FrameUse& expected) const;
   [[nodiscard]] std::byte* address_of(std::uint32_t frame) const;
   [[nodiscard]] std::size_t held_bytes(std::uint32_t frame) const;
-  void free_slowly(void* address, std::uint32_t frame);
+  void free_slowly(void* address, std::uint32_t frame, FrameUse expected);
+  void make_idle(std::uint32_t frame);
   void retire(std::uint32_t frame);
   void overflow(std::uint8_t size_class, std::uint32_t frame);
   void give_back(std::uint32_t frame);
@@ -111,6 +112,7 @@ struct Pool::Impl final : MetadataObject, Evictor, Upkeep {
   [[nodiscard]] std::uint32_t mapped_buffer_over(const void* address) const;
   void report_wrong_direct(const void* address, const char* call) const;
   void evict(std::span<const Pfn> buffers) override;
+  void evict_one(Pfn buffer);
   void end_alias(Pfn chain);
   void report_freed_twice(std::uint32_t frame) const;
   [[nodiscard]] Tier tier_of(Pfn buffer) const override;

@@ -14,13 +14,11 @@ void Pool::Impl::reclaim(const Request& request) {
   small->release();
   Pfn due;
   while (hardened.on() && hardened.take_due(due, true)) {
-    const std::array<Pfn, 1> one{due};
-    evict(one);
+    evict_one(due);
   }
   if (!has(request.flags, AllocFlags::kNoFs) && pages->free_hint() < request.pages) {
-    bool waited = false;
     // What it gave shows in the free lists, as does what a pass that this one waited for did.
-    (void)shrinkers.scan(Bytes(bytes_of(request.pages)), waited);
+    (void)shrinkers.scan(Bytes(bytes_of(request.pages)));
   }
 }
 

@@ -31,8 +31,7 @@ void Shrinkers::remove(Shrinker& shrinker) {
   }
 }
 
-Bytes Shrinkers::scan(Bytes wanted, bool& waited) {
-  waited = false;
+Bytes Shrinkers::scan(Bytes wanted) {
   if (t_scanning) {
     return Bytes(0);
   }
@@ -40,11 +39,11 @@ Bytes Shrinkers::scan(Bytes wanted, bool& waited) {
   unsigned count = 0;
   {
     MutexLock lock(lock_);
+    const bool another = scanning_;
     while (scanning_) {
-      waited = true;
       idle_.wait(lock_);
     }
-    if (waited || count_ == 0) {
+    if (another || count_ == 0) {
       return Bytes(0);
     }
     scanning_ = true;  // Holds remove() off while the copy is in use.

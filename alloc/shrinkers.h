@@ -25,8 +25,8 @@ class Shrinkers {
   void remove(Shrinker& shrinker) KEEL_EXCLUDES(lock_);
 
   // Asks each in turn until `wanted` is there; returns what was given. If another thread is at it,
-  // waits for that instead and returns 0, with `waited` set: what that one got serves all.
-  Bytes scan(Bytes wanted, bool& waited) KEEL_EXCLUDES(lock_);
+  // waits for that instead and returns 0: what that one got serves all.
+  Bytes scan(Bytes wanted) KEEL_EXCLUDES(lock_);
 
   [[nodiscard]] ShrinkerCounts counts() const KEEL_EXCLUDES(lock_);
   [[nodiscard]] bool any() const KEEL_EXCLUDES(lock_);

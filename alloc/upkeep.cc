@@ -51,8 +51,7 @@ void Pool::Impl::grow_ahead() {
 void Pool::Impl::ask_shrinkers() {
   const Pages low = low_watermark();
   if (pages->present_hint() == store->capacity() && pages->free_hint() + cache.idle_pages() < low) {
-    bool waited = false;
-    (void)shrinkers.scan(Bytes(bytes_of(low)), waited);
+    (void)shrinkers.scan(Bytes(bytes_of(low)));  // What it gave shows in the free lists.
   }
 }
 
