@@ -22,6 +22,7 @@ const char* to_string(Errc code) {
     case Errc::kReservationExceeded: return "reservation exceeded";
     case Errc::kShutdown: return "journal is shut down";
     case Errc::kBusy: return "in use";
+    case Errc::kTimeout: return "timed out";
     case Errc::kFutureSequence: return "sequence lies in the future";
     case Errc::kForked: return "opened by a parent process";
     case Errc::kExists: return "exists already";

@@ -1,14 +1,17 @@
 #include "ail.h"
 
 #include <new>
+#include <utility>
 
 #include "keel/base/check.h"
 #include "keel/base/os.h"
 
 namespace keel {
 namespace {
-// Items moved in one hold of the lock: long enough to amortise it, microseconds at most.
-constexpr int kBatch = 64;
+
+// Empty buckets that are kept for the next checkpoints.
+constexpr std::size_t kMostSpares = 16;
+
 }  // namespace
 
 Ail::~Ail() {
@@ -21,41 +24,38 @@ Ail::~Ail() {
       os().metadata_free(bucket);
     }
   }
-  if (spare_ != nullptr) {
-    os().metadata_free(spare_);
+  while (spares_ != nullptr) {
+    os().metadata_free(std::exchange(spares_, spares_->next));
   }
 }
 
-void Ail::prepare() {
+Bucket* Ail::make_bucket() {
   {
     MutexLock lock(mutex_);
-    if (spare_ != nullptr) {
-      return;
+    if (spares_ != nullptr) {
+      --spare_count_;
+      return std::exchange(spares_, spares_->next);
     }
   }
   void* memory = os().metadata_allocate(sizeof(Bucket));
-  if (memory == nullptr) {
-    return;
-  }
-  auto* bucket = ::new (memory) Bucket;
-  MutexLock lock(mutex_);
-  if (spare_ != nullptr) {
-    // A release emptied a bucket meanwhile and left it here.
-    os().metadata_free(bucket);
-    return;
-  }
-  spare_ = bucket;
+  return memory == nullptr ? nullptr : ::new (memory) Bucket;
 }
 
-Bucket* Ail::publish(Lsn lsn, const format::CheckpointId& predecessor) {
+void Ail::give_bucket(Bucket* bucket) {
+  if (bucket != nullptr) {
+    MutexLock lock(mutex_);
+    keep_or_free(bucket);
+  }
+}
+
+Bucket* Ail::publish(Bucket* memory, Lsn lsn, const format::CheckpointId& predecessor) {
   MutexLock lock(mutex_);
   drop_empty_front();
-  if (spare_ == nullptr && back_ != nullptr) {
+  if (memory == nullptr && back_ != nullptr) {
     ++back_->holds;
     return back_;
   }
-  Bucket* bucket = spare_ != nullptr ? spare_ : &reserve_;
-  spare_ = nullptr;
+  Bucket* bucket = memory != nullptr ? memory : &reserve_;
   *bucket = Bucket{};
   bucket->lsn = lsn;
   bucket->predecessor = predecessor;
@@ -66,17 +66,21 @@ Bucket* Ail::publish(Lsn lsn, const format::CheckpointId& predecessor) {
   return bucket;
 }
 
-void Ail::fill(Bucket& bucket, LogVector* first) {
-  while (first != nullptr) {
-    MutexLock lock(mutex_);
-    for (int i = 0; i < kBatch && first != nullptr; ++i, first = first->next) {
-      // An ordered item is not in this checkpoint: what an earlier one holds of it must stay in the
-      // log until it is home.
-      if (first->layout.ordered && ItemAccess::bucket(*first->item) != nullptr) {
-        continue;
-      }
-      unlink(*first->item);
-      link(bucket, *first->item);
+void Ail::enter(Bucket& bucket, LogVector* first, const LogVector* end) {
+  MutexLock lock(mutex_);
+  for (LogVector* vector = first; vector != end; vector = vector->next) {
+    LogItem& item = *vector->item;
+    const bool tracked = ItemAccess::bucket(item) != nullptr;
+    if (vector->cancelled) {
+      leave(item);
+    } else if (!tracked) {
+      link(bucket, item);
+      ItemAccess::state(item).fetch_or(ItemState::kTracked, std::memory_order_acq_rel);
+    } else if (!vector->layout.ordered) {
+      // (An ordered item is not in this checkpoint: what an earlier one holds of it must stay in the
+      // log until it is home.)
+      unlink(item);
+      link(bucket, item);
     }
   }
 }
@@ -89,8 +93,12 @@ void Ail::let_go(Bucket& bucket) {
 }
 
 void Ail::remove(LogItem& item) {
+  // Only the journal makes an item tracked, and never one that is being removed.
+  if (!item.tracked()) {
+    return;
+  }
   MutexLock lock(mutex_);
-  unlink(item);
+  leave(item);
   drop_empty_front();
 }
 
@@ -98,12 +106,56 @@ LogItem* Ail::remove_first() {
   MutexLock lock(mutex_);
   for (Bucket* bucket = front_; bucket != nullptr; bucket = bucket->next) {
     if (LogItem* item = bucket->first; item != nullptr) {
-      unlink(*item);
+      leave(*item);
       drop_empty_front();
       return item;
     }
   }
   return nullptr;
+}
+
+// Items that were seen go to the back of their bucket, so that the walk finds new ones in front.
+Ail::Batch Ail::hold_next(AilCursor& cursor, Lsn limit) {
+  Batch batch;
+  MutexLock lock(mutex_);
+  Bucket* bucket = front_;
+  while (bucket != nullptr && bucket->lsn < cursor.lsn) {
+    bucket = bucket->next;
+  }
+  for (; bucket != nullptr && bucket->lsn < limit; bucket = bucket->next) {
+    if (bucket->lsn != cursor.lsn) {
+      cursor = {bucket->lsn, 0};
+    }
+    while (cursor.visited < bucket->items && batch.count < kBatch && batch.pinned < kBatch) {
+      LogItem& item = *bucket->first;
+      unlink(item);
+      link(*bucket, item);
+      ++cursor.visited;
+      std::atomic<std::uint32_t>& state = ItemAccess::state(item);
+      if ((state.load(std::memory_order_acquire) & ItemState::kPins) != 0) {
+        ++batch.pinned;
+        continue;
+      }
+      // Whoever wants to release it sees the mark, or has left its own.
+      if ((state.fetch_or(ItemState::kHeld, std::memory_order_acq_rel) &
+           ItemState::kReleaseWanted) != 0) {
+        state.fetch_and(~ItemState::kHeld, std::memory_order_acq_rel);
+      } else {
+        batch.items[batch.count++] = &item;
+      }
+    }
+    if (cursor.visited < bucket->items) {
+      return batch;
+    }
+    cursor = {bucket->lsn + Bytes(1), 0};
+  }
+  batch.is_last = true;
+  return batch;
+}
+
+std::uint32_t Ail::release_held(LogItem& item) {
+  return ItemAccess::state(item).fetch_and(~ItemState::kHeld, std::memory_order_acq_rel) &
+         ~ItemState::kHeld;
 }
 
 TailPosition Ail::tail() const {
@@ -116,30 +168,31 @@ TailPosition Ail::tail() const {
   return {};
 }
 
+// At the back: the oldest stand in front.
 void Ail::link(Bucket& bucket, LogItem& item) {
   ItemAccess::bucket(item) = &bucket;
-  ItemAccess::ail_previous(item) = nullptr;
-  ItemAccess::ail_next(item) = bucket.first;
-  if (bucket.first != nullptr) {
-    ItemAccess::ail_previous(*bucket.first) = &item;
-  }
-  bucket.first = &item;
+  ItemAccess::ail_next(item) = nullptr;
+  ItemAccess::ail_previous(item) = bucket.last;
+  (bucket.last != nullptr ? ItemAccess::ail_next(*bucket.last) : bucket.first) = &item;
+  bucket.last = &item;
   ++bucket.items;
 }
 
 void Ail::unlink(LogItem& item) {
   Bucket*& bucket = ItemAccess::bucket(item);
-  if (bucket == nullptr) {
-    return;
-  }
   LogItem* before = ItemAccess::ail_previous(item);
   LogItem* after = ItemAccess::ail_next(item);
   (before != nullptr ? ItemAccess::ail_next(*before) : bucket->first) = after;
-  if (after != nullptr) {
-    ItemAccess::ail_previous(*after) = before;
-  }
+  (after != nullptr ? ItemAccess::ail_previous(*after) : bucket->last) = before;
   --bucket->items;
   bucket = nullptr;
+}
+
+void Ail::leave(LogItem& item) {
+  if (ItemAccess::bucket(item) != nullptr) {
+    unlink(item);
+    ItemAccess::state(item).fetch_and(~ItemState::kTracked, std::memory_order_acq_rel);
+  }
 }
 
 void Ail::drop_empty_front() {
@@ -147,33 +200,43 @@ void Ail::drop_empty_front() {
     Bucket* bucket = front_;
     front_ = bucket->next;
     back_ = front_ == nullptr ? nullptr : back_;
-    if (bucket == &reserve_) {
-      continue;
-    }
-    if (spare_ == nullptr) {
-      spare_ = bucket;
-    } else {
-      os().metadata_free(bucket);
-    }
+    keep_or_free(bucket);
   }
 }
 
-void Ail::audit() const {
+void Ail::keep_or_free(Bucket* bucket) {
+  if (bucket == &reserve_) {
+    return;
+  }
+  if (spare_count_ == kMostSpares) {
+    os().metadata_free(bucket);
+    return;
+  }
+  bucket->next = spares_;
+  spares_ = bucket;
+  ++spare_count_;
+}
+
+std::uint64_t Ail::audit() const {
   MutexLock lock(mutex_);
   Lsn last{};
   const Bucket* final_bucket = nullptr;
+  std::uint64_t memory = 0;
   for (const Bucket* bucket = front_; bucket != nullptr; bucket = bucket->next) {
     KEEL_CHECK(bucket == front_ || bucket->lsn > last, "buckets out of order", bucket->lsn.value());
     last = bucket->lsn;
     std::size_t items = 0;
     for (LogItem* item = bucket->first; item != nullptr; item = ItemAccess::ail_next(*item)) {
-      KEEL_CHECK(ItemAccess::bucket(*item) == bucket, "item in a foreign bucket");
+      KEEL_CHECK(ItemAccess::bucket(*item) == bucket && item->tracked(), "item in a foreign bucket");
+      const LogVector* shadow = ItemAccess::shadow(*item);
+      memory += shadow != nullptr ? shadow->capacity_bytes : 0;
       ++items;
     }
     KEEL_CHECK(items == bucket->items, "bucket count", items, bucket->items);
     final_bucket = bucket;
   }
   KEEL_CHECK(final_bucket == back_, "back of the AIL");
+  return memory;
 }
 
 }  // namespace keel

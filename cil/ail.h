@@ -1,15 +1,20 @@
-// Ail: the items that are in the log and not yet written home, by the LSN of their checkpoint.
+// Ail: the items that are in the log and not yet home, by the LSN of their checkpoint.
 //
 // A bucket stands for one checkpoint, at its start LSN, and lists the items whose newest stable
-// snapshot is in it. The tail is the first bucket that still holds an item.
+// snapshot is in it. The tail is the first bucket that still holds an item or is held on purpose.
 //
 // I1 Buckets are in LSN order; an item is in at most one and only ever moves to a later one.
 // I2 A bucket that is being filled is kept even if it is empty, so the tail cannot jump past it.
-// I3 No call allocates, but for prepare(). Without memory for a bucket, items join the bucket
+// I3 No call allocates, but for make_bucket(). Without memory for a bucket, items join the bucket
 //    before it: the tail then stays lower than it need, never higher.
-// Locks: one, taken for a batch of items at a time.
+// I4 ItemState::kTracked says that an item is in a bucket; it changes under the lock, and not while
+//    an item only moves.
+// Locks: one, taken for a batch of items at a time, so that nobody waits longer than for that.
+// Source: AIL (XFS); a bucket for a checkpoint instead of one list, so that a checkpoint of any size
+// enters in constant time.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 
@@ -24,6 +29,7 @@ struct Bucket {
   Lsn lsn{};
   format::CheckpointId predecessor{};  // what recovery must find named at lsn
   LogItem* first = nullptr;
+  LogItem* last = nullptr;
   std::size_t items = 0;
   unsigned holds = 0;  // being filled, or kept on purpose
   Bucket* next = nullptr;
@@ -36,21 +42,36 @@ struct TailPosition {
   std::size_t items = 0;  // that hold it
 };
 
+// Where a walk over the items stands.
+struct AilCursor {
+  Lsn lsn{};
+  std::size_t visited = 0;  // in the bucket there
+};
+
 class Ail {
  public:
+  static constexpr std::size_t kBatch = 32;
+  struct Batch {
+    std::array<LogItem*, kBatch> items{};
+    std::size_t count = 0;
+    std::size_t pinned = 0;  // seen, and left alone
+    bool is_last = false;
+  };
+
   Ail() = default;
   ~Ail();
   Ail(const Ail&) = delete;
   Ail& operator=(const Ail&) = delete;
 
-  // Sets memory aside for the next bucket, if there is any.
-  void prepare() KEEL_EXCLUDES(mutex_);
+  // Memory for one bucket, or nullptr; give_bucket() takes back what publish() has not.
+  [[nodiscard]] Bucket* make_bucket() KEEL_EXCLUDES(mutex_);
+  void give_bucket(Bucket* bucket) KEEL_EXCLUDES(mutex_);
   // Adds a held bucket for the checkpoint at `lsn`, above all others.
-  [[nodiscard]] Bucket* publish(Lsn lsn, const format::CheckpointId& predecessor)
+  [[nodiscard]] Bucket* publish(Bucket* memory, Lsn lsn, const format::CheckpointId& predecessor)
       KEEL_EXCLUDES(mutex_);
-  // Moves the items of a chain of vectors to the bucket, in batches. An ordered one that is tracked
-  // already stays where it is.
-  void fill(Bucket& bucket, LogVector* first) KEEL_EXCLUDES(mutex_);
+  // Moves the items of a chain of vectors, from `first` to before `end`, to the bucket; those of
+  // cancelled vectors leave. An ordered one that is tracked already stays where it is.
+  void enter(Bucket& bucket, LogVector* first, const LogVector* end) KEEL_EXCLUDES(mutex_);
   // The bucket may go once it is empty.
   void let_go(Bucket& bucket) KEEL_EXCLUDES(mutex_);
 
@@ -59,19 +80,52 @@ class Ail {
   // Takes any one item out; nullptr if there is none.
   [[nodiscard]] LogItem* remove_first() KEEL_EXCLUDES(mutex_);
 
+  // The next items below `limit` that are neither pinned nor about to leave, each marked as
+  // ItemState::kHeld: it stays until release_held().
+  [[nodiscard]] Batch hold_next(AilCursor& cursor, Lsn limit) KEEL_EXCLUDES(mutex_);
+  // Returns the state that is left.
+  static std::uint32_t release_held(LogItem& item);
+
+  // Calls each(item) for the items of the first bucket, under the lock, until it returns false or
+  // `most` were seen. `each` must not block or come back here.
+  template <class Each>
+  void for_oldest(std::size_t most, const Each& each) KEEL_EXCLUDES(mutex_);
+
   [[nodiscard]] TailPosition tail() const KEEL_EXCLUDES(mutex_);
-  void audit() const KEEL_EXCLUDES(mutex_);
+  // Walks all; returns the memory of the items' shadows.
+  [[nodiscard]] std::uint64_t audit() const KEEL_EXCLUDES(mutex_);
 
  private:
   void link(Bucket& bucket, LogItem& item) KEEL_REQUIRES(mutex_);
   void unlink(LogItem& item) KEEL_REQUIRES(mutex_);
+  void leave(LogItem& item) KEEL_REQUIRES(mutex_);
   void drop_empty_front() KEEL_REQUIRES(mutex_);
+  void keep_or_free(Bucket* bucket) KEEL_REQUIRES(mutex_);
 
   mutable Mutex mutex_{LockRank::kJournalAil};
   Bucket* front_ KEEL_GUARDED_BY(mutex_) = nullptr;
   Bucket* back_ KEEL_GUARDED_BY(mutex_) = nullptr;
-  Bucket* spare_ KEEL_GUARDED_BY(mutex_) = nullptr;
+  Bucket* spares_ KEEL_GUARDED_BY(mutex_) = nullptr;
+  std::size_t spare_count_ KEEL_GUARDED_BY(mutex_) = 0;
   Bucket reserve_ KEEL_GUARDED_BY(mutex_);  // used only while the list is empty
 };
+
+template <class Each>
+void Ail::for_oldest(std::size_t most, const Each& each) {
+  MutexLock lock(mutex_);
+  for (const Bucket* bucket = front_; bucket != nullptr; bucket = bucket->next) {
+    if (bucket->items == 0) {
+      continue;
+    }
+    for (LogItem* item = bucket->first; item != nullptr && most > 0; --most) {
+      LogItem* following = ItemAccess::ail_next(*item);
+      if (!each(*item)) {
+        return;
+      }
+      item = following;
+    }
+    return;
+  }
+}
 
 }  // namespace keel

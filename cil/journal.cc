@@ -6,6 +6,8 @@
 #include "journal_impl.h"
 #include "keel/base/no_throw.h"
 #include "keel/base/os.h"
+#include "keel/base/percpu.h"
+#include "space.h"
 
 namespace keel {
 namespace {
@@ -19,20 +21,8 @@ std::uint64_t choose_threshold(const JournalConfig& config, const format::Superb
   return std::min(wanted, superblock.max_checkpoint_bytes / 2);
 }
 
-// Most log bytes that a transaction of this payload can take, whatever its regions' sizes.
-std::uint64_t worst_case_bytes(std::size_t max_bytes, std::uint32_t max_items,
-                               std::uint32_t block_bytes) {
-  // Enough for four regions an item; an item of many small regions must ask for more bytes, as
-  // begin()'s docstring says.
-  constexpr std::uint64_t kRegionOverhead =
-      sizeof(format::RegionHeader) + format::kPackedUnitBytes - 1;
-  static_assert(kRegionOverhead == 15);
-  constexpr std::uint64_t kItemOverhead = sizeof(format::ItemHeader) + 4 * kRegionOverhead;
-  const std::uint64_t packed = max_bytes + max_items * kItemOverhead;
-  const std::uint64_t packed_records = format::div_round_up(packed, format::kMaxRecordPackedBytes);
-  const std::uint64_t bulk_records = format::div_round_up(max_bytes, format::kMaxRecordBulkBytes);
-  return round_up(packed + (packed_records + 1) * sizeof(format::RecordHeader), block_bytes) +
-         (bulk_records + 1) * block_bytes;
+unsigned choose_depth(const JournalConfig& config) {
+  return config.depth != 0 ? std::min(config.depth, kMostDepth) : possible_cpus() <= 2 ? 2U : 4U;
 }
 
 }  // namespace
@@ -68,20 +58,17 @@ Result<std::unique_ptr<Journal>> Journal::open_or_throw(const std::string& path,
   if (report.end == LogEnd::kDamaged && !config.salvage) {
     return Error{Errc::kDamaged, 0, report.reason, report.head.value()};
   }
-  auto writer = CheckpointWriter::make(pool);
-  if (!writer) {
-    return writer.error();
-  }
-  const std::uint64_t threshold = choose_threshold(config, file->superblock());
-  std::unique_ptr<Impl> impl(
-      new (std::nothrow) Impl(std::move(*file), std::move(*writer), pool, *found, threshold));
+  std::unique_ptr<Impl> impl(new (std::nothrow) Impl(std::move(*file), pool, *found, config));
   if (impl == nullptr) {
     return Error{Errc::kNoMemory, 0, "open a journal", 0};
+  }
+  if (auto status = impl->make_flights(choose_depth(config)); !status) {
+    return status.error();
   }
   if (auto status = impl->take_over(); !status) {
     return status.error();
   }
-  if (auto status = impl->start_thread(); !status) {
+  if (auto status = impl->start_threads(); !status) {
     return status.error();
   }
   std::unique_ptr<Journal> journal(new (std::nothrow) Journal(std::move(impl)));
@@ -105,23 +92,31 @@ Result<Transaction> Journal::begin(std::size_t max_bytes, std::uint32_t max_item
                  most};
   }
   return Transaction::begin(*this, max_items,
-                            worst_case_bytes(max_bytes, max_items, impl_->block_bytes()));
+                            worst_case(max_bytes, max_items, impl_->block_bytes()));
 }
 
-Status Journal::force(Sequence sequence) { return impl_->force(sequence); }
-
-Status Journal::force_all() {
-  return force(Sequence(impl_->current_sequence.load(std::memory_order_relaxed)));
+Status Journal::force(Sequence sequence, std::uint64_t timeout_ns) {
+  return impl_->force(sequence, timeout_ns);
 }
+
+Status Journal::force_all() { return force(impl_->cil.sequence()); }
 
 Sequence Journal::stable_sequence() const { return impl_->stable.now(); }
 
 bool Journal::release(LogItem& item) {
-  if (item.pinned()) {
+  std::atomic<std::uint32_t>& state = ItemAccess::state(item);
+  if (state.load(std::memory_order_acquire) == 0) {
+    return true;
+  }
+  // Whoever holds the item finds the mark when it lets go, or has let go before it was set.
+  const std::uint32_t before = state.fetch_or(ItemState::kReleaseWanted, std::memory_order_acq_rel);
+  if ((before & (ItemState::kPins | ItemState::kHeld)) != 0) {
     return false;
   }
   impl_->ail.remove(item);
-  if (impl_->space.wanted()) {
+  state.fetch_and(~ItemState::kReleaseWanted, std::memory_order_acq_rel);
+  impl_->trim_shadow(item);
+  if (impl_->space.contended()) {
     impl_->nudge();
   }
   return true;
@@ -143,73 +138,132 @@ JournalStats Journal::stats() const {
   const auto get = [](const std::atomic<std::uint64_t>& counter) {
     return counter.load(std::memory_order_relaxed);
   };
+  CommitCounts counts;
+  Reservation credit;
+  ContextSums context;
+  impl_->sum_parts(counts, credit, context);
+  const LogSpace::Sums sums = impl_->space.sums();
   JournalStats stats;
-  stats.transactions = get(counters.transactions);
-  stats.items = get(counters.items);
-  stats.committed = Bytes(get(counters.committed_bytes));
-  stats.coalesced = Bytes(get(counters.coalesced_bytes));
+  stats.transactions = counts.transactions;
+  stats.items = counts.items;
+  stats.committed = Bytes(counts.committed_bytes);
+  stats.coalesced = Bytes(counts.coalesced_bytes);
   stats.checkpoints = get(counters.checkpoints);
   stats.written = Bytes(get(counters.written_bytes));
   stats.writes = get(counters.writes);
   stats.flushes = get(counters.flushes);
   stats.forces = get(counters.forces);
-  stats.log_used = impl_->space.used();
-  stats.log_reserved = impl_->space.outstanding();
-  stats.current = Sequence(get(impl_->current_sequence));
+  stats.log_used = sums.used + Bytes(context.cost);
+  // Sums taken one after the other: a commit in between may be in both.
+  const std::uint64_t spoken_for = credit.log_bytes + context.cost;
+  stats.log_reserved = Bytes(sums.granted.log_bytes - std::min(sums.granted.log_bytes, spoken_for));
+  stats.memory = Bytes(sums.granted.memory_bytes - std::min(sums.granted.memory_bytes,
+                                                            credit.memory_bytes));
+  stats.in_flight = sums.in_flight;
+  stats.tail = sums.tail;
+  stats.current = impl_->cil.sequence();
   stats.stable = impl_->stable.now();
   return stats;
 }
 
 void Journal::audit() const {
   Impl& impl = *impl_;
-  ExclusiveLock exclusive(impl.context_mutex);
-  MutexLock lock(impl.cil_mutex);
-  keel::audit(impl.context);
-  impl.space.audit(context_bytes(impl.context, impl.block_bytes()));
-  impl.ail.audit();
+  impl.drain_credit();
+  impl.cil.lock_exclusive();
+  const std::uint64_t memory = impl.cil.audit(impl.block_bytes()) + impl.ail.audit();
+  const LogSpace::Sums sums = impl.space.sums();
+  const ContextSums context = impl.cil.sums();
+  impl.cil.unlock_exclusive();
+  if (sums.in_flight == 0) {
+    KEEL_CHECK(sums.granted.log_bytes == context.cost, "log space granted to nobody",
+               sums.granted.log_bytes, context.cost);
+    KEEL_CHECK(sums.granted.memory_bytes == memory, "memory granted to nobody",
+               sums.granted.memory_bytes, memory);
+  }
 }
 
-Journal::Impl::Impl(LogFile log_file, std::unique_ptr<CheckpointWriter> checkpoint_writer,
-                    Pool& memory, const ScanResult& found, std::uint64_t push_threshold)
+Journal::Impl::Impl(LogFile log_file, Pool& memory, const ScanResult& found,
+                    const JournalConfig& config)
     : pool(memory),
+      settings(config),
       file(std::move(log_file)),
-      writer(std::move(checkpoint_writer)),
       report(found.report),
-      threshold_bytes(push_threshold),
-      space({file.geometry().data_bytes, file.superblock().max_checkpoint_bytes}, report.tail,
-            report.head, [this] { nudge(); }),
+      threshold_bytes(choose_threshold(config, file.superblock())),
+      most_credit(choose_credit(file.superblock(), choose_memory(config, file.superblock(), pool))),
+      space({file.geometry().data_bytes, file.superblock().max_checkpoint_bytes,
+             choose_set_aside(file.superblock()),
+             choose_memory(config, file.superblock(), pool)},
+            report.tail, report.head,
+            {[this] { drain_credit(); },
+             [this] {
+               request_push(cil.sequence());
+               nudge();
+             },
+             [this] { return cil.is_open(); }}),
       stable(report.last_sequence),
-      last_id(found.last),
+      cil(next(report.last_sequence), std::min(threshold_bytes / 16, std::uint64_t{256} << 10)),
+      last_closed(found.last),
+      completed{report.head, found.last},
       incarnation_start(report.head),
-      stable_lsn(report.head),
-      stable_tail(report.tail),
-      stable_tail_predecessor(file.state().tail_predecessor) {
-  context.sequence = next(report.last_sequence);
-  current_sequence.store(context.sequence.value(), std::memory_order_relaxed);
-}
+      state_tail(report.tail),
+      state_tail_predecessor(file.state().tail_predecessor),
+      state_stable(report.head) {}
 
-Journal::Impl::~Impl() { KEEL_CHECK(!push_thread.joinable(), "journal destroyed while open"); }
+Journal::Impl::~Impl() { KEEL_CHECK(threads.empty(), "journal destroyed while open"); }
+
+Status Journal::Impl::make_flights(unsigned depth) {
+  for (; flight_count < depth; ++flight_count) {
+    auto writer = CheckpointWriter::make(pool);
+    if (!writer) {
+      return writer.error();
+    }
+    flights[flight_count].writer = std::move(*writer);
+  }
+  return {};
+}
 
 Status Journal::Impl::take_over() {
   while (incarnation == 0 || incarnation == file.state().incarnation) {
     incarnation = os().random64();
   }
-  ail.prepare();
   if (report.head != report.tail) {
     MutexLock lock(recovered_mutex);
-    recovered = ail.publish(report.tail, stable_tail_predecessor);
-    ail.prepare();
+    recovered = ail.publish(ail.make_bucket(), report.tail, file.state().tail_predecessor);
   }
-  return write_state(next_state());
+  MutexLock lock(state_mutex);
+  return write_state(0);
 }
 
-Status Journal::Impl::start_thread() {
+Status Journal::Impl::start_threads() {
   try {
-    push_thread = std::thread([this] { push_loop(); });
+    threads.reserve(flight_count + 1);
+    threads.emplace_back([this] { upkeep_loop(); });
+    for (unsigned i = 0; i < flight_count; ++i) {
+      threads.emplace_back([this] { push_worker(); });
+    }
   } catch (const std::system_error& error) {
-    return Error{Errc::kSystem, error.code().value(), "start the push thread", 0};
+    stop_threads();
+    release_recovered();
+    return Error{Errc::kSystem, error.code().value(), "start the journal's threads", 0};
   }
   return {};
+}
+
+void Journal::Impl::stop_threads() {
+  {
+    MutexLock lock(push_mutex);
+    stopping = true;
+    push_wanted.notify_all();
+  }
+  {
+    MutexLock lock(upkeep_mutex);
+    upkeep_stopping = true;
+    upkeep_wanted.notify_all();
+  }
+  for (std::thread& thread : threads) {
+    thread.join();
+  }
+  threads.clear();
 }
 
 Status Journal::Impl::owned() const {
@@ -226,33 +280,6 @@ Status Journal::Impl::usable() const {
   return stable.status();
 }
 
-Status Journal::Impl::force(Sequence sequence) {
-  if (auto status = owned(); !status) {
-    return status;
-  }
-  if (stable.now() >= sequence) {
-    return {};
-  }
-  Sequence target = sequence;
-  {
-    MutexLock lock(cil_mutex);
-    if (sequence > context.sequence) {
-      return Error{Errc::kFutureSequence, 0, "the newest sequence is", context.sequence.value()};
-    }
-    // Nothing has been committed to an empty context, so there is nothing of it to wait for.
-    // A shutdown empties it too, but only after the error is set.
-    if (sequence == context.sequence && context.empty()) {
-      if (auto status = stable.status(); !status) {
-        return status;
-      }
-      target = previous(sequence);
-    }
-  }
-  JournalCounters::add(counters.forces, 1);
-  request_push(target);
-  return stable.wait(target);
-}
-
 void Journal::Impl::release_recovered() {
   {
     MutexLock lock(recovered_mutex);
@@ -262,22 +289,9 @@ void Journal::Impl::release_recovered() {
     ail.let_go(*recovered);
     recovered = nullptr;
   }
-  if (space.wanted()) {
+  if (space.contended()) {
     nudge();
   }
-}
-
-void Journal::Impl::nudge() {
-  space.pass_asked();
-  MutexLock lock(push_mutex);
-  nudged = true;
-  push_wanted.notify_one();
-}
-
-void Journal::Impl::request_push(Sequence sequence) {
-  MutexLock lock(push_mutex);
-  push_sequence = std::max(push_sequence, sequence);
-  push_wanted.notify_one();
 }
 
 Status Journal::Impl::close() {
@@ -291,17 +305,13 @@ Status Journal::Impl::close() {
   // First, or the tail moved below could still grant a transaction to who waits in begin(), and its
   // commit would join a context that nobody writes.
   space.fail({Errc::kShutdown, 0, "the journal is closed", 0});
-  Status status = force(Sequence(current_sequence.load(std::memory_order_relaxed)));
-  {
-    MutexLock lock(push_mutex);
-    stopping = true;
-    push_wanted.notify_one();
-  }
-  if (push_thread.joinable()) {
-    push_thread.join();
-  }
+  Status status = force(cil.sequence(), Parker::kForever);
   if (status.ok()) {
-    status = stable.status();  // the push thread may have failed after what was forced
+    push_all_home();
+  }
+  stop_threads();
+  if (status.ok()) {
+    status = stable.status();  // a thread may have failed after what was forced
   }
   if (status.ok()) {
     status = mark_clean();
@@ -312,27 +322,38 @@ Status Journal::Impl::close() {
   const bool aborted = stable.failed();
   release_recovered();
   while (LogItem* item = ail.remove_first()) {
-    ItemAccess::release(*item, aborted);
+    let_go_of(*item, aborted);
   }
   stable.fail({Errc::kShutdown, 0, "the journal is closed", 0});
   close_status = status;
   return status;
 }
 
+// So that there is nothing to replay: asks everything with a home to go there, as long as that makes
+// it fewer.
+void Journal::Impl::push_all_home() {
+  constexpr int kMostPasses = 1000;
+  constexpr std::uint64_t kPauseNs = 1'000'000;
+  std::size_t before = SIZE_MAX;
+  int idle_passes = 0;
+  for (int i = 0; i < kMostPasses && idle_passes < 10; ++i) {
+    const PushSums sums = push_items(Lsn(UINT64_MAX));
+    if (sums.under_way == 0) {
+      return;
+    }
+    idle_passes = sums.under_way < before ? 0 : idle_passes + 1;
+    before = sums.under_way;
+    os().sleep_ns(kPauseNs);
+  }
+}
+
 Status Journal::Impl::mark_clean() {
   if (auto status = move_tail(true); !status) {
     return status;
   }
-  format::StateSlot state = next_state();
-  state.flags = format::kStateClean;
-  return write_state(state);
-}
-
-Status Journal::Impl::write_state(const format::StateSlot& state) {
-  const Status status = file.write_state(state);
-  MutexLock lock(info_mutex);
-  info = file.info();
-  return status;
+  MutexLock lock(state_mutex);
+  state_stable = newest_complete().end;
+  return write_state(format::kStateClean);
 }
 
 }  // namespace keel

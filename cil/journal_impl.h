@@ -1,21 +1,32 @@
-// Journal::Impl: the parts of a journal put together, and the thread that pushes checkpoints.
+// Journal::Impl: the parts of a journal put together, and its threads.
+//
+//   commit (transaction.cc)   any thread: snapshots items into the current context
+//   push (push.cc)            a thread in force(), or one of `depth` workers: closes the context and
+//                             writes it as one checkpoint
+//   completion                whoever finds the oldest checkpoint in flight written: puts its items
+//   (completion.cc)           into the AIL, unpins them, says that it is stable
+//   upkeep (upkeep.cc)        one thread: gets items to leave the log, moves the tail
 //
 // Locks: their order is LockRank's (keel/base/lock_rank.h); the client's object lock is outside
-// them all. A commit holds the context lock shared, the switch to the next context exclusively. No
-// allocation and no I/O happens under it.
+// them all. No allocation and no I/O happens under the context lock.
 //
-// I1 One thread at a time writes to the device: open() before the push thread starts, that thread
-//    and the batch thread that it waits for, close() after it has ended.
-// I2 The checkpoint being written owns its vectors; items that are committed meanwhile use others.
+// I1 Contexts are closed one at a time, and get their place in the log then; they are written in any
+//    order, and completed in the order of their sequences.
+// I2 A checkpoint owns its vectors until it is complete; items that are committed meanwhile use
+//    others.
+// I3 Every small checkpoint is written alone: what is committed meanwhile gathers for the next.
+//    Large ones are written at the same time.
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <cstdint>
 #include <memory>
 #include <thread>
+#include <vector>
 
 #include "ail.h"
-#include "context.h"
+#include "cil.h"
 #include "keel/alloc/pool.h"
 #include "keel/base/metadata_object.h"
 #include "keel/base/mutex.h"
@@ -28,12 +39,11 @@
 
 namespace keel {
 
+// True while the calling thread has a transaction open.
+[[nodiscard]] bool in_transaction();
+
 // Counters, relaxed: each stands for itself and publishes nothing.
 struct JournalCounters {
-  std::atomic<std::uint64_t> transactions{0};
-  std::atomic<std::uint64_t> items{0};
-  std::atomic<std::uint64_t> committed_bytes{0};
-  std::atomic<std::uint64_t> coalesced_bytes{0};
   std::atomic<std::uint64_t> checkpoints{0};
   std::atomic<std::uint64_t> written_bytes{0};
   std::atomic<std::uint64_t> writes{0};
@@ -45,85 +55,167 @@ struct JournalCounters {
   }
 };
 
+// A checkpoint in flight, and all that it takes to write one.
+struct Flight {
+  enum class Step : std::uint8_t { kFree, kStarting, kWriting, kWritten, kFailed };
+
+  std::unique_ptr<CheckpointWriter> writer;
+  ClosedCheckpoint checkpoint;
+  Bucket* bucket = nullptr;    // set aside for it, if there was memory
+  LogVector* trash = nullptr;  // to be freed when who waits has been woken
+  // Guarded by the push lock:
+  Step step = Step::kFree;
+  bool small = false;
+  std::uint64_t since_ns = 0;
+  Flight* next = nullptr;  // in the order of sequences
+};
+
+inline constexpr unsigned kMostDepth = 16;
+
 struct Journal::Impl : MetadataObject {
-  Impl(LogFile log_file, std::unique_ptr<CheckpointWriter> checkpoint_writer, Pool& memory,
-       const ScanResult& found, std::uint64_t push_threshold);
+  Impl(LogFile log_file, Pool& memory, const ScanResult& found, const JournalConfig& config);
   ~Impl();
 
-  // Puts a fresh incarnation into the state slots: the log may be written from now on.
+  // Makes what it takes to write; puts a fresh incarnation into the state slots: the log may be
+  // written from now on.
+  [[nodiscard]] Status make_flights(unsigned depth);
   [[nodiscard]] Status take_over();
-  [[nodiscard]] Status start_thread();
+  [[nodiscard]] Status start_threads();
 
   // kForked in a forked child.
   [[nodiscard]] Status owned() const;
   // Owned, and no error yet.
   [[nodiscard]] Status usable() const;
-  [[nodiscard]] Status force(Sequence sequence);
-  void release_recovered();
-  [[nodiscard]] Status close();
-  [[nodiscard]] Status mark_clean();
-  // As LogFile's, and for info() to tell.
-  [[nodiscard]] Status write_state(const format::StateSlot& state) KEEL_EXCLUDES(info_mutex);
   [[nodiscard]] std::uint32_t block_bytes() const { return file.geometry().block_bytes; }
 
-  // Asks the push thread for a pass.
-  void nudge() KEEL_EXCLUDES(push_mutex);
-  void request_push(Sequence sequence) KEEL_EXCLUDES(push_mutex);
+  // Space (space.cc).
+  [[nodiscard]] Status reserve(const Reservation& wanted);
+  // Adds to the part's credit; false, and nothing, if that would be more than it may keep.
+  [[nodiscard]] bool keep_credit(CilPart& part, const Reservation& unused) const;
+  void drain_credit();
+  void sum_parts(CommitCounts& counts, Reservation& credit, ContextSums& context);
+  void trim_shadow(LogItem& item);
 
-  // The push thread.
-  void push_loop();
-  void pass();
-  [[nodiscard]] bool close_context(ClosedCheckpoint& checkpoint);
-  [[nodiscard]] Status write_out(ClosedCheckpoint& checkpoint);
-  void complete(const ClosedCheckpoint& checkpoint);
-  [[nodiscard]] Status move_tail(bool needed);
-  [[nodiscard]] format::StateSlot next_state() const;
+  // Push (push.cc).
+  [[nodiscard]] Status force(Sequence sequence, std::uint64_t timeout_ns);
+  // Has everything up to the sequence written, some time soon.
+  void request_push(Sequence sequence) KEEL_EXCLUDES(push_mutex);
+  [[nodiscard]] Flight* try_start(Sequence sequence) KEEL_EXCLUDES(push_mutex);
+  [[nodiscard]] bool may_start(bool small) const KEEL_REQUIRES(push_mutex);
+  void start_next() KEEL_EXCLUDES(push_mutex);
+  void push(Flight& flight);
+  [[nodiscard]] bool close_context(Flight& flight);
+  [[nodiscard]] Status write_out(Flight& flight);
+  void push_worker();
+
+  // Completion (completion.cc).
+  void finish_write(Flight& flight, const Status& status);
+  void complete_written();
+  void complete(Flight& flight);
+  LogVector* complete_batch(Flight& flight, LogVector* first);
+  void abort(Flight& flight);
   void shut_down(const Error& error);
   void abort_chain(LogVector* first);
   void free_chain(LogVector* first);
+  // Nothing of the journal holds the item any more.
+  void let_go_of(LogItem& item, bool aborted);
+
+  // Upkeep (upkeep.cc).
+  void upkeep_loop();
+  // A pass would find something to do.
+  [[nodiscard]] bool upkeep_due() const;
+  // Asks the upkeep for a pass.
+  void nudge() KEEL_EXCLUDES(upkeep_mutex);
+  // Returns true if something may still free log space.
+  [[nodiscard]] bool upkeep_pass(bool idle);
+  struct PushSums {
+    std::uint64_t asked = 0;
+    std::uint64_t under_way = 0;  // started, flushing, locked or pinned
+    std::uint64_t homeless = 0;
+  };
+  [[nodiscard]] PushSums push_items(Lsn target);
+  struct Again {
+    std::uint64_t budget;
+    std::uint64_t& used;
+    LogVector*& trash;
+  };
+  [[nodiscard]] bool log_again(std::uint64_t most_bytes);
+  [[nodiscard]] bool log_again_item(LogItem& item, CilPart& part, Sequence sequence,
+                                    const Again& again);
+  void trim_shadows();
+  void push_all_home();
+  [[nodiscard]] Status move_tail(bool needed) KEEL_EXCLUDES(state_mutex);
+  // Rewrites the state if a checkpoint up to `end` would lie too far beyond what it says.
+  [[nodiscard]] Status keep_state_near(Lsn end) KEEL_EXCLUDES(state_mutex);
+  [[nodiscard]] Status cover() KEEL_EXCLUDES(state_mutex);
+  [[nodiscard]] Status write_state(std::uint64_t flags) KEEL_REQUIRES(state_mutex);
+  struct Completed {
+    Lsn end{};
+    format::CheckpointId id{};
+  };
+  [[nodiscard]] Completed newest_complete() const KEEL_EXCLUDES(push_mutex);
+
+  void release_recovered();
+  [[nodiscard]] Status close();
+  void stop_threads();
+  [[nodiscard]] Status mark_clean();
 
   Pool& pool;
+  const JournalConfig settings;
   LogFile file;
-  std::unique_ptr<CheckpointWriter> writer;
   RecoveryReport report;
   const std::uint64_t threshold_bytes;
-
-  SharedMutex context_mutex{LockRank::kJournalContext};
-  mutable Mutex cil_mutex{LockRank::kJournalCil};
-  Context context KEEL_GUARDED_BY(cil_mutex);
-  std::uint64_t order KEEL_GUARDED_BY(cil_mutex) = 0;
-  // The context's sequence, readable without the lock. Relaxed: force() only compares with it.
-  std::atomic<std::uint64_t> current_sequence{1};
-  std::atomic<std::uint64_t> transaction_ids{0};
+  const Reservation most_credit;
 
   LogSpace space;
   StableSequence stable;
   Ail ail;
   JournalCounters counters;
 
-  Mutex push_mutex{LockRank::kJournalPush};
-  CondVar push_wanted;
-  bool nudged KEEL_GUARDED_BY(push_mutex) = false;
-  bool stopping KEEL_GUARDED_BY(push_mutex) = false;
-  Sequence push_sequence KEEL_GUARDED_BY(push_mutex){};
-  std::thread push_thread;
+  // Held from the switch of contexts until the closed one is taken apart.
+  Mutex close_mutex{LockRank::kJournalClose};
+  Cil cil;
 
-  // Of the push thread, and of open() and close() before and after it.
-  format::CheckpointId last_id{};  // newest checkpoint in the log
-  std::uint64_t incarnation = 0;
+  mutable Mutex push_mutex{LockRank::kJournalPush};
+  CondVar push_wanted;
+  bool stopping KEEL_GUARDED_BY(push_mutex) = false;
+  Sequence push_sequence KEEL_GUARDED_BY(push_mutex){};  // highest that was asked for
+  bool starting KEEL_GUARDED_BY(push_mutex) = false;     // a flight has yet to close its context
+  bool completing KEEL_GUARDED_BY(push_mutex) = false;
+  unsigned small_writes KEEL_GUARDED_BY(push_mutex) = 0;
+  Flight* first_flight KEEL_GUARDED_BY(push_mutex) = nullptr;  // in the order of sequences
+  Flight* last_flight KEEL_GUARDED_BY(push_mutex) = nullptr;
+  format::CheckpointId last_closed KEEL_GUARDED_BY(push_mutex){};
+  Completed completed KEEL_GUARDED_BY(push_mutex){};
+  std::array<Flight, kMostDepth> flights;
+  unsigned flight_count = 0;
+
+  mutable Mutex upkeep_mutex{LockRank::kJournalPush};
+  CondVar upkeep_wanted;
+  bool upkeep_nudged KEEL_GUARDED_BY(upkeep_mutex) = false;
+  bool upkeep_stopping KEEL_GUARDED_BY(upkeep_mutex) = false;
+  // Of the upkeep thread: what was logged again since a waiter was last granted something.
+  std::uint64_t again_bytes = 0;
+  std::uint64_t grants_seen = 0;
+
+  Mutex state_mutex{LockRank::kJournalState};
+  std::uint64_t incarnation = 0;  // constant once the log is taken over
   Lsn incarnation_start{};
-  Lsn stable_lsn{};   // end of the newest stable checkpoint
-  Lsn stable_tail{};  // tail in the state slots
-  format::CheckpointId stable_tail_predecessor{};
+  // What the state slots say.
+  Lsn state_tail KEEL_GUARDED_BY(state_mutex){};
+  format::CheckpointId state_tail_predecessor KEEL_GUARDED_BY(state_mutex){};
+  Lsn state_stable KEEL_GUARDED_BY(state_mutex){};
 
   Mutex recovered_mutex{LockRank::kJournalInfo};
   Bucket* recovered KEEL_GUARDED_BY(recovered_mutex) =
       nullptr;  // holds the tail for recovered items
-  // What info() tells: the file's own is the push thread's.
+  // What info() tells: the file's own is guarded by state_mutex.
   mutable Mutex info_mutex{LockRank::kJournalInfo};
   LogInfo info KEEL_GUARDED_BY(info_mutex){};
   bool is_closed = false;
   Status close_status;
+
+  std::vector<std::thread> threads;
 };
 
 }  // namespace keel

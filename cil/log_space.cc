@@ -3,107 +3,179 @@
 #include <utility>
 
 #include "keel/base/check.h"
+#include "keel/base/os.h"
 
 namespace keel {
 
-LogSpace::LogSpace(Limits limits, Lsn tail, Lsn head, std::function<void()> nudge)
-    : limits_(limits), nudge_(std::move(nudge)), tail_(tail), head_(head) {}
+LogSpace::LogSpace(Limits limits, Lsn tail, Lsn head, Helpers helpers)
+    : limits_(limits), helpers_(std::move(helpers)), tail_(tail), head_(head) {}
 
-bool LogSpace::fits(std::uint64_t bytes) const {
-  const std::uint64_t gathering = context_bytes_ + outstanding_ + bytes;
-  return gathering <= limits_.max_checkpoint_bytes &&
-         (head_ - tail_).value() + gathering <= limits_.log_bytes;
-}
-
-// True if nothing that is under way can make room: no context to push, no reservation to come back,
-// a whole pass of the push thread that moved the tail as far as it goes, and no other to come.
-bool LogSpace::hopeless(std::uint64_t passes_seen) const {
-  return context_bytes_ == 0 && outstanding_ == 0 && passes_ended_ > passes_seen &&
-         passes_ended_ == passes_begun_ && !pass_asked_;
-}
-
-Status LogSpace::reserve(std::uint64_t bytes) {
-  if (bytes > limits_.max_checkpoint_bytes) {
+Status LogSpace::check(const Reservation& wanted) const {
+  if (wanted.log_bytes > limits_.max_checkpoint_bytes) {
     return Error{Errc::kTooLarge, 0, "a transaction's worst case exceeds max_checkpoint, bytes",
                  limits_.max_checkpoint_bytes};
   }
+  if (wanted.memory_bytes > limits_.memory_bytes / 4) {
+    return Error{Errc::kTooLarge, 0, "a transaction's snapshots exceed a quarter of cil_memory",
+                 limits_.memory_bytes / 4};
+  }
+  return {};
+}
+
+bool LogSpace::fits(const Reservation& wanted, std::uint64_t set_aside) const {
+  const std::uint64_t gathering = granted_.log_bytes + wanted.log_bytes;
+  return gathering <= limits_.max_checkpoint_bytes &&
+         (head_ - tail_).value() + gathering + held_bytes_ + set_aside <= limits_.log_bytes &&
+         granted_.memory_bytes + wanted.memory_bytes <= limits_.memory_bytes;
+}
+
+// True if nothing that is under way can make room: nothing granted that could come back, no
+// checkpoint in flight, a whole pass that moved the tail as far as it goes and left no hope, and no
+// other to come.
+bool LogSpace::hopeless(std::uint64_t passes_seen) const {
+  return granted_.log_bytes == 0 && in_flight_ == 0 && passes_ended_ > passes_seen &&
+         passes_ended_ == passes_begun_ && !pass_asked_ && !hope_;
+}
+
+bool LogSpace::try_reserve(const Reservation& wanted) {
   MutexLock lock(mutex_);
-  if (first_waiter_ == nullptr && !failed_ && fits(bytes)) {
-    outstanding_ += bytes;
+  if (first_waiter_ != nullptr || failed_ || !fits(wanted, limits_.set_aside_bytes)) {
+    return false;
+  }
+  granted_ += wanted;
+  return true;
+}
+
+bool LogSpace::try_reserve_again(const Reservation& wanted) {
+  MutexLock lock(mutex_);
+  if (failed_ || !fits(wanted, 0)) {
+    return false;
+  }
+  granted_ += wanted;
+  return true;
+}
+
+Status LogSpace::reserve(const Reservation& wanted) {
+  if (auto status = check(wanted); !status) {
+    return status;
+  }
+  if (try_reserve(wanted)) {
     return {};
   }
   Waiter self;
+  self.wanted = wanted;
+  self.since_ns = os().monotonic_ns();
+  MutexLock lock(mutex_);
   enqueue(self);
-  const Status status = wait_for_room(self, bytes);
+  const Status status = wait_for_room(self);
   dequeue(self);
   wake_first();
   return status;
 }
 
-Status LogSpace::wait_for_room(Waiter& self, std::uint64_t bytes) {
+Status LogSpace::wait_for_room(Waiter& self) {
   std::uint64_t passes_seen = passes_begun_;
+  bool drained = false;
   bool asked = false;
   for (;;) {
     if (failed_) {
       return error_;
     }
     if (first_waiter_ == &self) {
-      if (fits(bytes)) {
-        outstanding_ += bytes;
+      if (fits(self.wanted, limits_.set_aside_bytes)) {
+        granted_ += self.wanted;
+        ++grants_;
         return {};
       }
       if (hopeless(passes_seen)) {
-        return Error{Errc::kLogFull, 0, "items not yet released hold the tail at LSN",
+        return Error{Errc::kLogFull, 0, "items that are not home hold the tail at LSN",
                      tail_.value()};
       }
-      // A commit has put something into the context since the pass that was asked for: ask again.
-      // Not for an empty context: then the waiter waits for the open reservations.
-      asked = asked && !(passes_ended_ > passes_seen && context_bytes_ > 0);
-      if (!asked) {
-        asked = true;
-        passes_seen = passes_begun_;
+      // Asked for already, but since that pass a commit has put something into the context: ask
+      // again. Not for an empty context: then the waiter waits for the open transactions.
+      const bool ask = !asked || passes_ended_ > passes_seen;
+      if (!drained || ask) {
         mutex_.unlock();
-        nudge_();
+        if (!drained) {
+          helpers_.drain();
+        }
+        const bool useful = !asked || helpers_.context_is_open();
+        if (ask && useful) {
+          pass_asked();
+          helpers_.ask();
+        }
         mutex_.lock();
-        continue;
+        passes_seen = ask && useful ? passes_begun_ : passes_seen;
+        const bool changed = !drained || (ask && useful);
+        drained = true;
+        asked = asked || ask;
+        if (changed) {
+          continue;
+        }
       }
     }
     self.condition.wait(mutex_);
   }
 }
 
-void LogSpace::give_back(std::uint64_t bytes) {
+void LogSpace::give_back(const Reservation& unused) {
   MutexLock lock(mutex_);
-  KEEL_CHECK(outstanding_ >= bytes, "more given back than reserved", outstanding_, bytes);
-  outstanding_ -= bytes;
+  KEEL_CHECK(granted_.covers(unused), "more given back than granted", granted_.log_bytes,
+             unused.log_bytes, granted_.memory_bytes, unused.memory_bytes);
+  granted_ -= unused;
   wake_first();
 }
 
-void LogSpace::committed(std::uint64_t reserved_bytes, std::uint64_t context_bytes) {
+void LogSpace::hold(std::uint64_t log_bytes) {
   MutexLock lock(mutex_);
-  KEEL_CHECK(outstanding_ >= reserved_bytes, "commit without a reservation", outstanding_,
-             reserved_bytes);
-  outstanding_ -= reserved_bytes;
-  context_bytes_ = context_bytes;
-  KEEL_CHECK(context_bytes_ + outstanding_ <= limits_.max_checkpoint_bytes &&
-                 (head_ - tail_).value() + context_bytes_ + outstanding_ <= limits_.log_bytes,
-             "a commit took more than was reserved", context_bytes_, outstanding_);
-  wake_first();
+  KEEL_CHECK(granted_.log_bytes >= log_bytes, "more held than granted", log_bytes);
+  granted_.log_bytes -= log_bytes;
+  held_bytes_ += log_bytes;
 }
 
-Lsn LogSpace::close_context(std::uint64_t bytes) {
+bool LogSpace::try_unhold(std::uint64_t log_bytes) {
   MutexLock lock(mutex_);
-  KEEL_CHECK(bytes == context_bytes_, "extent and reservation disagree", bytes, context_bytes_);
+  KEEL_CHECK(held_bytes_ >= log_bytes, "more taken than held", held_bytes_, log_bytes);
+  if (granted_.log_bytes + log_bytes > limits_.max_checkpoint_bytes) {
+    return false;
+  }
+  held_bytes_ -= log_bytes;
+  granted_.log_bytes += log_bytes;
+  return true;
+}
+
+Lsn LogSpace::close_context(std::uint64_t granted_bytes, std::uint64_t bytes) {
+  MutexLock lock(mutex_);
+  KEEL_CHECK(bytes <= granted_bytes && granted_bytes <= granted_.log_bytes,
+             "a checkpoint takes more than was granted", bytes, granted_bytes, granted_.log_bytes);
   const Lsn start = head_;
+  granted_.log_bytes -= granted_bytes;
   head_ += Bytes(bytes);
-  context_bytes_ = 0;
+  ++in_flight_;
   wake_first();
   return start;
 }
 
-void LogSpace::drop_context() {
+void LogSpace::drop_context(std::uint64_t granted_bytes) {
   MutexLock lock(mutex_);
-  context_bytes_ = 0;
+  KEEL_CHECK(granted_bytes <= granted_.log_bytes, "more dropped than granted", granted_bytes);
+  granted_.log_bytes -= granted_bytes;
+  wake_first();
+}
+
+void LogSpace::checkpoint_done() {
+  MutexLock lock(mutex_);
+  KEEL_CHECK(in_flight_ > 0, "no checkpoint is in flight");
+  --in_flight_;
+  wake_first();
+}
+
+void LogSpace::free_memory(std::uint64_t bytes) {
+  MutexLock lock(mutex_);
+  KEEL_CHECK(bytes <= granted_.memory_bytes, "more freed than in use", bytes,
+             granted_.memory_bytes);
+  granted_.memory_bytes -= bytes;
+  wake_first();
 }
 
 void LogSpace::tail_moved(Lsn tail) {
@@ -125,15 +197,17 @@ void LogSpace::pass_begins() {
   ++passes_begun_;
 }
 
-void LogSpace::pass_ended() {
+void LogSpace::pass_ended(bool hope) {
   MutexLock lock(mutex_);
   passes_ended_ = passes_begun_;
+  hope_ = hope;
   wake_first();
 }
 
-bool LogSpace::wanted() const {
+bool LogSpace::memory_wanted() const {
   MutexLock lock(mutex_);
-  return first_waiter_ != nullptr;
+  return first_waiter_ != nullptr &&
+         granted_.memory_bytes + first_waiter_->wanted.memory_bytes > limits_.memory_bytes;
 }
 
 void LogSpace::fail(const Error& error) {
@@ -143,27 +217,24 @@ void LogSpace::fail(const Error& error) {
   wake_first();
 }
 
-void LogSpace::audit(std::uint64_t context_bytes) const {
+LogSpace::Sums LogSpace::sums() const {
   MutexLock lock(mutex_);
-  KEEL_CHECK(context_bytes_ == context_bytes, "the context's share of the log", context_bytes_,
-             context_bytes);
   KEEL_CHECK(tail_ <= head_, "tail beyond the head", tail_.value(), head_.value());
-  KEEL_CHECK(context_bytes_ + outstanding_ <= limits_.max_checkpoint_bytes,
-             "more is promised than fits a checkpoint", context_bytes_, outstanding_);
+  KEEL_CHECK(granted_.log_bytes <= limits_.max_checkpoint_bytes,
+             "more is granted than fits a checkpoint", granted_.log_bytes);
+  KEEL_CHECK(granted_.memory_bytes <= limits_.memory_bytes, "cil_memory is exceeded",
+             granted_.memory_bytes, limits_.memory_bytes);
   // A recovered log may be fuller than that, until its first checkpoint is asked for.
-  KEEL_CHECK(context_bytes_ + outstanding_ == 0 ||
-                 (head_ - tail_).value() + context_bytes_ + outstanding_ <= limits_.log_bytes,
-             "more is promised than the log holds", context_bytes_, outstanding_);
+  KEEL_CHECK(granted_.log_bytes == 0 || (head_ - tail_).value() + granted_.log_bytes +
+                                                held_bytes_ <=
+                                            limits_.log_bytes,
+             "more is granted than the log holds", granted_.log_bytes, held_bytes_);
+  return {granted_, held_bytes_, head_ - tail_, tail_, in_flight_, grants_};
 }
 
-Bytes LogSpace::used() const {
+std::uint64_t LogSpace::waiting_ns() const {
   MutexLock lock(mutex_);
-  return Bytes((head_ - tail_).value() + context_bytes_);
-}
-
-Bytes LogSpace::outstanding() const {
-  MutexLock lock(mutex_);
-  return Bytes(outstanding_);
+  return first_waiter_ == nullptr ? 0 : os().monotonic_ns() - first_waiter_->since_ns;
 }
 
 void LogSpace::wake_first() {
@@ -175,6 +246,7 @@ void LogSpace::wake_first() {
 void LogSpace::enqueue(Waiter& waiter) {
   (last_waiter_ != nullptr ? last_waiter_->next : first_waiter_) = &waiter;
   last_waiter_ = &waiter;
+  contended_.store(true, std::memory_order_seq_cst);
 }
 
 void LogSpace::dequeue(Waiter& waiter) {
@@ -184,6 +256,7 @@ void LogSpace::dequeue(Waiter& waiter) {
   }
   (before != nullptr ? before->next : first_waiter_) = waiter.next;
   last_waiter_ = last_waiter_ == &waiter ? before : last_waiter_;
+  contended_.store(first_waiter_ != nullptr, std::memory_order_seq_cst);
 }
 
 }  // namespace keel

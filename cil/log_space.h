@@ -1,15 +1,21 @@
-// LogSpace: reservations of log space, granted in the order in which they were asked for.
+// LogSpace: reservations of log space and of memory for snapshots, granted together in the order in
+// which they were asked for.
 //
-//   log size >= (head - tail) + current context + outstanding reservations
-//   max_checkpoint >= current context + outstanding reservations
+//   log size       >= (head - tail) + granted + held + what is set aside
+//   max_checkpoint >= granted
+//   memory limit   >= memory granted and in use
 //
-// I1 Every open transaction has reserved the worst case of what it may add to the context, so
-//    commit never waits and a context always fits in one checkpoint.
+// I1 Every open transaction has been granted the worst case of what it may add to the context, so
+//    commit never waits, and a context always fits in one checkpoint. What a commit used stays
+//    granted until the context closes; the rest comes back.
 // I2 "tail" is the one that is stable in the state slots: space is reused only after that.
-// I3 A waiter that nothing can help any more gets kLogFull; until then it has asked for a push.
+// I3 What is set aside is only for logging again what holds the tail.
+// I4 A waiter that nothing can help any more gets kLogFull; until then it has asked for help.
 // Locks: one (kJournalSpace). Waiters sleep each on its own condition and are woken in turn.
+// Source: grant heads (XFS); the difference: one queue for both resources, and no rounding.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <functional>
 
@@ -19,68 +25,125 @@
 
 namespace keel {
 
+struct Reservation {
+  std::uint64_t log_bytes = 0;
+  std::uint64_t memory_bytes = 0;
+
+  Reservation& operator+=(const Reservation& other) {
+    log_bytes += other.log_bytes;
+    memory_bytes += other.memory_bytes;
+    return *this;
+  }
+  Reservation& operator-=(const Reservation& other) {
+    log_bytes -= other.log_bytes;
+    memory_bytes -= other.memory_bytes;
+    return *this;
+  }
+  [[nodiscard]] bool covers(const Reservation& other) const {
+    return log_bytes >= other.log_bytes && memory_bytes >= other.memory_bytes;
+  }
+};
+
 class LogSpace {
  public:
   struct Limits {
     std::uint64_t log_bytes;
     std::uint64_t max_checkpoint_bytes;
+    std::uint64_t set_aside_bytes;
+    std::uint64_t memory_bytes;
   };
-  // `nudge` asks the push thread for a pass; it is called without the lock.
-  LogSpace(Limits limits, Lsn tail, Lsn head, std::function<void()> nudge);
+  // What a waiter may ask for. All are called without the lock.
+  struct Helpers {
+    std::function<void()> drain;           // give back what is granted and not in use
+    std::function<void()> ask;             // push the context, and then make a pass
+    std::function<bool()> context_is_open;  // there is something to push
+  };
+  LogSpace(Limits limits, Lsn tail, Lsn head, Helpers helpers);
 
-  // Blocks until `bytes` are granted.
-  // Errors: kTooLarge, kLogFull (value: LSN that holds the tail), or what fail() was given.
-  [[nodiscard]] Status reserve(std::uint64_t bytes) KEEL_EXCLUDES(mutex_);
-  // Gives back a reservation that was not used.
-  void give_back(std::uint64_t bytes) KEEL_EXCLUDES(mutex_);
-  // A commit turned its reservation into part of the context, which now takes `context_bytes`.
-  void committed(std::uint64_t reserved_bytes, std::uint64_t context_bytes) KEEL_EXCLUDES(mutex_);
-  // The context became a checkpoint of `bytes`; returns its start. The next context is empty.
-  [[nodiscard]] Lsn close_context(std::uint64_t bytes) KEEL_EXCLUDES(mutex_);
+  // Errors: kTooLarge if it could never be granted.
+  [[nodiscard]] Status check(const Reservation& wanted) const;
+  // Grants it if that needs no waiting. False also if somebody waits already.
+  [[nodiscard]] bool try_reserve(const Reservation& wanted) KEEL_EXCLUDES(mutex_);
+  // Blocks until it is granted.
+  // Errors: those of check(), kLogFull (value: LSN that holds the tail), what fail() was given.
+  [[nodiscard]] Status reserve(const Reservation& wanted) KEEL_EXCLUDES(mutex_);
+  // As try_reserve(), out of what is set aside, past all who wait.
+  [[nodiscard]] bool try_reserve_again(const Reservation& wanted) KEEL_EXCLUDES(mutex_);
+  void give_back(const Reservation& unused) KEEL_EXCLUDES(mutex_);
+  // Somebody waits: nothing that is granted may be kept unused. Without the lock; whoever sees it
+  // too late has its credit drained.
+  [[nodiscard]] bool contended() const { return contended_.load(std::memory_order_seq_cst); }
+
+  // Moves granted log space to what is held for a done that must always be possible, or back.
+  void hold(std::uint64_t log_bytes) KEEL_EXCLUDES(mutex_);
+  [[nodiscard]] bool try_unhold(std::uint64_t log_bytes) KEEL_EXCLUDES(mutex_);
+
+  // A context that was granted `granted_bytes` became a checkpoint of `bytes`; returns its start.
+  [[nodiscard]] Lsn close_context(std::uint64_t granted_bytes, std::uint64_t bytes)
+      KEEL_EXCLUDES(mutex_);
   // The context was aborted: it never becomes a checkpoint.
-  void drop_context() KEEL_EXCLUDES(mutex_);
+  void drop_context(std::uint64_t granted_bytes) KEEL_EXCLUDES(mutex_);
+  // A checkpoint that close_context() made is stable or aborted.
+  void checkpoint_done() KEEL_EXCLUDES(mutex_);
+  // Snapshots were freed.
+  void free_memory(std::uint64_t bytes) KEEL_EXCLUDES(mutex_);
   // The stable tail moved.
   void tail_moved(Lsn tail) KEEL_EXCLUDES(mutex_);
 
-  // A pass will come: no waiter calls the log full before it.
+  // A pass of the upkeep will come: no waiter calls the log full before it.
   void pass_asked() KEEL_EXCLUDES(mutex_);
-  // The push thread begins / has ended a pass that pushes the context and moves the tail if it can.
   void pass_begins() KEEL_EXCLUDES(mutex_);
-  void pass_ended() KEEL_EXCLUDES(mutex_);
-  [[nodiscard]] bool wanted() const KEEL_EXCLUDES(mutex_);
+  // `hope`: something that is under way outside may still free space.
+  void pass_ended(bool hope) KEEL_EXCLUDES(mutex_);
+  // The first waiter lacks memory.
+  [[nodiscard]] bool memory_wanted() const KEEL_EXCLUDES(mutex_);
 
   // Every waiter and later reserve() gets the first error given here.
   void fail(const Error& error) KEEL_EXCLUDES(mutex_);
 
-  // Aborts if the sums are broken or the context's share is not `context_bytes`.
-  void audit(std::uint64_t context_bytes) const KEEL_EXCLUDES(mutex_);
-
-  [[nodiscard]] Bytes used() const KEEL_EXCLUDES(mutex_);
-  [[nodiscard]] Bytes outstanding() const KEEL_EXCLUDES(mutex_);
+  struct Sums {
+    Reservation granted;  // log: context, open transactions and credits; memory: those and in use
+    std::uint64_t held_bytes = 0;
+    Bytes used{};         // tail to head
+    Lsn tail{};
+    unsigned in_flight = 0;
+    std::uint64_t grants = 0;  // to those who had to wait, so far
+  };
+  [[nodiscard]] Sums sums() const KEEL_EXCLUDES(mutex_);
+  // How long the first waiter has waited, or 0.
+  [[nodiscard]] std::uint64_t waiting_ns() const KEEL_EXCLUDES(mutex_);
+  [[nodiscard]] const Limits& limits() const { return limits_; }
 
  private:
   struct Waiter {
+    Reservation wanted;
+    std::uint64_t since_ns = 0;
     CondVar condition;
     Waiter* next = nullptr;
   };
 
-  [[nodiscard]] bool fits(std::uint64_t bytes) const KEEL_REQUIRES(mutex_);
+  [[nodiscard]] bool fits(const Reservation& wanted, std::uint64_t set_aside) const
+      KEEL_REQUIRES(mutex_);
   [[nodiscard]] bool hopeless(std::uint64_t passes_seen) const KEEL_REQUIRES(mutex_);
-  [[nodiscard]] Status wait_for_room(Waiter& self, std::uint64_t bytes) KEEL_REQUIRES(mutex_);
+  [[nodiscard]] Status wait_for_room(Waiter& self) KEEL_REQUIRES(mutex_);
   void wake_first() KEEL_REQUIRES(mutex_);
   void enqueue(Waiter& waiter) KEEL_REQUIRES(mutex_);
   void dequeue(Waiter& waiter) KEEL_REQUIRES(mutex_);
 
   const Limits limits_;
-  const std::function<void()> nudge_;
+  const Helpers helpers_;
   mutable Mutex mutex_{LockRank::kJournalSpace};
+  std::atomic<bool> contended_{false};
   Lsn tail_ KEEL_GUARDED_BY(mutex_);
   Lsn head_ KEEL_GUARDED_BY(mutex_);
-  std::uint64_t context_bytes_ KEEL_GUARDED_BY(mutex_) = 0;
-  std::uint64_t outstanding_ KEEL_GUARDED_BY(mutex_) = 0;
+  Reservation granted_ KEEL_GUARDED_BY(mutex_){};
+  std::uint64_t held_bytes_ KEEL_GUARDED_BY(mutex_) = 0;
+  unsigned in_flight_ KEEL_GUARDED_BY(mutex_) = 0;
+  std::uint64_t grants_ KEEL_GUARDED_BY(mutex_) = 0;
   std::uint64_t passes_begun_ KEEL_GUARDED_BY(mutex_) = 0;
   std::uint64_t passes_ended_ KEEL_GUARDED_BY(mutex_) = 0;
   bool pass_asked_ KEEL_GUARDED_BY(mutex_) = false;  // and not yet begun
+  bool hope_ KEEL_GUARDED_BY(mutex_) = false;        // of the last pass
   bool failed_ KEEL_GUARDED_BY(mutex_) = false;
   Error error_ KEEL_GUARDED_BY(mutex_){};
   Waiter* first_waiter_ KEEL_GUARDED_BY(mutex_) = nullptr;

@@ -54,6 +54,8 @@ void reset_log_vector(LogVector& vector, const SnapshotLayout& layout) {
   vector.large_end = vector.large_next + layout.large_bytes;
   vector.packed_bytes = 0;
   vector.bulk_blocks = 0;
+  vector.cancelled = false;
+  vector.is_snapshot = false;
 }
 
 std::byte* append_region(LogVector& vector, std::size_t bytes) {
@@ -96,17 +98,18 @@ void ItemFormatter::copy(const void* data, std::size_t bytes) {
 
 std::byte* ItemFormatter::reserve(std::size_t bytes) { return append_region(vector_, bytes); }
 
-// pins_ is read by pinned() without a lock. Relaxed: the pin publishes nothing.
+// Relaxed: the pin publishes nothing.
 void ItemAccess::pin(LogItem& item) {
-  item.pins_.fetch_add(1, std::memory_order_relaxed);
+  item.state_.fetch_add(1, std::memory_order_relaxed);
   item.pin();
 }
 
-// The count goes down last, and nothing touches the item after it: whoever then sees the item
-// unpinned may destroy it. Release pairs with the acquire in pinned().
-void ItemAccess::unpin(LogItem& item, bool aborted) {
+// Nothing touches the item after its count went down, unless this thread is to let it go: whoever
+// sees an item that the journal does not know may destroy it. Release pairs with the acquire in
+// pinned().
+std::uint32_t ItemAccess::unpin(LogItem& item, bool aborted) {
   item.unpin(aborted);
-  item.pins_.fetch_sub(1, std::memory_order_release);
+  return item.state_.fetch_sub(1, std::memory_order_acq_rel) - 1;
 }
 
 LogItem::LogItem(std::uint32_t type) : type_(type) {
@@ -114,19 +117,22 @@ LogItem::LogItem(std::uint32_t type) : type_(type) {
   KEEL_CHECK(type >= kFirstClientType, "item types below 16 are keel's own", type);
 }
 
-bool LogItem::pinned() const { return pins_.load(std::memory_order_acquire) != 0; }
+bool LogItem::pinned() const {
+  return (state_.load(std::memory_order_acquire) & ItemState::kPins) != 0;
+}
+
+bool LogItem::tracked() const {
+  return (state_.load(std::memory_order_acquire) & ItemState::kTracked) != 0;
+}
 
 LogItem::~LogItem() {
   if (pool_ != nullptr && !pool_->owned_by_this_process()) {
     return;  // a forked child's copy: the journal and the vectors are the parent's
   }
-  if (pinned() || active_ != nullptr || bucket_ != nullptr) {
+  if (state_.load(std::memory_order_acquire) != 0 || transaction_ != nullptr) {
     report_bug({.bug = Bug::kItemInUse,
                 .call = "LogItem::~LogItem",
                 .address = reinterpret_cast<std::uintptr_t>(this)});
-  }
-  if (shadow_ != nullptr) {
-    pool_->kvfree(shadow_);
   }
 }
 

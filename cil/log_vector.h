@@ -2,8 +2,8 @@
 //
 //   [LogVector | Region x layout.region_count | small area] [large area, page-aligned]
 //
-// I1 Owned by exactly one of: the item as its shadow, the item as its active vector, or a closed
-//    checkpoint until it is stable.
+// I1 Owned by exactly one of: the item as its shadow, the item as its active vector, a commit or a
+//    trim that has claimed the shadow, or a closed checkpoint until it is stable.
 // I2 A region of a log block and more stands in the large area at a page boundary, so its whole
 //    blocks can be written with direct I/O from here. A smaller one stands in the small area.
 // I3 A vector may hold any snapshot whose layout fits in capacity_bytes.
@@ -13,6 +13,7 @@
 #include <cstdint>
 
 #include "keel/cil/log_item.h"
+#include "log/format.h"
 
 namespace keel {
 
@@ -34,7 +35,7 @@ struct SnapshotLayout {
 struct LogVector {
   LogItem* item;
   LogVector* next;             // in a closed checkpoint
-  std::uint64_t order;         // of the last commit, when the checkpoint closed
+  std::uint64_t order;         // place in its checkpoint: of the last commit, unique
   std::size_t capacity_bytes;  // of the whole allocation
   std::uint32_t block_bytes;   // of the log
   std::uint32_t region_count;  // formatted so far
@@ -45,7 +46,12 @@ struct LogVector {
   std::byte* large_end;
   std::uint64_t packed_bytes;  // what the snapshot adds to each stream
   std::uint64_t bulk_blocks;
+  bool cancelled;    // an intent whose done came in the same context: not written, not tracked
+  bool is_snapshot;  // as a shadow: holds what is stable in the log, so it can be logged again
 
+  [[nodiscard]] std::uint64_t cost() const {
+    return format::checkpoint_cost(packed_bytes, bulk_blocks, block_bytes);
+  }
   [[nodiscard]] Region* regions() { return reinterpret_cast<Region*>(this + 1); }
   [[nodiscard]] const Region* regions() const { return reinterpret_cast<const Region*>(this + 1); }
 };
@@ -66,24 +72,59 @@ void reset_log_vector(LogVector& vector, const SnapshotLayout& layout);
 // Gives room for the next region and accounts for it.
 [[nodiscard]] std::byte* append_region(LogVector& vector, std::size_t bytes);
 
+// LogItem::state_: the number of pins, and flags. An item whose state is 0 is unknown to the
+// journal, and may be destroyed.
+struct ItemState {
+  static constexpr std::uint32_t kPins = 0xffff;
+  static constexpr std::uint32_t kTracked = 1U << 16;        // in the AIL
+  static constexpr std::uint32_t kHeld = 1U << 17;           // LogItem::push() is being called
+  static constexpr std::uint32_t kReleaseWanted = 1U << 18;  // leaves when nothing holds it any more
+};
+
 // The journal's way to the private part of an item.
 struct ItemAccess {
-  static LogVector*& active(LogItem& item) { return item.active_; }
-  static LogVector*& shadow(LogItem& item) { return item.shadow_; }
-  static std::uint64_t& transaction(LogItem& item) { return item.transaction_; }
-  static LogItem*& cil_next(LogItem& item) { return item.cil_next_; }
-  static std::uint64_t& order(LogItem& item) { return item.order_; }
+  static std::atomic<std::uint32_t>& state(LogItem& item) { return item.state_; }
+  static LogVector*& active(LogItem& item, Sequence context) {
+    return item.memberships_[context.value() & 1].active;
+  }
+  static LogItem*& next(LogItem& item, Sequence context) {
+    return item.memberships_[context.value() & 1].next;
+  }
+  static const void*& transaction(LogItem& item) { return item.transaction_; }
   static Bucket*& bucket(LogItem& item) { return item.bucket_; }
   static LogItem*& ail_next(LogItem& item) { return item.ail_next_; }
   static LogItem*& ail_previous(LogItem& item) { return item.ail_previous_; }
   static Pool*& pool(LogItem& item) { return item.pool_; }
 
+  // The shadow, or nullptr; it is the caller's from now on. Acquire pairs with put_shadow().
+  static LogVector* claim_shadow(LogItem& item) {
+    // Most items have none: then a load is enough.
+    return item.shadow_.load(std::memory_order_relaxed) == nullptr
+               ? nullptr
+               : item.shadow_.exchange(nullptr, std::memory_order_acq_rel);
+  }
+  // Gives the item a shadow; false if it has one already.
+  [[nodiscard]] static bool put_shadow(LogItem& item, LogVector* vector) {
+    LogVector* none = nullptr;
+    return item.shadow_.compare_exchange_strong(none, vector, std::memory_order_acq_rel);
+  }
+  // Gives the item a shadow; returns the one that it had.
+  [[nodiscard]] static LogVector* exchange_shadow(LogItem& item, LogVector* vector) {
+    return item.shadow_.exchange(vector, std::memory_order_acq_rel);
+  }
+  static const LogVector* shadow(const LogItem& item) {
+    return item.shadow_.load(std::memory_order_acquire);
+  }
+
   static void size(const LogItem& item, ItemSize& size) { item.size(size); }
   static void format(const LogItem& item, ItemFormatter& formatter) { item.format(formatter); }
   static void pin(LogItem& item);
-  static void unpin(LogItem& item, bool aborted);
+  // Returns the state that is left.
+  static std::uint32_t unpin(LogItem& item, bool aborted);
   static void committing(LogItem& item, Sequence sequence) { item.committing(sequence); }
-  static void committed(LogItem& item, Lsn lsn) { item.committed(lsn); }
+  static Tracking committed(LogItem& item, Lsn lsn) { return item.committed(lsn); }
+  static bool has_home(const LogItem& item) { return item.has_home(); }
+  static PushResult push(LogItem& item) { return item.push(); }
   static void release(LogItem& item, bool aborted) { item.release(aborted); }
 };
 

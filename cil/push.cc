@@ -1,178 +1,235 @@
-// The push thread: closes the current context, writes it as one checkpoint, makes it stable, and
-// tells everyone. Group commit needs no timer: commits gather while the write before them is in
-// flight.
+// Push: closes the current context and writes it as one checkpoint.
+//
+// Who does it: the thread that forces, when it may, because being woken costs more than a small
+// write's preparation; else a worker. Group commit needs no timer: a small checkpoint is written
+// alone, and commits gather while it is; large ones are written at the same time, since there the
+// device is what is short.
+// Source: xlog_cil_push_work, xlog_cil_force_seq (XFS).
 
 #include <algorithm>
 #include <utility>
 
 #include "journal_impl.h"
 #include "keel/base/check.h"
+#include "keel/base/os.h"
 
 namespace keel {
+namespace {
 
-void Journal::Impl::push_loop() {
+// From here on several writes at once beat one: the device is busy with moving bytes, not with
+// answering.
+constexpr std::uint64_t kLargeCheckpointBytes = std::uint64_t{512} << 10;
+
+std::uint64_t deadline_of(std::uint64_t timeout_ns) {
+  if (timeout_ns == Parker::kForever) {
+    return timeout_ns;
+  }
+  const std::uint64_t now_ns = os().monotonic_ns();
+  return timeout_ns > Parker::kForever - 1 - now_ns ? Parker::kForever : now_ns + timeout_ns;
+}
+
+}  // namespace
+
+Status Journal::Impl::force(Sequence sequence, std::uint64_t timeout_ns) {
+  if (auto status = owned(); !status) {
+    return status;
+  }
+  if (stable.now() >= sequence) {
+    return {};
+  }
+  StableSequence::Waiter waiter;
+  waiter.sequence = sequence;
+  if (const Sequence current = cil.sequence(); sequence >= current) {
+    if (sequence > current) {
+      return Error{Errc::kFutureSequence, 0, "the newest sequence is", current.value()};
+    }
+    // Nothing has been committed to an empty context, so there is nothing of it to wait for.
+    // A shutdown empties it too, but only after the error is set.
+    if (!cil.is_open() && cil.sequence() == sequence) {
+      if (auto status = stable.status(); !status) {
+        return status;
+      }
+      waiter.sequence = previous(sequence);
+    }
+  }
+  JournalCounters::add(counters.forces, 1);
+  const std::uint64_t deadline_ns = deadline_of(timeout_ns);
+  stable.enter(waiter);
   for (;;) {
+    // A thread with a transaction open does not run the items' callbacks.
+    if (in_transaction()) {
+      request_push(waiter.sequence);
+    } else if (Flight* flight = try_start(waiter.sequence); flight != nullptr) {
+      push(*flight);
+    }
+    switch (stable.wait(waiter, deadline_ns)) {
+      case StableSequence::Wake::kStable: return {};
+      case StableSequence::Wake::kFailed: return stable.status();
+      case StableSequence::Wake::kTimeout:
+        return Error{Errc::kTimeout, 0, "force a sequence", sequence.value()};
+      default: break;  // called upon
+    }
+  }
+}
+
+void Journal::Impl::request_push(Sequence sequence) {
+  MutexLock lock(push_mutex);
+  if (sequence > push_sequence || sequence >= cil.sequence()) {
+    push_sequence = std::max(push_sequence, sequence);
+    push_wanted.notify_one();
+  }
+}
+
+// Asks for the sequence; gives what it takes to push it, if it is this thread's turn.
+Flight* Journal::Impl::try_start(Sequence sequence) {
+  MutexLock lock(push_mutex);
+  push_sequence = std::max(push_sequence, sequence);
+  const bool small = cil.cost() < kLargeCheckpointBytes;
+  if (!may_start(small)) {
+    return nullptr;
+  }
+  for (unsigned i = 0; i < flight_count; ++i) {
+    Flight& flight = flights[i];
+    if (flight.step == Flight::Step::kFree) {
+      flight.step = Flight::Step::kStarting;
+      flight.small = small;
+      flight.since_ns = os().monotonic_ns();
+      starting = true;
+      small_writes += small ? 1 : 0;
+      return &flight;
+    }
+  }
+  return nullptr;
+}
+
+bool Journal::Impl::may_start(bool small) const {
+  if (starting || push_sequence < cil.sequence() || !cil.is_open() || stable.failed() ||
+      (small && small_writes > 0)) {
+    return false;
+  }
+  // What is in flight must not reach so far beyond what is stable that the state slots could not
+  // keep up with it; what is alone never does.
+  const std::uint64_t unstable =
+      last_closed.start_lsn + last_closed.bytes - completed.end.value();
+  return first_flight == nullptr || unstable + file.superblock().max_checkpoint_bytes <=
+                                        file.geometry().data_bytes / 2;
+}
+
+// A turn has ended: somebody else's may begin. Those who wait for the open context come first: they
+// are awake for it anyway.
+void Journal::Impl::start_next() {
+  {
+    MutexLock lock(push_mutex);
+    if (!may_start(cil.cost() < kLargeCheckpointBytes)) {
+      return;
+    }
+  }
+  if (!stable.call_upon(cil.sequence())) {
+    MutexLock lock(push_mutex);
+    push_wanted.notify_one();
+  }
+}
+
+void Journal::Impl::push_worker() {
+  for (;;) {
+    Flight* flight = nullptr;
     {
       MutexLock lock(push_mutex);
-      while (!nudged && !stopping && push_sequence <= stable.now()) {
+      while (!stopping && !may_start(cil.cost() < kLargeCheckpointBytes)) {
         push_wanted.wait(push_mutex);
       }
       if (stopping) {
         return;
       }
-      nudged = false;
     }
-    space.pass_begins();
-    pass();
-    space.pass_ended();
-    if (stable.failed()) {
-      // Every waiter has its error; what is committed later finds it first.
-      MutexLock lock(push_mutex);
-      push_sequence = Sequence{};
-      nudged = false;
-      while (!stopping) {
-        push_wanted.wait(push_mutex);
-      }
-      return;
+    flight = try_start(Sequence{});
+    if (flight != nullptr) {
+      push(*flight);
+    } else {
+      std::this_thread::yield();  // Another has taken the turn; it calls upon the next.
     }
   }
 }
 
-void Journal::Impl::pass() {
-  ail.prepare();
-  ClosedCheckpoint checkpoint;
-  if (close_context(checkpoint)) {
-    checkpoint.first = sort_by_order(checkpoint.first);
-    if (auto status = write_out(checkpoint); !status) {
-      shut_down(status.error());
-      abort_chain(checkpoint.first);
-      return;
+void Journal::Impl::push(Flight& flight) {
+  flight.bucket = ail.make_bucket();
+  if (!close_context(flight)) {
+    ail.give_bucket(flight.bucket);
+    start_next();
+    return;
+  }
+  start_next();  // a large context may have gathered already
+  flight.checkpoint.first = sort_by_order(flight.checkpoint.first);
+  finish_write(flight, write_out(flight));
+}
+
+// Takes the context and puts the next one in its place. False if it is empty: then the flight is
+// over.
+bool Journal::Impl::close_context(Flight& flight) {
+  MutexLock closing(close_mutex);
+  std::optional<ClosedContext> closed;
+  ClosedCheckpoint& checkpoint = flight.checkpoint;
+  checkpoint = {};
+  cil.lock_exclusive();
+  // After a failure the context is not a checkpoint any more: shut_down() takes it.
+  if (!stable.failed()) {
+    closed = cil.switch_context();
+  }
+  if (closed) {
+    const std::uint64_t bytes = format::checkpoint_shape(closed->sums.packed_bytes,
+                                                         closed->sums.bulk_blocks, block_bytes())
+                                    .bytes;
+    const Lsn start = space.close_context(closed->sums.cost, bytes);
+    checkpoint.packed_bytes = closed->sums.packed_bytes;
+    checkpoint.bulk_blocks = closed->sums.bulk_blocks;
+    checkpoint.id = {incarnation, closed->sequence.value(), start.value(), bytes};
+  }
+  {
+    MutexLock lock(push_mutex);
+    starting = false;
+    if (closed) {
+      flight.step = Flight::Step::kWriting;
+      flight.next = nullptr;
+      (last_flight != nullptr ? last_flight->next : first_flight) = &flight;
+      last_flight = &flight;
+      checkpoint.predecessor = std::exchange(last_closed, checkpoint.id);
+      checkpoint.stable = completed.end;
+    } else {
+      flight.step = Flight::Step::kFree;
+      small_writes -= flight.small ? 1 : 0;
     }
-    complete(checkpoint);
   }
-  if (auto status = move_tail(space.wanted()); !status) {
-    shut_down(status.error());
+  cil.unlock_exclusive();
+  if (closed) {
+    checkpoint.first = take_vectors(*closed);
   }
+  return closed.has_value();
 }
 
-// Takes the context and puts the next one in its place. False if it is empty.
-bool Journal::Impl::close_context(ClosedCheckpoint& checkpoint) {
-  ExclusiveLock exclusive(context_mutex);
-  MutexLock lock(cil_mutex);
-  if (context.empty()) {
-    return false;
-  }
-  checkpoint.first = detach_vectors(context);
-  checkpoint.packed_bytes = context.packed_bytes;
-  checkpoint.bulk_blocks = context.bulk_blocks;
-  const std::uint64_t bytes = context_bytes(context, block_bytes());
-  const Lsn start = space.close_context(bytes);
-  checkpoint.id = {incarnation, context.sequence.value(), start.value(), bytes};
-  context = Context{.sequence = next(context.sequence)};
-  current_sequence.store(context.sequence.value(), std::memory_order_relaxed);
-  return true;
-}
-
-Status Journal::Impl::write_out(ClosedCheckpoint& checkpoint) {
-  checkpoint.predecessor = last_id;
+Status Journal::Impl::write_out(Flight& flight) {
+  ClosedCheckpoint& checkpoint = flight.checkpoint;
   for (const LogVector* vector = checkpoint.first; vector != nullptr; vector = vector->next) {
     checkpoint.item_count += vector->region_count != 0 ? 1 : 0;
   }
   const TailPosition tail = ail.tail();
-  checkpoint.tail = tail.empty ? Lsn(checkpoint.id.start_lsn) : tail.lsn;
-  checkpoint.stable = stable_lsn;
-  if (auto status = writer->write(file, checkpoint); !status) {
+  checkpoint.tail = tail.empty ? checkpoint.stable : tail.lsn;
+  if (auto status =
+          keep_state_near(Lsn(checkpoint.id.start_lsn) + Bytes(checkpoint.id.bytes));
+      !status) {
+    return status;
+  }
+  const std::uint64_t writes = flight.writer->writes();
+  if (auto status = flight.writer->write(file, checkpoint); !status) {
     return status;
   }
   if (auto status = file.device().flush(); !status) {
     return status;
   }
-  last_id = checkpoint.id;
-  stable_lsn = Lsn(checkpoint.id.start_lsn) + Bytes(checkpoint.id.bytes);
   JournalCounters::add(counters.checkpoints, 1);
   JournalCounters::add(counters.flushes, 1);
   JournalCounters::add(counters.written_bytes, checkpoint.id.bytes);
-  counters.writes.store(writer->writes(), std::memory_order_relaxed);
+  JournalCounters::add(counters.writes, flight.writer->writes() - writes);
   return {};
-}
-
-// The checkpoint is stable: its items go to the AIL, then they are unpinned (after the insertion:
-// an unpinned item may be released at once), then the waiters are woken: a force that has returned
-// finds the items unpinned.
-void Journal::Impl::complete(const ClosedCheckpoint& checkpoint) {
-  const Lsn start(checkpoint.id.start_lsn);
-  Bucket* bucket = ail.publish(start, checkpoint.predecessor);
-  ail.fill(*bucket, checkpoint.first);
-  for (LogVector* vector = checkpoint.first; vector != nullptr; vector = vector->next) {
-    ItemAccess::committed(*vector->item, start);
-    ItemAccess::unpin(*vector->item, false);
-  }
-  ail.let_go(*bucket);
-  stable.advance(Sequence(checkpoint.id.sequence));
-  free_chain(checkpoint.first);
-}
-
-format::StateSlot Journal::Impl::next_state() const {
-  format::StateSlot state{};
-  state.incarnation = incarnation;
-  state.incarnation_start_lsn = incarnation_start.value();
-  state.tail_lsn = stable_tail.value();
-  state.tail_predecessor = stable_tail_predecessor;
-  state.stable_lsn = stable_lsn.value();
-  return state;
-}
-
-// Records a newer tail in the state slots once that is worth two flushes: when somebody waits for
-// space, or half of the log is used and an eighth could be had. The space counts as free after
-// that.
-Status Journal::Impl::move_tail(bool needed) {
-  const TailPosition found = ail.tail();
-  const Lsn tail = found.empty ? stable_lsn : found.lsn;
-  const std::uint64_t gain = (tail - stable_tail).value();
-  const std::uint64_t log_bytes = file.geometry().data_bytes;
-  const bool worth_it = space.used().value() > log_bytes / 2 && gain >= log_bytes / 8;
-  if (gain == 0 || !(needed || worth_it)) {
-    return {};
-  }
-  stable_tail = tail;
-  stable_tail_predecessor = found.empty ? last_id : found.predecessor;
-  if (auto status = write_state(next_state()); !status) {
-    return status;
-  }
-  JournalCounters::add(counters.flushes, 2);
-  space.tail_moved(tail);
-  return {};
-}
-
-// The first error is final: it is kept, everybody gets it, and what was committed is aborted.
-void Journal::Impl::shut_down(const Error& error) {
-  stable.fail(error);
-  space.fail(error);
-  LogVector* current = nullptr;
-  {
-    // After stable.fail() no commit joins any more; this waits for those that are joining.
-    ExclusiveLock exclusive(context_mutex);
-    MutexLock lock(cil_mutex);
-    current = detach_vectors(context);
-    context = Context{.sequence = context.sequence};
-    space.drop_context();
-  }
-  abort_chain(current);
-}
-
-void Journal::Impl::abort_chain(LogVector* first) {
-  for (LogVector* vector = first; vector != nullptr; vector = vector->next) {
-    ItemAccess::unpin(*vector->item, true);
-  }
-  free_chain(first);
-}
-
-void Journal::Impl::free_chain(LogVector* first) {
-  while (first != nullptr) {
-    LogVector* next = first->next;
-    pool.kvfree(first);
-    first = next;
-  }
 }
 
 }  // namespace keel

@@ -1,13 +1,18 @@
-// StableSequence: the highest sequence that is stable, its waiters, and the journal's first error.
+// StableSequence: the highest sequence that is stable, who waits for one, and the first error.
 //
-// I1 Only moves forward. Waiters for the same sequence share one write; each is woken alone.
+// I1 Only moves forward. Waiters for one sequence share one write; each is woken alone, in the order
+//    in which they came, and none of them takes a lock to wake.
 // I2 The first error is kept for good; every waiter and later call gets it.
+// I3 A waiter may be called upon to push its own context; if it does not, whoever finishes a push
+//    calls upon the next.
+// Locks: one (kJournalStable), for the list.
 #pragma once
 
 #include <atomic>
 #include <cstdint>
 
 #include "keel/base/mutex.h"
+#include "keel/base/parker.h"
 #include "keel/base/result.h"
 #include "keel/base/units.h"
 
@@ -15,6 +20,18 @@ namespace keel {
 
 class StableSequence {
  public:
+  enum class Wake : std::uint32_t { kWaiting, kStable, kFailed, kCalledUpon, kTimeout };
+
+  // On its thread's stack.
+  struct Waiter {
+    Sequence sequence{};
+    std::uint64_t since_ns = 0;
+    Parker parker;  // holds a Wake
+    Waiter* next = nullptr;
+    Waiter* previous = nullptr;
+    bool linked = false;
+  };
+
   explicit StableSequence(Sequence start) : stable_(start.value()) {}
 
   // Without a lock, so it may be a moment old.
@@ -23,8 +40,14 @@ class StableSequence {
     return Sequence(stable_.load(std::memory_order_acquire));
   }
 
-  // Blocks until `sequence` is stable. Errors: what fail() was given.
-  [[nodiscard]] Status wait(Sequence sequence) KEEL_EXCLUDES(mutex_);
+  // Joins those who wait for waiter.sequence; wait() until it says anything but kCalledUpon.
+  void enter(Waiter& waiter) KEEL_EXCLUDES(mutex_);
+  // Blocks until the sequence is stable (kStable), the journal failed, `deadline_ns` of the
+  // monotonic clock passed (Parker::kForever: never), or the waiter is called upon.
+  [[nodiscard]] Wake wait(Waiter& waiter, std::uint64_t deadline_ns) KEEL_EXCLUDES(mutex_);
+  // Calls upon the first waiter whose sequence is at least this one; false if there is none.
+  bool call_upon(Sequence at_least) KEEL_EXCLUDES(mutex_);
+
   void advance(Sequence sequence) KEEL_EXCLUDES(mutex_);
   // Keeps the first error given; wakes everybody.
   void fail(const Error& error) KEEL_EXCLUDES(mutex_);
@@ -36,19 +59,25 @@ class StableSequence {
   // Ok until fail().
   [[nodiscard]] Status status() const KEEL_EXCLUDES(mutex_);
 
- private:
-  struct Waiter {
-    Sequence sequence;
-    CondVar condition;
-    Waiter* next;
+  // The waiter who has waited longest: its sequence and since when; sequence 0 if nobody waits.
+  struct Longest {
+    Sequence sequence{};
+    std::uint64_t since_ns = 0;
   };
-  void wake(Sequence up_to) KEEL_REQUIRES(mutex_);
+  [[nodiscard]] Longest longest() const KEEL_EXCLUDES(mutex_);
+
+ private:
+  void link(Waiter& waiter) KEEL_REQUIRES(mutex_);
+  void unlink(Waiter& waiter) KEEL_REQUIRES(mutex_);
+  [[nodiscard]] Waiter* take(Sequence up_to) KEEL_REQUIRES(mutex_);
+  static void wake_all(Waiter* first, Wake why);
 
   mutable Mutex mutex_{LockRank::kJournalStable};
   std::atomic<std::uint64_t> stable_;
   std::atomic<bool> failed_{false};
   Error error_ KEEL_GUARDED_BY(mutex_){};
-  Waiter* waiters_ KEEL_GUARDED_BY(mutex_) = nullptr;
+  Waiter* first_ KEEL_GUARDED_BY(mutex_) = nullptr;
+  Waiter* last_ KEEL_GUARDED_BY(mutex_) = nullptr;
 };
 
 }  // namespace keel

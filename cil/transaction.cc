@@ -13,6 +13,8 @@ namespace keel {
 
 struct Transaction::Entry {
   LogItem* item;
+  LogVector* shadow;  // the item's, claimed, or a new one; nullptr before prepare()
+  SnapshotLayout layout;
   bool empty;
 };
 
@@ -20,53 +22,46 @@ namespace {
 
 thread_local const Journal* t_journal = nullptr;  // of the thread's open transaction
 
-// What one item's commit changes in the context.
-struct Delta {
-  bool first_insertion;
-  std::uint64_t packed_before, bulk_before;
-  std::uint64_t packed_after, bulk_after;
-};
+std::uint64_t stream_bytes(const ContextSums& sums, std::uint32_t block_bytes) {
+  return sums.packed_bytes + sums.bulk_blocks * block_bytes;
+}
+
+// What the vector adds to the context; nothing if there is none.
+ContextSums sums_of(const LogVector* vector) {
+  return vector == nullptr ? ContextSums{}
+                           : ContextSums{1, vector->packed_bytes, vector->bulk_blocks,
+                                         vector->cost()};
+}
 
 // Snapshots an item into its active vector, or into the shadow if that one is too small; the other
-// becomes the shadow. A closed context has taken the active vector away: then the shadow, which
+// is left as the shadow. A closed context has taken the active vector away: then the shadow, which
 // prepare() made sure of, takes its place.
-Delta format_item(LogItem& item) {
-  LogVector*& active = ItemAccess::active(item);
-  LogVector*& shadow = ItemAccess::shadow(item);
-  Delta delta{active == nullptr, 0, 0, 0, 0};
-  if (active != nullptr) {
-    delta.packed_before = active->packed_bytes;
-    delta.bulk_before = active->bulk_blocks;
-  }
-  const SnapshotLayout layout = shadow->layout;
+void format_item(LogItem& item, LogVector*& active, LogVector*& shadow,
+                 const SnapshotLayout& layout) {
   if (active != nullptr && layout.ordered) {
-    // Already in the context, logged or ordered: what it has stays.
-    delta.packed_after = delta.packed_before;
-    delta.bulk_after = delta.bulk_before;
-    return delta;
+    return;  // Already in the context, logged or ordered: what it has stays.
   }
-  if (active != nullptr && log_vector_bytes(layout) <= active->capacity_bytes) {
-    reset_log_vector(*active, layout);
-  } else {
+  if (active == nullptr || log_vector_bytes(layout) > active->capacity_bytes) {
     std::swap(active, shadow);
   }
+  reset_log_vector(*active, layout);
   if (!layout.ordered) {
     ItemFormatter formatter(*active);
     ItemAccess::format(item, formatter);
   }
   active->item = &item;
-  delta.packed_after = active->packed_bytes;
-  delta.bulk_after = active->bulk_blocks;
-  return delta;
-}
-
-std::uint64_t stream_bytes(std::uint64_t packed, std::uint64_t bulk, std::uint32_t block_bytes) {
-  return packed + bulk * block_bytes;
 }
 
 }  // namespace
 
-Transaction::Transaction(Journal& journal) : journal_(&journal) { t_journal = &journal; }
+bool in_transaction() { return t_journal != nullptr; }
+
+Transaction::Transaction(Journal& journal, Reservation reserved)
+    : journal_(&journal),
+      reserved_log_bytes_(reserved.log_bytes),
+      reserved_memory_bytes_(reserved.memory_bytes) {
+  t_journal = &journal;
+}
 
 Transaction::Transaction(Transaction&& other) noexcept
     : journal_(std::exchange(other.journal_, nullptr)),
@@ -74,49 +69,65 @@ Transaction::Transaction(Transaction&& other) noexcept
       entries_(std::exchange(other.entries_, nullptr)),
       entry_count_(std::exchange(other.entry_count_, 0)),
       max_items_(other.max_items_),
-      reserved_bytes_(std::exchange(other.reserved_bytes_, 0)),
-      id_(other.id_) {}
+      reserved_log_bytes_(std::exchange(other.reserved_log_bytes_, 0)),
+      reserved_memory_bytes_(std::exchange(other.reserved_memory_bytes_, 0)) {
+  if (entries_ == other.inline_entries()) {
+    std::copy_n(other.inline_bytes_, sizeof inline_bytes_, inline_bytes_);
+    entries_ = inline_entries();
+  }
+}
 
 Transaction::~Transaction() {
   if (journal_ != nullptr) {
-    journal_->impl_->space.give_back(reserved_bytes_);
     finish();
   }
 }
 
+Transaction::Entry* Transaction::inline_entries() {
+  static_assert(sizeof(Entry) * kInlineEntries <= sizeof inline_bytes_);
+  return reinterpret_cast<Entry*>(inline_bytes_);
+}
+
 Result<Transaction> Transaction::begin(Journal& journal, std::uint32_t max_items,
-                                       std::uint64_t worst_case_bytes) {
+                                       Reservation wanted) {
   if (t_journal != nullptr) {
     report_bug({.bug = Bug::kNestedTransaction, .call = "Journal::begin"});
     return Error{Errc::kInvalidArgument, 0, "this thread has a transaction open", 0};
   }
-  void* entries = os().metadata_allocate(max_items * sizeof(Entry));
-  if (entries == nullptr) {
-    return Error{Errc::kNoMemory, 0, "begin a transaction of items", max_items};
+  void* entries = nullptr;
+  if (max_items > kInlineEntries) {
+    entries = os().metadata_allocate(max_items * sizeof(Entry));
+    if (entries == nullptr) {
+      return Error{Errc::kNoMemory, 0, "begin a transaction of items", max_items};
+    }
   }
-  if (auto status = journal.impl_->space.reserve(worst_case_bytes); !status) {
-    os().metadata_free(entries);
+  if (auto status = journal.impl_->reserve(wanted); !status) {
+    if (entries != nullptr) {
+      os().metadata_free(entries);
+    }
     return status.error();
   }
-  Transaction transaction(journal);
-  transaction.entries_ = static_cast<Entry*>(entries);
-  transaction.max_items_ = max_items;
-  transaction.reserved_bytes_ = worst_case_bytes;
-  // Relaxed: only uniqueness matters.
-  transaction.id_ = 1 + journal.impl_->transaction_ids.fetch_add(1, std::memory_order_relaxed);
-  return transaction;
+  return Transaction(journal, wanted, max_items, entries);
+}
+
+Transaction::Transaction(Journal& journal, Reservation reserved, std::uint32_t max_items,
+                         void* entries)
+    : Transaction(journal, reserved) {
+  entries_ = entries != nullptr ? static_cast<Entry*>(entries) : inline_entries();
+  max_items_ = max_items;
 }
 
 Status Transaction::log(LogItem& item) {
   KEEL_CHECK(journal_ != nullptr, "log() after the transaction's end");
-  if (ItemAccess::transaction(item) == id_) {
+  // A thread has one transaction at most, so a thread's own address is a mark for it.
+  if (ItemAccess::transaction(item) == &t_journal) {
     return {};
   }
   if (entry_count_ == max_items_) {
     return Error{Errc::kReservationExceeded, 0, "more items than begun for", max_items_};
   }
-  ItemAccess::transaction(item) = id_;
-  entries_[entry_count_++] = {&item, false};
+  ItemAccess::transaction(item) = &t_journal;
+  ::new (&entries_[entry_count_++]) Entry{&item, nullptr, {}, false};
   return {};
 }
 
@@ -124,20 +135,11 @@ Result<Sequence> Transaction::commit() {
   KEEL_CHECK(journal_ != nullptr, "commit() after the transaction's end");
   Journal::Impl& impl = *journal_->impl_;
   if (auto status = impl.usable(); !status) {
-    impl.space.give_back(reserved_bytes_);
     finish();
     return status.error();
   }
-  std::uint64_t packed_bytes = 0;
-  std::uint64_t bulk_blocks = 0;
-  if (auto status = prepare(packed_bytes, bulk_blocks); !status) {
+  if (auto status = prepare(); !status) {
     return status.error();
-  }
-  const auto shape = format::checkpoint_shape(packed_bytes, bulk_blocks, impl.block_bytes());
-  // One block more: what joining the context may cost beyond both apart (checkpoint_shape).
-  const std::uint64_t needed = shape.bytes + impl.block_bytes();
-  if (needed > reserved_bytes_) {
-    return Error{Errc::kReservationExceeded, 0, "more bytes than begun for; needs", needed};
   }
   auto sequence = insert();
   finish();
@@ -146,132 +148,175 @@ Result<Sequence> Transaction::commit() {
 
 // The only allocation of a commit, before the context lock. Reclaim may need a log force, a force
 // needs the context lock exclusively: an allocation under it could wait for itself.
-Status Transaction::prepare(std::uint64_t& packed_bytes, std::uint64_t& bulk_blocks) {
+Status Transaction::prepare() {
+  const std::uint32_t block = journal_->impl_->block_bytes();
+  std::uint64_t needed = format::checkpoint_unit(block);
   for (std::uint32_t i = 0; i < entry_count_; ++i) {
-    if (auto status = prepare_item(entries_[i], packed_bytes, bulk_blocks); !status) {
+    Entry& entry = entries_[i];
+    ItemSize size(block);
+    ItemAccess::size(*entry.item, size);
+    entry.empty = size.empty();
+    entry.layout = layout_of(size);
+    needed += format::checkpoint_cost(size.packed_bytes(), size.bulk_blocks(), block);
+    if (needed > reserved_log_bytes_) {
+      return Error{Errc::kReservationExceeded, 0, "more bytes than begun for; needs", needed};
+    }
+    if (auto status = entry.empty ? Status{} : prepare_shadow(entry); !status) {
       return status;
     }
   }
   return {};
 }
 
-Status Transaction::prepare_item(Entry& entry, std::uint64_t& packed_bytes,
-                                 std::uint64_t& bulk_blocks) {
+Status Transaction::prepare_shadow(Entry& entry) {
   Journal::Impl& impl = *journal_->impl_;
   LogItem& item = *entry.item;
-  ItemSize size(impl.block_bytes());
-  ItemAccess::size(item, size);
-  entry.empty = size.empty();
-  if (entry.empty) {
+  if (entry.shadow == nullptr) {
+    entry.shadow = ItemAccess::claim_shadow(item);
+  }
+  const std::size_t wanted = log_vector_bytes(entry.layout);
+  if (entry.shadow != nullptr && wanted <= entry.shadow->capacity_bytes) {
     return {};
   }
-  packed_bytes += size.packed_bytes();
-  bulk_blocks += size.bulk_blocks();
-  const SnapshotLayout layout = layout_of(size);
-  LogVector*& shadow = ItemAccess::shadow(item);
-  // An item may come from an earlier journal, of another pool or block size.
-  const bool ours = shadow != nullptr && ItemAccess::pool(item) == &impl.pool &&
-                    shadow->block_bytes == impl.block_bytes();
-  if (ours && log_vector_bytes(layout) <= shadow->capacity_bytes) {
-    reset_log_vector(*shadow, layout);
-    return {};
-  }
-  if (shadow != nullptr) {
+  if (entry.shadow != nullptr) {
     // Free and allocate rather than reallocate: nothing of the old snapshot is wanted.
-    ItemAccess::pool(item)->kvfree(std::exchange(shadow, nullptr));
+    reserved_memory_bytes_ += entry.shadow->capacity_bytes;
+    impl.pool.kvfree(std::exchange(entry.shadow, nullptr));
   }
-  shadow = allocate_log_vector(impl.pool, layout, impl.block_bytes());
-  if (shadow == nullptr) {
-    return Error{Errc::kNoMemory, 0, "snapshot an item of bytes", log_vector_bytes(layout)};
+  LogVector* vector = allocate_log_vector(impl.pool, entry.layout, impl.block_bytes());
+  if (vector == nullptr) {
+    return Error{Errc::kNoMemory, 0, "snapshot an item of bytes", wanted};
   }
+  if (vector->capacity_bytes > reserved_memory_bytes_) {
+    impl.pool.kvfree(vector);
+    return Error{Errc::kReservationExceeded, 0, "more bytes than begun for; snapshot", wanted};
+  }
+  reserved_memory_bytes_ -= vector->capacity_bytes;
+  entry.shadow = vector;
   ItemAccess::pool(item) = &impl.pool;
   return {};
 }
 
 Result<Sequence> Transaction::insert() {
   Journal::Impl& impl = *journal_->impl_;
-  SharedLock shared(impl.context_mutex);
+  Cil& cil = impl.cil;
+  CilPart& part = cil.lock_shared();
   const NoAllocScope no_alloc;
-  if (auto status = impl.stable.status(); !status) {
-    impl.space.give_back(reserved_bytes_);
-    return status.error();
+  if (impl.stable.failed()) {
+    cil.unlock_shared(part);
+    return impl.stable.status().error();
   }
-  std::uint64_t packed_before = 0, bulk_before = 0, packed_after = 0, bulk_after = 0;
-  std::uint32_t items = 0;
-  LogItem* inserted = nullptr;  // newly in the context, in order, linked through cil_next
-  LogItem** inserted_end = &inserted;
+  const Sequence sequence = cil.sequence();
+  const std::uint64_t order = cil.take_orders(entry_count_);
+  ContextSums before;
+  ContextSums after;
   for (std::uint32_t i = 0; i < entry_count_; ++i) {
-    if (entries_[i].empty) {
-      continue;
-    }
-    LogItem& item = *entries_[i].item;
-    const Delta delta = format_item(item);
-    packed_before += delta.packed_before;
-    bulk_before += delta.bulk_before;
-    packed_after += delta.packed_after;
-    bulk_after += delta.bulk_after;
-    ++items;
-    if (delta.first_insertion) {
-      ItemAccess::pin(item);
-      *inserted_end = &item;
-      inserted_end = &ItemAccess::cil_next(item);
-      *inserted_end = nullptr;
+    if (!entries_[i].empty) {
+      insert_item(entries_[i], part, sequence, order + i, before, after);
     }
   }
-  const Sequence sequence =
-      join_context(inserted, packed_after - packed_before, bulk_after - bulk_before);
-  JournalCounters::add(impl.counters.transactions, 1);
-  JournalCounters::add(impl.counters.items, items);
-  JournalCounters::add(impl.counters.committed_bytes,
-                       stream_bytes(packed_after, bulk_after, impl.block_bytes()));
-  JournalCounters::add(impl.counters.coalesced_bytes,
-                       stream_bytes(packed_before, bulk_before, impl.block_bytes()));
+  account(part, before, after);
   for (std::uint32_t i = 0; i < entry_count_; ++i) {
     // First forgotten, then told: the client may drop its object lock in committing().
-    ItemAccess::transaction(*entries_[i].item) = 0;
-    if (!entries_[i].empty) {
-      ItemAccess::committing(*entries_[i].item, sequence);
+    Entry& entry = entries_[i];
+    give_shadow_back(entry);
+    ItemAccess::transaction(*entry.item) = nullptr;
+    if (!entry.empty) {
+      ItemAccess::committing(*entry.item, sequence);
     }
+    entry.item = nullptr;
   }
-  entry_count_ = 0;
+  const bool push = cil.cost() >= impl.threshold_bytes;
+  cil.unlock_shared(part);
+  if (push) {
+    impl.request_push(sequence);
+  }
   return sequence;
 }
 
-// Adds the items that are new to the context, stamps all with this commit's order, and turns the
-// reservation into what the context takes. Deltas may be negative; unsigned sums come out right.
-Sequence Transaction::join_context(LogItem* inserted, std::uint64_t packed_delta,
-                                   std::uint64_t bulk_delta) {
-  Journal::Impl& impl = *journal_->impl_;
-  MutexLock lock(impl.cil_mutex);
-  Context& context = impl.context;
-  ++impl.order;
-  while (inserted != nullptr) {
-    LogItem* item = inserted;
-    inserted = ItemAccess::cil_next(*item);
-    append(context, *item);
+void Transaction::insert_item(Entry& entry, CilPart& part, Sequence sequence, std::uint64_t order,
+                              ContextSums& before, ContextSums& after) {
+  LogItem& item = *entry.item;
+  LogVector*& active = ItemAccess::active(item, sequence);
+  const bool first = active == nullptr;
+  before += sums_of(active);
+  format_item(item, active, entry.shadow, entry.layout);
+  after += sums_of(active);
+  active->order = order;
+  std::atomic<std::uint32_t>& state = ItemAccess::state(item);
+  // Relaxed: flag and pin are of one word, and the object lock orders commits.
+  if ((state.load(std::memory_order_relaxed) & ItemState::kReleaseWanted) != 0) {
+    state.fetch_and(~ItemState::kReleaseWanted, std::memory_order_relaxed);
   }
-  for (std::uint32_t i = 0; i < entry_count_; ++i) {
-    if (!entries_[i].empty) {
-      ItemAccess::order(*entries_[i].item) = impl.order;
+  if (first) {
+    ItemAccess::pin(item);
+    part.append(item, sequence);
+  }
+}
+
+// Puts the difference into the part, turns what was used of the reservation into the context's, and
+// keeps the rest as the part's credit, or for finish() to give back.
+void Transaction::account(CilPart& part, const ContextSums& before, const ContextSums& after) {
+  Journal::Impl& impl = *journal_->impl_;
+  if (after.items != 0) {
+    const std::uint64_t unit =
+        impl.cil.open() ? format::checkpoint_unit(impl.block_bytes()) : std::uint64_t{0};
+    part.sums.packed_bytes += after.packed_bytes - before.packed_bytes;
+    part.sums.bulk_blocks += after.bulk_blocks - before.bulk_blocks;
+    const std::uint64_t used = after.cost - before.cost + unit;  // may be "negative"
+    impl.cil.add_cost(part, used);
+    reserved_log_bytes_ -= used;
+  }
+  part.counts.transactions += 1;
+  part.counts.items += after.items;
+  part.counts.committed_bytes += stream_bytes(after, impl.block_bytes());
+  part.counts.coalesced_bytes += stream_bytes(before, impl.block_bytes());
+  if (!impl.space.contended()) {
+    const Reservation unused{reserved_log_bytes_, reserved_memory_bytes_};
+    if (impl.keep_credit(part, unused)) {
+      reserved_log_bytes_ = reserved_memory_bytes_ = 0;
     }
   }
-  context.packed_bytes += packed_delta;
-  context.bulk_blocks += bulk_delta;
-  const std::uint64_t bytes = context_bytes(context, impl.block_bytes());
-  impl.space.committed(reserved_bytes_, bytes);
-  if (bytes >= impl.threshold_bytes) {
-    impl.request_push(context.sequence);
+}
+
+// The item keeps the vector that it does not use as its shadow, if the journal knows it.
+void Transaction::give_shadow_back(Entry& entry) {
+  if (entry.shadow == nullptr) {
+    return;
   }
-  return context.sequence;
+  LogItem& item = *entry.item;
+  if (ItemAccess::state(item).load(std::memory_order_acquire) != 0 &&
+      ItemAccess::put_shadow(item, entry.shadow)) {
+    entry.shadow = nullptr;
+    // If the journal let go of the item meanwhile, its shadow went with it, or is this one.
+    if (ItemAccess::state(item).load(std::memory_order_acquire) == 0) {
+      entry.shadow = ItemAccess::claim_shadow(item);
+    }
+  }
 }
 
 void Transaction::finish() {
+  Journal::Impl& impl = *journal_->impl_;
   for (std::uint32_t i = 0; i < entry_count_; ++i) {
-    ItemAccess::transaction(*entries_[i].item) = 0;
+    Entry& entry = entries_[i];
+    if (entry.item != nullptr) {
+      give_shadow_back(entry);
+      ItemAccess::transaction(*entry.item) = nullptr;
+    }
+    if (entry.shadow != nullptr) {
+      reserved_memory_bytes_ += entry.shadow->capacity_bytes;
+      impl.pool.kvfree(entry.shadow);
+    }
   }
-  os().metadata_free(entries_);
+  if (reserved_log_bytes_ != 0 || reserved_memory_bytes_ != 0 || impl.space.contended()) {
+    impl.space.give_back({reserved_log_bytes_, reserved_memory_bytes_});
+  }
+  if (entries_ != inline_entries()) {
+    os().metadata_free(entries_);
+  }
   entries_ = nullptr;
   entry_count_ = 0;
+  reserved_log_bytes_ = reserved_memory_bytes_ = 0;
   journal_ = nullptr;
   t_journal = nullptr;
 }

@@ -188,10 +188,7 @@ constexpr std::uint64_t div_round_up(std::uint64_t value, std::uint64_t by) {
   return value / by + (value % by != 0 ? 1 : 0);
 }
 
-// Records and bytes of a checkpoint with these stream lengths. Longer streams never take less. Two
-// checkpoints put together take at most one block more than both apart (packed parts that shared a
-// record with bulk blocks merge, and a bulk record is left with a header block of its own), so
-// reservations made one by one suffice if each holds one block to spare.
+// Records and bytes of a checkpoint with these stream lengths. Longer streams never take less.
 struct CheckpointShape {
   std::uint64_t records;
   std::uint64_t bytes;
@@ -210,5 +207,21 @@ constexpr CheckpointShape checkpoint_shape(std::uint64_t packed_bytes, std::uint
       (records - with_packed) * block_bytes;
   return {records, packed_parts + bulk_blocks * block_bytes};
 }
+
+// What an item of these lengths adds to a checkpoint at most. The sum over all items, and one
+// checkpoint_unit(), is never less than the checkpoint takes: so reservations made item by item
+// suffice, whatever is put together.
+//   packed parts: 152 header bytes for each 65384, so 1 in 430;
+//   bulk parts: one header block for each MiB.
+constexpr std::uint64_t checkpoint_cost(std::uint64_t packed_bytes, std::uint64_t bulk_blocks,
+                                        std::uint64_t block_bytes) {
+  constexpr std::uint64_t kPackedPerHeaderByte = kMaxRecordPackedBytes / sizeof(RecordHeader);
+  return packed_bytes + div_round_up(packed_bytes, kPackedPerHeaderByte) +
+         bulk_blocks * block_bytes +
+         div_round_up(bulk_blocks * block_bytes, kMaxRecordBulkBytes / block_bytes);
+}
+// What a checkpoint takes beyond its items: the last packed part's rounding, and a first record of
+// either kind that is not full.
+constexpr std::uint64_t checkpoint_unit(std::uint64_t block_bytes) { return 3 * block_bytes; }
 
 }  // namespace keel::format

@@ -9,27 +9,30 @@
 namespace keel {
 
 enum class LockRank : std::uint8_t {
-  kJournalContext = 10,  // cil: context lock, shared by commits, exclusive for the switch
-  kJournalCil = 20,      // cil: item list of the current context
-  kJournalSpace = 30,    // cil: reservations of log space
-  kJournalPush = 40,     // cil: push requests
-  kJournalInfo = 42,     // cil: what is recovered; what info() tells (never nested)
-  kJournalStable = 45,   // cil: stable sequence, its waiters, the first error
-  kJournalAil = 50,      // cil: buckets of items in the log
-  kJournalBatch = 55,    // cil: the batch of records under way
-  kLogDevice = 60,       // cil: error latch
-  kPoolUpkeep = 68,      // alloc: one round of a pool's thread
-  kPool = 70,            // alloc: growth and trim of the pool
-  kPoolReclaim = 72,     // alloc: shrinkers, one pass at a time
-  kCacheDrain = 74,      // alloc: one drain of the CPU caches at a time
-  kCacheGrants = 76,     // alloc: limits of one CPU's cache
-  kCacheShelf = 78,      // alloc: idle buffers of one size class
-  kPageAllocator = 80,   // alloc: buddy free lists
-  kPurge = 90,           // vmap: one purge at a time
-  kWindow = 100,         // vmap: address ranges, the first shard; the others follow by index
-  kWindowLast = 131,     // vmap: the last shard that there can be
-  kFrameStore = 140,     // vmap: growth and trim
-  kLeaf = 250,           // takes nothing below it
+  kJournalClose = 1,         // cil: one switch of contexts at a time
+  kJournalContext = 2,       // cil: the context lock's first part, of one CPU; the others by index
+  kJournalContextLast = 33,  // cil: the last part that there can be
+  kJournalState = 36,        // cil: the state slots, written by one thread at a time
+  kJournalSpace = 38,        // cil: reservations of log space and memory
+  kJournalPush = 40,         // cil: whose turn it is to push, checkpoints in flight
+  kJournalInfo = 42,         // cil: what is recovered; what info() tells (never nested)
+  kJournalStable = 45,       // cil: stable sequence, its waiters, the first error
+  kJournalCallbacks = 47,    // cil: callbacks that wait for a sequence
+  kJournalAil = 50,          // cil: buckets of items in the log
+  kJournalBatch = 55,        // cil: the batch of records under way
+  kLogDevice = 60,           // cil: error latch
+  kPoolUpkeep = 68,          // alloc: one round of a pool's thread
+  kPool = 70,                // alloc: growth and trim of the pool
+  kPoolReclaim = 72,         // alloc: shrinkers, one pass at a time
+  kCacheDrain = 74,          // alloc: one drain of the CPU caches at a time
+  kCacheGrants = 76,         // alloc: limits of one CPU's cache
+  kCacheShelf = 78,          // alloc: idle buffers of one size class
+  kPageAllocator = 80,       // alloc: buddy free lists
+  kPurge = 90,               // vmap: one purge at a time
+  kWindow = 100,             // vmap: address ranges, the first shard; the others follow by index
+  kWindowLast = 131,         // vmap: the last shard that there can be
+  kFrameStore = 140,         // vmap: growth and trim
+  kLeaf = 250,               // takes nothing below it
 };
 
 // Debug builds abort with both ranks when the order is broken; release builds never call these.

@@ -31,6 +31,8 @@ class KEEL_CAPABILITY("mutex") Mutex {
   enum class Wait : std::uint8_t { kSleep, kSpin };
 
   explicit Mutex(LockRank rank, Wait wait = Wait::kSleep) : rank_(rank), wait_(wait) {}
+  // For one of an array, before it is used.
+  void set_rank(LockRank rank) { rank_ = rank; }
   Mutex(const Mutex&) = delete;
   Mutex& operator=(const Mutex&) = delete;
 

@@ -31,6 +31,7 @@ enum class Errc : std::uint8_t {
   kShutdown,
   kBusy,  // another process or journal has the log open
   kFutureSequence,
+  kTimeout,
   kForked,  // used in a child of the process that opened it
   kExists,
   kNotFound,

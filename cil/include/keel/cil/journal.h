@@ -28,6 +28,9 @@
 namespace keel {
 
 class Journal;
+struct CilPart;
+struct ContextSums;
+struct Reservation;
 
 struct JournalConfig {
   // For snapshots and buffers; nullptr: default_pool(). An item keeps a snapshot after close(): the
@@ -39,6 +42,18 @@ struct JournalConfig {
   // A context of this size is written without being asked for; 0: an eighth of the log, at most
   // 32 MiB, and never more than half of max_checkpoint.
   Bytes push_threshold{};
+  // Most memory of snapshots: gathered, in flight and standing by. A hard bound: begin() waits for
+  // it. 0: four times max_checkpoint, at most half of the pool's capacity.
+  Bytes cil_memory{};
+  // Checkpoints that may be in flight at once; 0: 4, or 2 on a machine of one or two CPUs.
+  unsigned depth = 0;
+  // Makes everything stable that clients have written home; called before log space is reused. May
+  // be empty: then Journal::release() says that the item is stable already. A failure shuts the
+  // journal down. Called by a thread of the journal; must not call the journal.
+  std::function<Status()> flush_home = {};
+  // A journal without commits for so long records its head, so that a reopening finds nothing to
+  // replay and knows what must be there. 0: five seconds.
+  std::uint64_t cover_after_ns = 0;
   std::function<void(Bytes done, Bytes most)> recovery_progress = {};  // may be empty
 };
 
@@ -54,6 +69,9 @@ struct JournalStats {
   std::uint64_t forces = 0;        // calls of force() that had to wait
   Bytes log_used{};                // tail to head, context included
   Bytes log_reserved{};            // by open transactions
+  Bytes memory{};                  // of snapshots, and reserved for them
+  unsigned in_flight = 0;          // checkpoints
+  Lsn tail{};                      // stable: space before it is reused
   Sequence current{};              // of the context that commits join
   Sequence stable{};
 };
@@ -81,16 +99,21 @@ class Transaction {
  private:
   friend class Journal;
   struct Entry;
-  explicit Transaction(Journal& journal);
+  static constexpr std::uint32_t kInlineEntries = 4;
+
+  Transaction(Journal& journal, Reservation reserved);
+  Transaction(Journal& journal, Reservation reserved, std::uint32_t max_items, void* entries);
 
   [[nodiscard]] static Result<Transaction> begin(Journal& journal, std::uint32_t max_items,
-                                                 std::uint64_t worst_case_bytes);
-  [[nodiscard]] Status prepare(std::uint64_t& packed_bytes, std::uint64_t& bulk_blocks);
-  [[nodiscard]] Status prepare_item(Entry& entry, std::uint64_t& packed_bytes,
-                                    std::uint64_t& bulk_blocks);
+                                                 Reservation wanted);
+  [[nodiscard]] Entry* inline_entries();
+  [[nodiscard]] Status prepare();
+  [[nodiscard]] Status prepare_shadow(Entry& entry);
   [[nodiscard]] Result<Sequence> insert();
-  [[nodiscard]] Sequence join_context(LogItem* inserted, std::uint64_t packed_delta,
-                                      std::uint64_t bulk_delta);
+  static void insert_item(Entry& entry, CilPart& part, Sequence sequence, std::uint64_t order,
+                          ContextSums& before, ContextSums& after);
+  void account(CilPart& part, const ContextSums& before, const ContextSums& after);
+  static void give_shadow_back(Entry& entry);
   void finish();
 
   Journal* journal_ = nullptr;  // nullptr: over
@@ -98,8 +121,9 @@ class Transaction {
   Entry* entries_ = nullptr;
   std::uint32_t entry_count_ = 0;
   std::uint32_t max_items_ = 0;
-  std::uint64_t reserved_bytes_ = 0;
-  std::uint64_t id_ = 0;
+  std::uint64_t reserved_log_bytes_ = 0;
+  std::uint64_t reserved_memory_bytes_ = 0;
+  alignas(8) std::byte inline_bytes_[kInlineEntries * 56];
 };
 
 // Threads: every call from any thread, but for close() and the destructor: one thread, when no
@@ -127,17 +151,22 @@ class Journal : public MetadataObject {
   [[nodiscard]] Result<Transaction> begin(std::size_t max_bytes, std::uint32_t max_items);
 
   // Blocks until checkpoint `sequence` and all before it are stable.
-  // Errors: kFutureSequence, kForked, the first error (then `sequence` may or may not be stable).
+  // The calling thread may write the checkpoint itself: then unpin() and committed() of the items
+  // in it are called on it. After `timeout_ns` it gives up waiting; the push goes on.
+  // Errors: kFutureSequence, kForked, kTimeout, the first error (then `sequence` may or may not be
+  // stable).
   // Source: xfs_log_force_seq (Linux).
-  [[nodiscard]] Status force(Sequence sequence);
+  [[nodiscard]] Status force(Sequence sequence, std::uint64_t timeout_ns = UINT64_MAX);
   // Everything committed before the call.
   [[nodiscard]] Status force_all();
 
   // All up to here is stable. Threads: any; no lock.
   [[nodiscard]] Sequence stable_sequence() const;
 
-  // The item's newest state no longer needs the log: it is stable elsewhere, or dropped. Returns
-  // false if a checkpoint that is not yet stable holds it. Threads: under the object's lock.
+  // The item's newest state no longer needs the log: it is stable elsewhere, or dropped. True: it
+  // is gone, without a call of LogItem::release(). False: a checkpoint that is not yet stable, or a
+  // push(), holds it; the journal lets go of it after that and calls LogItem::release(), unless it
+  // is committed again before. Threads: under the object's lock.
   bool release(LogItem& item);
 
   // What open() recovered no longer needs the log. Idempotent.

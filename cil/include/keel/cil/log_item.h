@@ -7,8 +7,8 @@
 //    transactions never touch one item at the same time.
 // I2 pin() is called once for each checkpoint that the item enters, however often it is committed
 //    to it; unpin() once for each pin().
-// I3 An item may be destroyed only when it is neither pinned nor tracked: before its first commit,
-//    or after Journal::release() or the journal's close.
+// I3 An item may be destroyed before its first commit, after Journal::release() returned true, when
+//    release() is called, or after the journal's close; not while a commit or a push holds it.
 #pragma once
 
 #include <atomic>
@@ -71,6 +71,19 @@ class ItemFormatter {
   LogVector& vector_;
 };
 
+// What becomes of an item whose checkpoint is stable.
+enum class Tracking : std::uint8_t {
+  kTrack,    // it stays in the log until it is home: the journal holds the tail for it
+  kRelease,  // its owner needs the log no more: release() follows, unless it was committed again
+};
+
+// What an item that holds the tail of a filling log does about it.
+enum class PushResult : std::uint8_t {
+  kStarted,   // it is being written home, or is home: Journal::release() follows or has come
+  kFlushing,  // it was on its way already
+  kLocked,    // its object is in use: ask again later
+};
+
 class LogItem {
  public:
   // The types of the items that keel brings along; a client's own begin above them.
@@ -87,6 +100,8 @@ class LogItem {
   [[nodiscard]] std::uint32_t type() const { return type_; }
   // True while a checkpoint that is not yet stable holds the item.
   [[nodiscard]] bool pinned() const;
+  // True while the journal holds the log's tail for the item.
+  [[nodiscard]] bool tracked() const;
 
  protected:
   // For keel's own items.
@@ -105,34 +120,56 @@ class LogItem {
 
   // First insertion into a checkpoint (committing thread, context lock held: as format()).
   virtual void pin() {}
-  // That checkpoint is stable, or failed (`aborted`: the journal has shut down). Journal's thread.
+  // That checkpoint is stable, or failed (`aborted`: the journal has shut down). A thread of the
+  // journal, or one that is in force().
   virtual void unpin(bool aborted) { (void)aborted; }
   // The commit belongs to checkpoint `sequence`; the client may drop its object lock here.
   virtual void committing(Sequence sequence) { (void)sequence; }
-  // The item is stable in the log at `lsn` and tracked from there. Journal's thread.
-  virtual void committed(Lsn lsn) { (void)lsn; }
-  // The journal no longer knows the item; it may be destroyed. `aborted`: by a shutdown.
+  // The item is stable in the log at `lsn`. Before unpin(), on its thread. What is returned counts
+  // unless the item was committed again meanwhile.
+  // Source: iop_committed (XFS).
+  virtual Tracking committed(Lsn lsn) {
+    (void)lsn;
+    return Tracking::kTrack;
+  }
+  // True if push() can write the item somewhere else. Of one without a home the journal keeps the
+  // newest snapshot in memory while it holds the tail, as far as JournalConfig::cil_memory allows,
+  // to be able to log it again. Constant.
+  [[nodiscard]] virtual bool has_home() const { return false; }
+  // The log is filling up and this item is among the oldest: see to it that it can leave. Called by
+  // a thread of the journal, with no lock held, not while the item is pinned; may write home before
+  // it returns, and may call Journal::release(). Called only if has_home(). Keep it short: others
+  // wait behind it.
+  // Source: iop_push (XFS).
+  virtual PushResult push() { return PushResult::kLocked; }
+  // The journal no longer knows the item; it may be destroyed, here at the earliest. `aborted`: by
+  // a shutdown.
   virtual void release(bool aborted) { (void)aborted; }
 
  private:
   friend struct ItemAccess;
 
+  // The item's part in one context. Two of them: the context that is being gathered uses one, a
+  // closed one that is being taken apart the other, by the parity of its sequence.
+  struct Membership {
+    LogVector* active = nullptr;  // snapshot in the context
+    LogItem* next = nullptr;      // in the context's list
+  };
+
   const std::uint32_t type_;
-  // Guarded by the client's object lock.
-  LogVector* shadow_ = nullptr;    // standby snapshot; see log_vector.h
-  std::uint64_t transaction_ = 0;  // id of the transaction that holds the item, or 0
-  // Guarded by the context lock (shared and the object lock, or exclusive).
-  LogVector* active_ = nullptr;  // snapshot in the current context
-  // Guarded by the CIL's lock.
-  LogItem* cil_next_ = nullptr;
-  std::uint64_t order_ = 0;  // of the last commit
+  // Pins (unstable checkpoints that hold the item) and flags; see ItemState in log_vector.h.
+  std::atomic<std::uint32_t> state_{0};
+  // Standby snapshot. Whoever exchanges it for nullptr owns it: a commit, or who trims.
+  std::atomic<LogVector*> shadow_{nullptr};
+  // Guarded by the client's object lock: mark of the transaction that holds the item, or nullptr.
+  const void* transaction_ = nullptr;
+  // Guarded by the context lock: shared and the object lock, or exclusive; of a closed context, by
+  // who takes it apart.
+  Membership memberships_[2];
   // Guarded by the AIL's lock.
   Bucket* bucket_ = nullptr;  // checkpoint that the item counts for
   LogItem* ail_next_ = nullptr;
   LogItem* ail_previous_ = nullptr;
-  // Number of unstable checkpoints that hold the item; written under the context lock or by the
-  // push thread, read by anyone.
-  std::atomic<std::uint32_t> pins_{0};
   Pool* pool_ = nullptr;  // owner of the log vectors; set at first commit
 };
 

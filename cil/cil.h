@@ -1,0 +1,148 @@
+// Cil: the committed item list, which is what the current context holds, and the context lock.
+//
+// It is in parts, about one per CPU. Whoever holds one part's lock holds the context lock shared:
+// commits on different CPUs touch no common cache line but the order counter. Whoever holds all
+// parts' locks holds it exclusively: the switch to the next context.
+//
+// I1 The context is switched only with the lock exclusive, in time that does not depend on how many
+//    items it holds: its lists are taken over whole. They are taken apart afterwards, before the
+//    next switch (that context uses the same membership of the items again).
+// I2 Sums are of differences, modulo 2^64: one part may go below zero, all together are exact.
+// I3 An item is on one part's list of a context, once, however often and wherever it is committed.
+// I4 The context's first insertion takes over the checkpoint's unit from its transaction.
+// Locks: the parts' (kJournalContext and up). Nothing allocates or waits for I/O under them.
+// Source: per-CPU CIL and context lock (XFS); a part's lock instead of preemption turned off, since
+// nothing can turn it off here. A part that is busy (its holder lost the CPU) is passed by.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <optional>
+
+#include "keel/base/mutex.h"
+#include "keel/base/percpu.h"
+#include "keel/base/units.h"
+#include "keel/cil/log_item.h"
+#include "log_space.h"
+#include "log_vector.h"
+
+namespace keel {
+
+// What a context adds up to.
+struct ContextSums {
+  std::uint64_t items = 0;
+  std::uint64_t packed_bytes = 0;  // lengths of the two streams
+  std::uint64_t bulk_blocks = 0;
+  std::uint64_t cost = 0;  // log space granted to it, unit included
+
+  ContextSums& operator+=(const ContextSums& other);
+  bool operator==(const ContextSums&) const = default;
+};
+
+// Counts of commits.
+struct CommitCounts {
+  std::uint64_t transactions = 0;
+  std::uint64_t items = 0;
+  std::uint64_t committed_bytes = 0;
+  std::uint64_t coalesced_bytes = 0;
+
+  CommitCounts& operator+=(const CommitCounts& other);
+};
+
+// One part. All of it is guarded by its lock.
+struct CilPart {
+  Mutex mutex{LockRank::kJournalContext};
+  LogItem* first = nullptr;  // in order of first insertion
+  LogItem* last = nullptr;
+  ContextSums sums;
+  std::uint64_t unfolded_cost = 0;  // not yet in Cil::cost()
+  Reservation credit;               // granted, for the next transactions of this CPU
+  CommitCounts counts;
+  std::uint64_t holds = 0;  // times the lock was taken; odd while it is held shared (the watchdog)
+
+  void append(LogItem& item, Sequence context);
+};
+
+// A context that no commit joins any more.
+struct ClosedContext {
+  Sequence sequence{};
+  LogItem* first = nullptr;
+  ContextSums sums;
+};
+
+class KEEL_CAPABILITY("context lock") Cil {
+ public:
+  static constexpr unsigned kMostParts = 32;
+
+  explicit Cil(Sequence first, std::uint64_t fold_cost);
+
+  // Takes a part's lock, if possible of this CPU's. Never fails.
+  [[nodiscard]] CilPart& lock_shared() KEEL_ACQUIRE_SHARED();
+  void unlock_shared(CilPart& part) KEEL_RELEASE_SHARED();
+  void lock_exclusive() KEEL_ACQUIRE();
+  void unlock_exclusive() KEEL_RELEASE();
+
+  // Of the current context. Constant while the lock is held; else a moment old.
+  [[nodiscard]] Sequence sequence() const {
+    // Acquire: what a thread finds switched, it finds closed.
+    return Sequence(sequence_.load(std::memory_order_acquire));
+  }
+  // True once something was inserted. Acquire pairs with open().
+  [[nodiscard]] bool is_open() const { return open_.load(std::memory_order_acquire); }
+  // Says so; true for the one who does it first.
+  [[nodiscard]] bool open() {
+    return !open_.load(std::memory_order_relaxed) && !open_.exchange(true, std::memory_order_acq_rel);
+  }
+  // `count` numbers that no other commit has, the first of them; later commits get larger ones.
+  [[nodiscard]] std::uint64_t take_orders(std::uint64_t count) {
+    return order_.fetch_add(count, std::memory_order_relaxed);  // Only the values matter.
+  }
+
+  // Adds `cost` to the part and, now and then, to the sum that cost() tells.
+  void add_cost(CilPart& part, std::uint64_t cost) KEEL_REQUIRES_SHARED(this);
+  // What the current context has been granted, roughly.
+  [[nodiscard]] std::uint64_t cost() const {
+    return cost_.load(std::memory_order_relaxed);  // An estimate.
+  }
+
+  // Takes over the current context and opens the next one; nullopt if it is empty.
+  [[nodiscard]] std::optional<ClosedContext> switch_context() KEEL_REQUIRES(this);
+  [[nodiscard]] ContextSums sums() const KEEL_REQUIRES(this);
+
+  [[nodiscard]] CilPart& first_part() KEEL_REQUIRES(this) { return parts_[0].value; }
+
+  template <class Each>
+  void for_each_part(const Each& each) {
+    for (unsigned i = 0; i < part_count_; ++i) {
+      each(parts_[i].value);
+    }
+  }
+
+  // Walks the lists and aborts if the sums do not match. Returns the memory of active vectors and
+  // of shadows of these items.
+  [[nodiscard]] std::uint64_t audit(std::uint32_t block_bytes) KEEL_REQUIRES(this);
+
+ private:
+  struct alignas(kCacheLinePairBytes) PaddedPart {
+    CilPart value;
+  };
+
+  const unsigned part_count_;
+  const std::uint64_t fold_cost_;
+  std::atomic<std::uint64_t> sequence_;
+  std::atomic<bool> open_{false};
+  alignas(kCacheLinePairBytes) std::atomic<std::uint64_t> order_{1};
+  alignas(kCacheLinePairBytes) std::atomic<std::uint64_t> cost_{0};
+  std::array<PaddedPart, kMostParts> parts_;
+};
+
+// Takes every item's vector of this closed context away from it and chains them, in no order.
+// No allocation.
+[[nodiscard]] LogVector* take_vectors(const ClosedContext& context);
+
+// Sorts a chain by order. Fast for a few ascending runs, which is what take_vectors() gives.
+// No allocation.
+[[nodiscard]] LogVector* sort_by_order(LogVector* first);
+
+}  // namespace keel

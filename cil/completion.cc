@@ -1,0 +1,187 @@
+// Completion: what happens to a checkpoint that is written, in the order of sequences; and the end
+// of a journal that failed.
+
+#include <utility>
+
+#include "journal_impl.h"
+#include "keel/base/check.h"
+
+namespace keel {
+namespace {
+
+// Vectors that are completed together: few enough to stay in the cache from the first look at their
+// items to the last, and for the AIL's lock to be held for microseconds.
+constexpr int kBatch = 64;
+
+}  // namespace
+
+// The writer's part is over; the device is free for the next small checkpoint.
+void Journal::Impl::finish_write(Flight& flight, const Status& status) {
+  if (!status) {
+    shut_down(status.error());
+  }
+  {
+    MutexLock lock(push_mutex);
+    flight.step = status.ok() ? Flight::Step::kWritten : Flight::Step::kFailed;
+    small_writes -= flight.small ? 1 : 0;
+  }
+  start_next();
+  complete_written();
+}
+
+// One thread at a time completes what is written, oldest first; who comes meanwhile leaves it to
+// that one.
+void Journal::Impl::complete_written() {
+  bool any = false;
+  {
+    MutexLock lock(push_mutex);
+    if (completing) {
+      return;
+    }
+    completing = true;
+    while (first_flight != nullptr && (first_flight->step == Flight::Step::kWritten ||
+                                       first_flight->step == Flight::Step::kFailed)) {
+      Flight& flight = *first_flight;
+      const bool good = flight.step == Flight::Step::kWritten && !stable.failed();
+      push_mutex.unlock();
+      good ? complete(flight) : abort(flight);
+      push_mutex.lock();
+      first_flight = flight.next;
+      last_flight = first_flight == nullptr ? nullptr : last_flight;
+      flight.step = Flight::Step::kFree;
+      any = true;
+    }
+    completing = false;
+  }
+  if (any) {
+    start_next();
+    if (space.contended() || upkeep_due()) {
+      nudge();
+    }
+  }
+}
+
+// The checkpoint is stable: its items go to the AIL, then they are unpinned (after the insertion: an
+// unpinned item may be released at once), then the waiters are woken: a force that has returned
+// finds the items unpinned.
+void Journal::Impl::complete(Flight& flight) {
+  ClosedCheckpoint& checkpoint = flight.checkpoint;
+  Bucket* bucket = ail.publish(std::exchange(flight.bucket, nullptr),
+                               Lsn(checkpoint.id.start_lsn), checkpoint.predecessor);
+  flight.bucket = bucket;
+  for (LogVector* vector = checkpoint.first; vector != nullptr;) {
+    vector = complete_batch(flight, vector);
+  }
+  ail.let_go(*bucket);
+  flight.bucket = nullptr;
+  {
+    MutexLock lock(push_mutex);
+    completed = {Lsn(checkpoint.id.start_lsn) + Bytes(checkpoint.id.bytes), checkpoint.id};
+  }
+  checkpoint.first = nullptr;
+  stable.advance(Sequence(checkpoint.id.sequence));
+  free_chain(std::exchange(flight.trash, nullptr));
+  space.checkpoint_done();
+}
+
+// Returns the vector after the batch. What is to be freed goes to the flight's trash.
+LogVector* Journal::Impl::complete_batch(Flight& flight, LogVector* first) {
+  const Lsn lsn(flight.checkpoint.id.start_lsn);
+  int count = 0;
+  LogVector* end = first;
+  for (; end != nullptr && count < kBatch; end = end->next, ++count) {
+    if (end->next != nullptr) {
+      __builtin_prefetch(end->next->item);
+    }
+    const Tracking tracking = ItemAccess::committed(*end->item, lsn);
+    end->cancelled = end->cancelled || tracking == Tracking::kRelease;
+  }
+  ail.enter(*flight.bucket, first, end);
+  for (LogVector* vector = first; vector != end;) {
+    LogItem& item = *vector->item;
+    const bool leaves = vector->cancelled;
+    LogVector* unused = vector;
+    vector = vector->next;  // Before the item has it: a commit may use it at once.
+    if (!leaves && !unused->layout.ordered && !ItemAccess::has_home(item)) {
+      unused->is_snapshot = true;
+      unused = ItemAccess::exchange_shadow(item, unused);
+    }
+    if (unused != nullptr) {
+      unused->next = flight.trash;
+      flight.trash = unused;
+    }
+    const std::uint32_t state = ItemAccess::unpin(item, false);
+    if ((state & ItemState::kPins) == 0 && (leaves || (state & ItemState::kReleaseWanted) != 0)) {
+      let_go_of(item, false);
+    }
+  }
+  return end;
+}
+
+void Journal::Impl::abort(Flight& flight) {
+  ail.give_bucket(std::exchange(flight.bucket, nullptr));
+  abort_chain(std::exchange(flight.checkpoint.first, nullptr));
+  space.checkpoint_done();
+}
+
+// The first error is final: it is kept, everybody gets it, and what was committed is aborted.
+void Journal::Impl::shut_down(const Error& error) {
+  stable.fail(error);
+  space.fail(error);
+  LogVector* vectors = nullptr;
+  {
+    MutexLock closing(close_mutex);
+    // After stable.fail() no commit joins any more; this waits for those that are joining.
+    cil.lock_exclusive();
+    const auto context = cil.switch_context();
+    cil.unlock_exclusive();
+    if (context) {
+      space.drop_context(context->sums.cost);
+      vectors = take_vectors(*context);
+    }
+  }
+  abort_chain(vectors);
+}
+
+void Journal::Impl::abort_chain(LogVector* first) {
+  for (LogVector* vector = first; vector != nullptr; vector = vector->next) {
+    LogItem& item = *vector->item;
+    if (ItemAccess::unpin(item, true) == 0) {
+      let_go_of(item, true);
+    }
+  }
+  free_chain(first);
+}
+
+void Journal::Impl::free_chain(LogVector* first) {
+  std::uint64_t bytes = 0;
+  while (first != nullptr) {
+    LogVector* next = first->next;
+    bytes += first->capacity_bytes;
+    pool.kvfree(first);
+    first = next;
+  }
+  if (bytes != 0) {
+    space.free_memory(bytes);
+  }
+}
+
+void Journal::Impl::let_go_of(LogItem& item, bool aborted) {
+  ail.remove(item);
+  std::atomic<std::uint32_t>& state = ItemAccess::state(item);
+  const std::uint32_t flags = ItemState::kReleaseWanted;
+  if ((state.fetch_and(~flags, std::memory_order_acq_rel) & ~flags) != 0) {
+    return;  // A commit has taken it up again.
+  }
+  trim_shadow(item);
+  ItemAccess::release(item, aborted);
+}
+
+void Journal::Impl::trim_shadow(LogItem& item) {
+  if (LogVector* shadow = ItemAccess::claim_shadow(item); shadow != nullptr) {
+    shadow->next = nullptr;
+    free_chain(shadow);
+  }
+}
+
+}  // namespace keel

@@ -1,0 +1,25 @@
+// How large the resources of a journal are, and what a transaction takes of them at most.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "keel/cil/journal.h"
+#include "log/format.h"
+#include "log_space.h"
+
+namespace keel {
+
+// The most that a transaction of this payload can take, whatever its regions' sizes.
+[[nodiscard]] Reservation worst_case(std::size_t max_bytes, std::uint32_t max_items,
+                                     std::uint32_t block_bytes);
+
+// The bound of memory for snapshots.
+[[nodiscard]] std::uint64_t choose_memory(const JournalConfig& config,
+                                          const format::Superblock& superblock, const Pool& pool);
+[[nodiscard]] std::uint64_t choose_set_aside(const format::Superblock& superblock);
+// What one part of the CIL keeps at most, twice.
+[[nodiscard]] Reservation choose_credit(const format::Superblock& superblock,
+                                        std::uint64_t memory_bytes);
+
+}  // namespace keel

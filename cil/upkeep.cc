@@ -1,0 +1,287 @@
+// Upkeep: one thread that gets items to leave a log that fills up, moves the tail, and records the
+// head of a journal that rests.
+//
+// An item with a home is asked to write itself there. One without is logged again, at the head, out
+// of the space that is set aside for that; what it takes there it frees at the tail.
+// Source: xfsaild, log covering (XFS).
+
+#include <algorithm>
+#include <utility>
+
+#include "journal_impl.h"
+#include "keel/base/check.h"
+#include "keel/base/os.h"
+
+namespace keel {
+namespace {
+
+constexpr std::uint64_t kDefaultCoverNs = 5'000'000'000;
+// Between two passes while somebody waits and items are on their way home.
+constexpr std::uint64_t kRetryNs = 10'000'000;
+// Most that is logged again at a time.
+constexpr std::uint64_t kMostAgainBytes = std::uint64_t{1} << 20;
+
+}  // namespace
+
+void Journal::Impl::nudge() {
+  MutexLock lock(upkeep_mutex);
+  upkeep_nudged = true;
+  upkeep_wanted.notify_one();
+}
+
+bool Journal::Impl::upkeep_due() const {
+  const std::uint64_t log_bytes = file.geometry().data_bytes;
+  return space.sums().used.value() > log_bytes - log_bytes / 4;
+}
+
+void Journal::Impl::upkeep_loop() {
+  const std::uint64_t cover_ns =
+      settings.cover_after_ns != 0 ? settings.cover_after_ns : kDefaultCoverNs;
+  bool hope = false;
+  for (;;) {
+    bool idle = false;
+    {
+      MutexLock lock(upkeep_mutex);
+      const Sequence before = cil.sequence();
+      while (!upkeep_nudged && !upkeep_stopping && !idle) {
+        const bool retry = hope && space.contended();
+        const bool woken = upkeep_wanted.wait_for(upkeep_mutex, retry ? kRetryNs : cover_ns);
+        idle = !woken && !retry && cil.sequence() == before && !cil.is_open();
+        if (!woken && retry) {
+          break;
+        }
+      }
+      if (upkeep_stopping) {
+        return;
+      }
+      upkeep_nudged = false;
+    }
+    if (stable.failed()) {
+      hope = false;
+      continue;
+    }
+    space.pass_begins();
+    hope = upkeep_pass(idle);
+    space.pass_ended(hope);
+  }
+}
+
+bool Journal::Impl::upkeep_pass(bool idle) {
+  const bool wanted = space.contended();
+  bool hope = false;
+  if (wanted && space.memory_wanted()) {
+    trim_shadows();
+  }
+  if (wanted || upkeep_due()) {
+    const TailPosition tail = ail.tail();
+    const PushSums sums =
+        push_items(tail.lsn + Bytes(file.geometry().data_bytes / 4));
+    hope = sums.under_way != 0;
+    hope = (sums.homeless != 0 && log_again(kMostAgainBytes)) || hope;
+  }
+  Status status = move_tail(wanted);
+  if (status.ok() && idle) {
+    status = cover();
+  }
+  if (!status) {
+    shut_down(status.error());
+  }
+  return hope;
+}
+
+// Asks every item below the target to go home, and counts those that have none.
+Journal::Impl::PushSums Journal::Impl::push_items(Lsn target) {
+  PushSums sums;
+  AilCursor cursor;
+  Ail::Batch batch;
+  do {
+    batch = ail.hold_next(cursor, target);
+    sums.under_way += batch.pinned;
+    for (std::size_t i = 0; i < batch.count; ++i) {
+      LogItem& item = *batch.items[i];
+      ++sums.asked;
+      if (ItemAccess::has_home(item)) {
+        sums.under_way += 1;
+        (void)ItemAccess::push(item);
+      } else {
+        sums.homeless += 1;
+      }
+      const std::uint32_t state = Ail::release_held(item);
+      if ((state & ItemState::kPins) == 0 && (state & ItemState::kReleaseWanted) != 0) {
+        let_go_of(item, false);
+      }
+    }
+  } while (!batch.is_last);
+  if (sums.under_way != 0 && cil.is_open()) {
+    request_push(cil.sequence());  // a pinned tail
+  }
+  return sums;
+}
+
+// Puts the newest snapshots of the oldest items into the current context. True if it did; then the
+// context is pushed, and the tail moves when it is stable.
+bool Journal::Impl::log_again(std::uint64_t most_bytes) {
+  const std::uint64_t unit = format::checkpoint_unit(block_bytes());
+  const std::uint64_t budget = std::min(most_bytes, space.limits().set_aside_bytes);
+  // Only if somebody waits, and no more than once round the log for one who does: or a log whose
+  // items all live for ever would be written again and again.
+  if (const std::uint64_t grants = space.sums().grants; grants != grants_seen) {
+    grants_seen = grants;
+    again_bytes = 0;
+  }
+  if (budget <= unit || !space.contended() || again_bytes > file.geometry().data_bytes ||
+      !space.try_reserve_again({budget, 0})) {
+    return false;
+  }
+  std::uint64_t used = 0;
+  LogVector* trash = nullptr;
+  Sequence sequence{};
+  cil.lock_exclusive();
+  if (!stable.failed()) {
+    sequence = cil.sequence();
+    used = cil.is_open() ? 0 : unit;
+    CilPart& part = cil.first_part();
+    ail.for_oldest(SIZE_MAX, [&](LogItem& item) {
+      return log_again_item(item, part, sequence, {budget, used, trash});
+    });
+    if (used > unit || (used > 0 && cil.is_open())) {
+      (void)cil.open();
+      cil.add_cost(part, used);
+    } else {
+      used = 0;
+    }
+  }
+  cil.unlock_exclusive();
+  space.give_back({budget - used, 0});
+  free_chain(trash);
+  again_bytes += used;
+  if (used != 0) {
+    request_push(sequence);
+  }
+  return used != 0;
+}
+
+// False when the budget is used up.
+bool Journal::Impl::log_again_item(LogItem& item, CilPart& part, Sequence sequence,
+                                   const Again& again) {
+  const std::uint32_t state = ItemAccess::state(item).load(std::memory_order_acquire);
+  if ((state & (ItemState::kPins | ItemState::kReleaseWanted)) != 0) {
+    return true;  // In a checkpoint that will move it, or about to leave.
+  }
+  LogVector* vector = ItemAccess::claim_shadow(item);
+  if (vector == nullptr) {
+    return true;  // A commit has it.
+  }
+  const bool fits = again.used + vector->cost() <= again.budget;
+  if (!vector->is_snapshot || !fits) {
+    const bool usable = vector->is_snapshot;
+    if (!ItemAccess::put_shadow(item, vector)) {  // A commit that was cancelled left another.
+      vector->next = again.trash;
+      again.trash = vector;
+    }
+    return !usable;
+  }
+  again.used += vector->cost();
+  vector->order = cil.take_orders(1);
+  ItemAccess::active(item, sequence) = vector;
+  part.sums.packed_bytes += vector->packed_bytes;
+  part.sums.bulk_blocks += vector->bulk_blocks;
+  ItemAccess::pin(item);
+  part.append(item, sequence);
+  return true;
+}
+
+// Frees standby snapshots of tracked items: first those that only save an allocation, then those
+// that could be logged again.
+void Journal::Impl::trim_shadows() {
+  AilCursor cursor;
+  Ail::Batch batch;
+  do {
+    batch = ail.hold_next(cursor, Lsn(UINT64_MAX));
+    for (std::size_t i = 0; i < batch.count; ++i) {
+      LogItem& item = *batch.items[i];
+      trim_shadow(item);
+      const std::uint32_t state = Ail::release_held(item);
+      if ((state & ItemState::kPins) == 0 && (state & ItemState::kReleaseWanted) != 0) {
+        let_go_of(item, false);
+      }
+    }
+  } while (!batch.is_last && space.memory_wanted());
+}
+
+Journal::Impl::Completed Journal::Impl::newest_complete() const {
+  MutexLock lock(push_mutex);
+  return completed;
+}
+
+// Records a newer tail in the state slots once that is worth two flushes: when somebody waits for
+// space, or half of the log is used and an eighth could be had. The space counts as free after
+// that.
+Status Journal::Impl::move_tail(bool needed) {
+  MutexLock lock(state_mutex);
+  // Looked at first: if nothing is tracked afterwards, everything up to there is home.
+  const Completed newest = newest_complete();
+  const TailPosition found = ail.tail();
+  const Lsn tail = found.empty ? newest.end : found.lsn;
+  const std::uint64_t gain = (tail - state_tail).value();
+  const std::uint64_t log_bytes = file.geometry().data_bytes;
+  const bool worth_it = space.sums().used.value() > log_bytes / 2 && gain >= log_bytes / 8;
+  if (gain == 0 || !(needed || worth_it)) {
+    return {};
+  }
+  if (settings.flush_home) {
+    if (auto status = settings.flush_home(); !status) {
+      return status;
+    }
+  }
+  state_tail = tail;
+  state_tail_predecessor = found.empty ? newest.id : found.predecessor;
+  // A bucket stands there only when all before it is stable.
+  state_stable = std::max({state_stable, newest.end, tail});
+  if (auto status = write_state(0); !status) {
+    return status;
+  }
+  space.tail_moved(tail);
+  return {};
+}
+
+Status Journal::Impl::keep_state_near(Lsn end) {
+  MutexLock lock(state_mutex);
+  if (end - state_stable <= Bytes(file.geometry().data_bytes / 2)) {
+    return {};
+  }
+  state_stable = std::max(state_stable, newest_complete().end);
+  return write_state(0);
+}
+
+// A journal that rests: the log's end is recorded, so that rot in it will be known for damage, and
+// the tail is brought up to date.
+Status Journal::Impl::cover() {
+  if (auto status = move_tail(true); !status) {
+    return status;
+  }
+  MutexLock lock(state_mutex);
+  const Lsn end = newest_complete().end;
+  if (state_stable >= end) {
+    return {};
+  }
+  state_stable = end;
+  return write_state(0);
+}
+
+Status Journal::Impl::write_state(std::uint64_t flags) {
+  format::StateSlot state{};
+  state.incarnation = incarnation;
+  state.incarnation_start_lsn = incarnation_start.value();
+  state.tail_lsn = state_tail.value();
+  state.tail_predecessor = state_tail_predecessor;
+  state.stable_lsn = state_stable.value();
+  state.flags = flags;
+  JournalCounters::add(counters.flushes, 2);
+  const Status status = file.write_state(state);
+  MutexLock lock(info_mutex);
+  info = file.info();
+  return status;
+}
+
+}  // namespace keel
