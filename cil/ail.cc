@@ -227,7 +227,8 @@ std::uint64_t Ail::audit() const {
     last = bucket->lsn;
     std::size_t items = 0;
     for (LogItem* item = bucket->first; item != nullptr; item = ItemAccess::ail_next(*item)) {
-      KEEL_CHECK(ItemAccess::bucket(*item) == bucket && item->tracked(), "item in a foreign bucket");
+      KEEL_CHECK(ItemAccess::bucket(*item) == bucket && item->tracked(),
+                 "item in a foreign bucket");
       const LogVector* shadow = ItemAccess::shadow(*item);
       memory += shadow != nullptr ? shadow->capacity_bytes : 0;
       ++items;

@@ -92,7 +92,8 @@ class KEEL_CAPABILITY("context lock") Cil {
   [[nodiscard]] bool is_open() const { return open_.load(std::memory_order_acquire); }
   // Says so; true for the one who does it first.
   [[nodiscard]] bool open() {
-    return !open_.load(std::memory_order_relaxed) && !open_.exchange(true, std::memory_order_acq_rel);
+    return !open_.load(std::memory_order_relaxed) &&
+           !open_.exchange(true, std::memory_order_acq_rel);
   }
   // `count` numbers that no other commit has, the first of them; later commits get larger ones.
   [[nodiscard]] std::uint64_t take_orders(std::uint64_t count) {

@@ -66,8 +66,8 @@ void Journal::Impl::complete_written() {
 // finds the items unpinned.
 void Journal::Impl::complete(Flight& flight) {
   ClosedCheckpoint& checkpoint = flight.checkpoint;
-  Bucket* bucket = ail.publish(std::exchange(flight.bucket, nullptr),
-                               Lsn(checkpoint.id.start_lsn), checkpoint.predecessor);
+  Bucket* bucket = ail.publish(std::exchange(flight.bucket, nullptr), Lsn(checkpoint.id.start_lsn),
+                               checkpoint.predecessor);
   flight.bucket = bucket;
   for (LogVector* vector = checkpoint.first; vector != nullptr;) {
     vector = complete_batch(flight, vector);
@@ -146,8 +146,8 @@ void Journal::Impl::shut_down(const Error& error) {
 void Journal::Impl::abort_chain(LogVector* first) {
   for (LogVector* vector = first; vector != nullptr; vector = vector->next) {
     LogItem& item = *vector->item;
-    if (ItemAccess::unpin(item, true) == 0) {
-      let_go_of(item, true);
+    if ((ItemAccess::unpin(item, true) & ~ItemState::kReleaseWanted) == 0) {
+      let_go_of(item, true);  // One that is tracked goes when the journal is closed.
     }
   }
   free_chain(first);

@@ -157,8 +157,8 @@ JournalStats Journal::stats() const {
   // Sums taken one after the other: a commit in between may be in both.
   const std::uint64_t spoken_for = credit.log_bytes + context.cost;
   stats.log_reserved = Bytes(sums.granted.log_bytes - std::min(sums.granted.log_bytes, spoken_for));
-  stats.memory = Bytes(sums.granted.memory_bytes - std::min(sums.granted.memory_bytes,
-                                                            credit.memory_bytes));
+  stats.memory =
+      Bytes(sums.granted.memory_bytes - std::min(sums.granted.memory_bytes, credit.memory_bytes));
   stats.in_flight = sums.in_flight;
   stats.tail = sums.tail;
   stats.current = impl_->cil.sequence();
@@ -191,8 +191,7 @@ Journal::Impl::Impl(LogFile log_file, Pool& memory, const ScanResult& found,
       threshold_bytes(choose_threshold(config, file.superblock())),
       most_credit(choose_credit(file.superblock(), choose_memory(config, file.superblock(), pool))),
       space({file.geometry().data_bytes, file.superblock().max_checkpoint_bytes,
-             choose_set_aside(file.superblock()),
-             choose_memory(config, file.superblock(), pool)},
+             choose_set_aside(file.superblock()), choose_memory(config, file.superblock(), pool)},
             report.tail, report.head,
             {[this] { drain_credit(); },
              [this] {

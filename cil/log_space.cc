@@ -95,6 +95,7 @@ Status LogSpace::wait_for_room(Waiter& self) {
       // again. Not for an empty context: then the waiter waits for the open transactions.
       const bool ask = !asked || passes_ended_ > passes_seen;
       if (!drained || ask) {
+        const std::uint64_t begun = passes_begun_;
         mutex_.unlock();
         if (!drained) {
           helpers_.drain();
@@ -105,7 +106,7 @@ Status LogSpace::wait_for_room(Waiter& self) {
           helpers_.ask();
         }
         mutex_.lock();
-        passes_seen = ask && useful ? passes_begun_ : passes_seen;
+        passes_seen = ask && useful ? begun : passes_seen;
         const bool changed = !drained || (ask && useful);
         drained = true;
         asked = asked || ask;
@@ -225,9 +226,8 @@ LogSpace::Sums LogSpace::sums() const {
   KEEL_CHECK(granted_.memory_bytes <= limits_.memory_bytes, "cil_memory is exceeded",
              granted_.memory_bytes, limits_.memory_bytes);
   // A recovered log may be fuller than that, until its first checkpoint is asked for.
-  KEEL_CHECK(granted_.log_bytes == 0 || (head_ - tail_).value() + granted_.log_bytes +
-                                                held_bytes_ <=
-                                            limits_.log_bytes,
+  KEEL_CHECK(granted_.log_bytes == 0 ||
+                 (head_ - tail_).value() + granted_.log_bytes + held_bytes_ <= limits_.log_bytes,
              "more is granted than the log holds", granted_.log_bytes, held_bytes_);
   return {granted_, held_bytes_, head_ - tail_, tail_, in_flight_, grants_};
 }

@@ -54,8 +54,8 @@ class LogSpace {
   };
   // What a waiter may ask for. All are called without the lock.
   struct Helpers {
-    std::function<void()> drain;           // give back what is granted and not in use
-    std::function<void()> ask;             // push the context, and then make a pass
+    std::function<void()> drain;            // give back what is granted and not in use
+    std::function<void()> ask;              // push the context, and then make a pass
     std::function<bool()> context_is_open;  // there is something to push
   };
   LogSpace(Limits limits, Lsn tail, Lsn head, Helpers helpers);
@@ -104,7 +104,7 @@ class LogSpace {
   struct Sums {
     Reservation granted;  // log: context, open transactions and credits; memory: those and in use
     std::uint64_t held_bytes = 0;
-    Bytes used{};         // tail to head
+    Bytes used{};  // tail to head
     Lsn tail{};
     unsigned in_flight = 0;
     std::uint64_t grants = 0;  // to those who had to wait, so far

@@ -76,9 +76,10 @@ void reset_log_vector(LogVector& vector, const SnapshotLayout& layout);
 // journal, and may be destroyed.
 struct ItemState {
   static constexpr std::uint32_t kPins = 0xffff;
-  static constexpr std::uint32_t kTracked = 1U << 16;        // in the AIL
-  static constexpr std::uint32_t kHeld = 1U << 17;           // LogItem::push() is being called
-  static constexpr std::uint32_t kReleaseWanted = 1U << 18;  // leaves when nothing holds it any more
+  static constexpr std::uint32_t kTracked = 1U << 16;  // in the AIL
+  static constexpr std::uint32_t kHeld = 1U << 17;     // LogItem::push() is being called
+  static constexpr std::uint32_t kReleaseWanted = 1U
+                                                  << 18;  // leaves when nothing holds it any more
 };
 
 // The journal's way to the private part of an item.

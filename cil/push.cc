@@ -109,10 +109,9 @@ bool Journal::Impl::may_start(bool small) const {
   }
   // What is in flight must not reach so far beyond what is stable that the state slots could not
   // keep up with it; what is alone never does.
-  const std::uint64_t unstable =
-      last_closed.start_lsn + last_closed.bytes - completed.end.value();
-  return first_flight == nullptr || unstable + file.superblock().max_checkpoint_bytes <=
-                                        file.geometry().data_bytes / 2;
+  const std::uint64_t unstable = last_closed.start_lsn + last_closed.bytes - completed.end.value();
+  return first_flight == nullptr ||
+         unstable + file.superblock().max_checkpoint_bytes <= file.geometry().data_bytes / 2;
 }
 
 // A turn has ended: somebody else's may begin. Those who wait for the open context come first: they
@@ -176,9 +175,9 @@ bool Journal::Impl::close_context(Flight& flight) {
     closed = cil.switch_context();
   }
   if (closed) {
-    const std::uint64_t bytes = format::checkpoint_shape(closed->sums.packed_bytes,
-                                                         closed->sums.bulk_blocks, block_bytes())
-                                    .bytes;
+    const std::uint64_t bytes =
+        format::checkpoint_shape(closed->sums.packed_bytes, closed->sums.bulk_blocks, block_bytes())
+            .bytes;
     const Lsn start = space.close_context(closed->sums.cost, bytes);
     checkpoint.packed_bytes = closed->sums.packed_bytes;
     checkpoint.bulk_blocks = closed->sums.bulk_blocks;
@@ -213,8 +212,7 @@ Status Journal::Impl::write_out(Flight& flight) {
   }
   const TailPosition tail = ail.tail();
   checkpoint.tail = tail.empty ? checkpoint.stable : tail.lsn;
-  if (auto status =
-          keep_state_near(Lsn(checkpoint.id.start_lsn) + Bytes(checkpoint.id.bytes));
+  if (auto status = keep_state_near(Lsn(checkpoint.id.start_lsn) + Bytes(checkpoint.id.bytes));
       !status) {
     return status;
   }

@@ -24,10 +24,10 @@ Reservation worst_case(std::size_t max_bytes, std::uint32_t max_items, std::uint
   // The cost of one item with all the bytes, whichever stream they go to; and for each other item
   // the rounding of its own.
   const std::uint64_t packed = max_bytes + max_items * kItemOverhead;
-  const std::uint64_t log = format::checkpoint_unit(block_bytes) + packed + packed / 430 + 1 +
-                            format::div_round_up(max_bytes, format::kMaxRecordBulkBytes /
-                                                                block_bytes) +
-                            std::uint64_t{2} * max_items;
+  const std::uint64_t log =
+      format::checkpoint_unit(block_bytes) + packed + packed / 430 + 1 +
+      format::div_round_up(max_bytes, format::kMaxRecordBulkBytes / block_bytes) +
+      std::uint64_t{2} * max_items;
   // A large region stands on pages of its own, and begins one; the pool may round up by a quarter.
   constexpr std::uint64_t kItemMemory =
       sizeof(LogVector) + kRegions * (sizeof(Region) + 8) + kPageBytes;
@@ -40,7 +40,9 @@ std::uint64_t choose_memory(const JournalConfig& config, const format::Superbloc
   if (config.cil_memory != Bytes(0)) {
     return config.cil_memory.value();
   }
-  return std::min<std::uint64_t>(4 * superblock.max_checkpoint_bytes,
+  // A quarter of it is the most that one transaction may take: room for one as large as a
+  // checkpoint, with the worst rounding.
+  return std::min<std::uint64_t>(12 * superblock.max_checkpoint_bytes,
                                  pool.facts().config.capacity_bytes / 2);
 }
 
@@ -91,7 +93,8 @@ bool Journal::Impl::keep_credit(CilPart& part, const Reservation& unused) const 
   Reservation all = part.credit;
   all += unused;
   // Twice: what is refilled must fit on top of a rest that was too small for somebody.
-  if (all.log_bytes > 2 * most_credit.log_bytes || all.memory_bytes > 2 * most_credit.memory_bytes) {
+  if (all.log_bytes > 2 * most_credit.log_bytes ||
+      all.memory_bytes > 2 * most_credit.memory_bytes) {
     return false;
   }
   part.credit = all;

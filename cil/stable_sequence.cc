@@ -6,9 +6,7 @@
 namespace keel {
 namespace {
 
-constexpr std::uint32_t word(StableSequence::Wake wake) {
-  return static_cast<std::uint32_t>(wake);
-}
+constexpr std::uint32_t word(StableSequence::Wake wake) { return static_cast<std::uint32_t>(wake); }
 
 }  // namespace
 

@@ -28,9 +28,9 @@ std::uint64_t stream_bytes(const ContextSums& sums, std::uint32_t block_bytes) {
 
 // What the vector adds to the context; nothing if there is none.
 ContextSums sums_of(const LogVector* vector) {
-  return vector == nullptr ? ContextSums{}
-                           : ContextSums{1, vector->packed_bytes, vector->bulk_blocks,
-                                         vector->cost()};
+  return vector == nullptr
+             ? ContextSums{}
+             : ContextSums{1, vector->packed_bytes, vector->bulk_blocks, vector->cost()};
 }
 
 // Snapshots an item into its active vector, or into the shadow if that one is too small; the other

@@ -74,8 +74,7 @@ bool Journal::Impl::upkeep_pass(bool idle) {
   }
   if (wanted || upkeep_due()) {
     const TailPosition tail = ail.tail();
-    const PushSums sums =
-        push_items(tail.lsn + Bytes(file.geometry().data_bytes / 4));
+    const PushSums sums = push_items(tail.lsn + Bytes(file.geometry().data_bytes / 4));
     hope = sums.under_way != 0;
     hope = (sums.homeless != 0 && log_again(kMostAgainBytes)) || hope;
   }

@@ -12,26 +12,46 @@ using namespace keel;
 
 namespace {
 
-// A push thread in miniature: every nudge is a pass, run on the caller's thread.
-struct Pushed {
+constexpr std::uint64_t kMemory = 1 << 20;
+
+// An upkeep in miniature: whoever asks for help makes a pass, on its own thread.
+struct Helper {
   LogSpace* space = nullptr;
-  std::atomic<int> nudges{0};
+  std::atomic<int> asked{0};
+  std::atomic<std::uint64_t> context{0};  // what is granted to it
   std::function<void()> during_pass;
 
-  std::function<void()> hook() {
-    return [this] {
-      ++nudges;
-      space->pass_begins();
-      if (during_pass) {
-        during_pass();
-      }
-      space->pass_ended();
-    };
+  LogSpace::Helpers hooks() {
+    return {[] {},
+            [this] {
+              ++asked;
+              space->pass_begins();
+              if (during_pass) {
+                during_pass();
+              }
+              space->pass_ended(false);
+            },
+            [this] { return context != 0; }};
+  }
+  // As a commit does it.
+  void commit(std::uint64_t reserved, std::uint64_t used) {
+    context += used;
+    space->give_back({reserved - used, 0});
   }
 };
 
+LogSpace::Helpers no_help() {
+  return {[] {}, [] {}, [] { return false; }};
+}
+
+Status reserve(LogSpace& space, std::uint64_t log_bytes, std::uint64_t memory_bytes = 0) {
+  return space.reserve({log_bytes, memory_bytes});
+}
+
+Bytes granted(const LogSpace& space) { return Bytes(space.sums().granted.log_bytes); }
+
 void wait_for_waiter(const LogSpace& space) {
-  while (!space.wanted()) {
+  while (!space.contended()) {
     std::this_thread::yield();
   }
 }
@@ -39,89 +59,155 @@ void wait_for_waiter(const LogSpace& space) {
 }  // namespace
 
 TEST_CASE("space is granted while log and checkpoint have it, and comes back") {
-  LogSpace space({1000, 250}, Lsn(0), Lsn(0), [] {});
-  CHECK(space.reserve(100).ok());
-  CHECK(space.reserve(150).ok());
-  CHECK(space.outstanding() == Bytes(250));
-  space.give_back(150);
-  CHECK(space.reserve(150).ok());
-  space.committed(150, 90);
-  CHECK(space.outstanding() == Bytes(100));
-  CHECK(space.used() == Bytes(90));
-  space.give_back(100);
-  CHECK(space.close_context(90) == Lsn(0));
-  CHECK(space.used() == Bytes(90));
-  space.tail_moved(Lsn(90));
-  CHECK(space.used() == Bytes(0));
-  const Status large = space.reserve(251);
+  LogSpace space({1000, 250, 0, kMemory}, Lsn(0), Lsn(0), no_help());
+  CHECK(reserve(space, 100).ok());
+  CHECK(reserve(space, 150).ok());
+  CHECK(granted(space) == Bytes(250));
+  space.give_back({150, 0});
+  CHECK(reserve(space, 150).ok());
+  space.give_back({160, 0});
+  CHECK(granted(space) == Bytes(90));
+  CHECK(space.close_context(90, 80) == Lsn(0));
+  CHECK(granted(space) == Bytes(0));
+  CHECK(space.sums().used == Bytes(80));
+  CHECK(space.sums().in_flight == 1);
+  space.checkpoint_done();
+  space.tail_moved(Lsn(80));
+  CHECK(space.sums().used == Bytes(0));
+  const Status large = reserve(space, 251);
   REQUIRE_FALSE(large.ok());
   CHECK(large.error().code == Errc::kTooLarge);
+  const Status much = reserve(space, 1, kMemory / 4 + 1);
+  REQUIRE_FALSE(much.ok());
+  CHECK(much.error().code == Errc::kTooLarge);
+}
+
+TEST_CASE("memory is a bound of its own, in the same queue") {
+  Helper helper;
+  LogSpace space({1000, 250, 0, 100}, Lsn(0), Lsn(0), helper.hooks());
+  helper.space = &space;
+  for (int i = 0; i < 4; ++i) {
+    REQUIRE(reserve(space, 10, 25).ok());
+  }
+  CHECK_FALSE(space.try_reserve({10, 1}));
+  CHECK_FALSE(space.memory_wanted());
+  std::thread waiter([&] { CHECK(reserve(space, 10, 20).ok()); });
+  wait_for_waiter(space);
+  CHECK(space.memory_wanted());
+  CHECK_FALSE(space.try_reserve({10, 0}));  // none overtakes
+  space.free_memory(19);
+  CHECK(space.contended());
+  space.free_memory(1);
+  waiter.join();
+  CHECK(space.sums().granted.memory_bytes == 100);
 }
 
 TEST_CASE("a log that nothing can free is full, and says which LSN holds it") {
-  Pushed pushed;
-  LogSpace space({1000, 250}, Lsn(4000), Lsn(4900), pushed.hook());
-  pushed.space = &space;
-  const Status full = space.reserve(101);
+  Helper helper;
+  LogSpace space({1000, 250, 0, kMemory}, Lsn(4000), Lsn(4900), helper.hooks());
+  helper.space = &space;
+  const Status full = reserve(space, 101);
   REQUIRE_FALSE(full.ok());
   CHECK(full.error().code == Errc::kLogFull);
   CHECK(full.error().value == 4000);
-  CHECK(pushed.nudges >= 1);
-  CHECK_FALSE(space.wanted());
-  CHECK(space.reserve(100).ok());
+  CHECK(helper.asked >= 1);
+  CHECK_FALSE(space.contended());
+  CHECK(reserve(space, 100).ok());
   // A pass that moves the tail makes room.
-  pushed.during_pass = [&] { space.tail_moved(Lsn(4500)); };
-  CHECK(space.reserve(150).ok());
-  CHECK(space.outstanding() == Bytes(250));
+  helper.during_pass = [&] { space.tail_moved(Lsn(4500)); };
+  CHECK(reserve(space, 150).ok());
+  CHECK(granted(space) == Bytes(250));
+}
+
+TEST_CASE("a log is not full while something outside may still free space") {
+  std::atomic<int> asked{0};
+  LogSpace space({1000, 250, 0, kMemory}, Lsn(0), Lsn(900),
+                 {[] {}, [&] { ++asked; }, [] { return false; }});
+  Status status;
+  std::thread waiter([&] { status = reserve(space, 200); });
+  while (asked == 0) {
+    std::this_thread::yield();
+  }
+  for (int i = 0; i < 100; ++i) {
+    space.pass_begins();
+    space.pass_ended(true);
+    CHECK(space.contended());
+  }
+  space.pass_begins();
+  space.pass_ended(false);
+  waiter.join();
+  REQUIRE_FALSE(status.ok());
+  CHECK(status.error().code == Errc::kLogFull);
+}
+
+TEST_CASE("what is set aside is only for logging again; what is held is for nobody") {
+  LogSpace space({1000, 250, 100, kMemory}, Lsn(0), Lsn(700), no_help());
+  CHECK_FALSE(space.try_reserve({201, 0}));
+  REQUIRE(space.try_reserve({200, 0}));
+  CHECK_FALSE(space.try_reserve({1, 0}));
+  CHECK(space.try_reserve_again({50, 0}));
+  CHECK_FALSE(space.try_reserve_again({1, 0}));  // max_checkpoint
+  space.give_back({150, 0});
+  space.hold(60);
+  CHECK(granted(space) == Bytes(40));
+  CHECK(space.sums().held_bytes == 60);
+  CHECK_FALSE(space.try_reserve({101, 0}));
+  CHECK(space.try_reserve({100, 0}));
+  CHECK(space.try_reserve_again({100, 0}));
+  CHECK_FALSE(space.try_unhold(60));  // there is no room in the checkpoint now
+  space.give_back({50, 0});
+  CHECK(space.try_unhold(60));
+  CHECK(space.sums().held_bytes == 0);
 }
 
 TEST_CASE("a waiter waits for open reservations and for the context before it calls the log full") {
-  Pushed pushed;
-  LogSpace space({1000, 250}, Lsn(0), Lsn(0), pushed.hook());
-  pushed.space = &space;
-  REQUIRE(space.reserve(200).ok());
-  std::atomic<bool> granted{false};
+  Helper helper;
+  LogSpace space({1000, 250, 0, kMemory}, Lsn(0), Lsn(0), helper.hooks());
+  helper.space = &space;
+  REQUIRE(reserve(space, 200).ok());
+  std::atomic<bool> granted_it{false};
   std::thread waiter([&] {
-    CHECK(space.reserve(100).ok());
-    granted = true;
+    CHECK(reserve(space, 100).ok());
+    granted_it = true;
   });
   wait_for_waiter(space);
-  CHECK_FALSE(granted);
+  CHECK_FALSE(granted_it);
   // The reservation becomes part of the context: still no room, so the waiter asks for a push.
-  pushed.during_pass = [&] {
-    if (space.used().value() != 0) {
-      (void)space.close_context(180);
+  helper.during_pass = [&] {
+    if (const std::uint64_t context = helper.context.exchange(0); context != 0) {
+      (void)space.close_context(context, context);
+      space.checkpoint_done();
     }
   };
-  space.committed(200, 180);
+  helper.commit(200, 180);
   waiter.join();
-  CHECK(granted);
+  CHECK(granted_it);
 }
 
 TEST_CASE("waiters are served in the order in which they came; none overtakes") {
-  LogSpace space({1000, 100}, Lsn(0), Lsn(0), [] {});
-  REQUIRE(space.reserve(60).ok());
-  std::thread large([&] { CHECK(space.reserve(60).ok()); });
+  LogSpace space({1000, 100, 0, kMemory}, Lsn(0), Lsn(0), no_help());
+  REQUIRE(reserve(space, 60).ok());
+  std::thread large([&] { CHECK(reserve(space, 60).ok()); });
   wait_for_waiter(space);
-  std::thread small([&] { CHECK(space.reserve(30).ok()); });  // would fit at once
+  std::thread small([&] { CHECK(reserve(space, 30).ok()); });  // would fit at once
   for (int i = 0; i < 2000; ++i) {
-    CHECK(space.outstanding() == Bytes(60));
+    CHECK(granted(space) == Bytes(60));
     std::this_thread::yield();
   }
-  space.give_back(60);
+  space.give_back({60, 0});
   large.join();
   small.join();
-  CHECK(space.outstanding() == Bytes(90));
+  CHECK(granted(space) == Bytes(90));
 }
 
 TEST_CASE("a failure reaches every waiter and every later call") {
-  LogSpace space({1000, 100}, Lsn(0), Lsn(0), [] {});
-  REQUIRE(space.reserve(100).ok());
+  LogSpace space({1000, 100, 0, kMemory}, Lsn(0), Lsn(0), no_help());
+  REQUIRE(reserve(space, 100).ok());
   std::vector<std::thread> threads;
   std::atomic<int> failed{0};
   for (int i = 0; i < 5; ++i) {
     threads.emplace_back([&] {
-      const Status status = space.reserve(50);
+      const Status status = reserve(space, 50);
       failed += !status.ok() && status.error().code == Errc::kIo ? 1 : 0;
     });
   }
@@ -131,45 +217,45 @@ TEST_CASE("a failure reaches every waiter and every later call") {
     thread.join();
   }
   CHECK(failed == 5);
-  const Status late = space.reserve(1);
+  const Status late = reserve(space, 1);
   REQUIRE_FALSE(late.ok());
   CHECK(late.error().value == 7);
-  space.give_back(100);
+  space.give_back({100, 0});
 }
 
-TEST_CASE("threads that reserve, commit and push never exceed the log") {
-  std::atomic<int> nudged{0};
+TEST_CASE("threads that reserve, commit and push never exceed the log, and all get through") {
+  std::atomic<int> asked{0};
   std::atomic<bool> done{false};
-  LogSpace space({10000, 2500}, Lsn(0), Lsn(0), [&] { ++nudged; });
+  std::atomic<std::uint64_t> context{0};
+  LogSpace space({10000, 2500, 0, kMemory}, Lsn(0), Lsn(0),
+                 {[] {}, [&] { ++asked; }, [&] { return context != 0; }});
   std::thread pusher([&] {
     // Every pass pushes the context and frees it all.
     Lsn head(0);
     while (!done) {
-      if (nudged.exchange(0) == 0) {
+      if (asked.exchange(0) == 0) {
         std::this_thread::yield();
         continue;
       }
       space.pass_begins();
-      const std::uint64_t context = space.used().value();
-      if (context != 0) {
-        head = space.close_context(context) + Bytes(context);
+      if (const std::uint64_t bytes = context.exchange(0); bytes != 0) {
+        head = space.close_context(bytes, bytes) + Bytes(bytes);
+        space.checkpoint_done();
       }
       space.tail_moved(head);
-      space.pass_ended();
+      space.pass_ended(false);
     }
   });
   std::vector<std::thread> threads;
-  Mutex context_mutex{LockRank::kJournalCil};
   for (std::uint64_t t = 0; t < 3; ++t) {
     threads.emplace_back([&, t] {
       for (std::uint64_t i = 0; i < 2000; ++i) {
         const std::uint64_t bytes = 100 + (i * 37 + t * 11) % 1900;
-        const Status status = space.reserve(bytes);
-        if (!status) {
-          CHECK(status.error().code == Errc::kLogFull);  // another's context at a bad moment
-          continue;
-        }
-        space.give_back(bytes);
+        CHECK(reserve(space, bytes).ok());
+        const std::uint64_t used = i % 3 == 0 ? 0 : bytes / 2;
+        context += used;
+        space.give_back({bytes - used, 0});
+        (void)space.sums();  // checks the bounds
       }
     });
   }
@@ -178,31 +264,32 @@ TEST_CASE("threads that reserve, commit and push never exceed the log") {
   }
   done = true;
   pusher.join();
-  CHECK(space.outstanding() == Bytes(0));
+  CHECK(granted(space) == Bytes(context));
 }
 
 TEST_CASE("a log is not called full while a pass that was asked for is still to come") {
-  std::atomic<int> nudges{0};
-  LogSpace space({1000, 250}, Lsn(0), Lsn(900), [&] { ++nudges; });
-  REQUIRE(space.reserve(50).ok());
+  std::atomic<int> asked{0};
+  LogSpace space({1000, 250, 0, kMemory}, Lsn(0), Lsn(900),
+                 {[] {}, [&] { ++asked; }, [] { return false; }});
+  REQUIRE(reserve(space, 50).ok());
   Status status;
-  std::thread waiter([&] { status = space.reserve(200); });
-  while (nudges == 0) {
+  std::thread waiter([&] { status = reserve(space, 200); });
+  while (asked == 0) {
     std::this_thread::yield();
   }
   space.pass_begins();  // the one that the waiter asked for: nothing to be had
-  space.pass_ended();
+  space.pass_ended(false);
   // A client releases the items at the tail, which asks for a pass; before it comes, another
   // transaction is cancelled.
   space.pass_asked();
-  space.give_back(50);
+  space.give_back({50, 0});
   for (int i = 0; i < 20000; ++i) {
     std::this_thread::yield();
   }
-  CHECK(space.wanted());
+  CHECK(space.contended());
   space.pass_begins();
   space.tail_moved(Lsn(500));
-  space.pass_ended();
+  space.pass_ended(false);
   waiter.join();
   CHECK(status.ok());
 }

@@ -57,8 +57,10 @@ class Probe : public keel::LogItem {
   std::vector<std::string> regions;  // what format() writes
   std::vector<std::size_t> sized;    // what size() says instead of the regions' lengths
   bool is_ordered = false;
-  std::function<void()> during_size;    // called by size()
-  std::function<void()> during_format;  // called by format()
+  keel::Tracking after = keel::Tracking::kTrack;           // what committed() answers
+  std::function<keel::PushResult(Probe&)> home = nullptr;  // what push() does
+  std::function<void()> during_size;                       // called by size()
+  std::function<void()> during_format;                     // called by format()
 
  protected:
   void size(keel::ItemSize& size) const override;
@@ -68,7 +70,12 @@ class Probe : public keel::LogItem {
   void committing(keel::Sequence sequence) override {
     trace_.add(Call::kCommitting, id_, sequence.value());
   }
-  void committed(keel::Lsn lsn) override { trace_.add(Call::kCommitted, id_, lsn.value()); }
+  keel::Tracking committed(keel::Lsn lsn) override {
+    trace_.add(Call::kCommitted, id_, lsn.value());
+    return after;
+  }
+  [[nodiscard]] bool has_home() const override { return home != nullptr; }
+  keel::PushResult push() override { return home(*this); }
   void release(bool aborted) override {
     trace_.add(aborted ? Call::kReleaseAborted : Call::kRelease, id_);
   }

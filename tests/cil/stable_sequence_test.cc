@@ -9,16 +9,37 @@
 
 using namespace keel;
 
+namespace {
+
+// As force() waits.
+Status wait_for(StableSequence& stable, Sequence sequence) {
+  StableSequence::Waiter waiter;
+  waiter.sequence = sequence;
+  stable.enter(waiter);
+  const auto wake = stable.wait(waiter, Parker::kForever);
+  CHECK(wake != StableSequence::Wake::kCalledUpon);
+  return wake == StableSequence::Wake::kStable ? Status{} : stable.status();
+}
+
+// Until so many threads wait. There is no other way to see that they do.
+void await_waiters(StableSequence& stable) {
+  while (stable.longest().sequence == Sequence{}) {
+    std::this_thread::yield();
+  }
+}
+
+}  // namespace
+
 TEST_CASE("each waiter wakes when its own sequence is stable") {
   StableSequence stable(Sequence(3));
   CHECK(stable.now() == Sequence(3));
-  CHECK(stable.wait(Sequence(0)).ok());
-  CHECK(stable.wait(Sequence(3)).ok());
+  CHECK(wait_for(stable, Sequence(0)).ok());
+  CHECK(wait_for(stable, Sequence(3)).ok());
   std::array<std::atomic<bool>, 5> woken{};
   std::vector<std::thread> threads;
   for (std::uint64_t i = 0; i < woken.size(); ++i) {
     threads.emplace_back([&, i] {
-      CHECK(stable.wait(Sequence(4 + i)).ok());
+      CHECK(wait_for(stable, Sequence(4 + i)).ok());
       CHECK(stable.now() >= Sequence(4 + i));
       woken[i] = true;
     });
@@ -43,7 +64,7 @@ TEST_CASE("the first error is kept; what was stable before it stays stable") {
   std::atomic<int> errors{0};
   for (int i = 0; i < 4; ++i) {
     threads.emplace_back([&] {
-      const Status status = stable.wait(Sequence(2));
+      const Status status = wait_for(stable, Sequence(2));
       errors += !status.ok() && status.error().value == 1 ? 1 : 0;
     });
   }
@@ -55,8 +76,53 @@ TEST_CASE("the first error is kept; what was stable before it stays stable") {
   }
   CHECK(errors == 4);
   CHECK(stable.failed());
-  CHECK(stable.wait(Sequence(1)).ok());
+  CHECK(wait_for(stable, Sequence(1)).ok());
   const Status status = stable.status();
   REQUIRE_FALSE(status.ok());
   CHECK(status.error().value == 1);
+}
+
+TEST_CASE("a waiter gives up at its deadline, and the others wait on") {
+  StableSequence stable(Sequence(0));
+  StableSequence::Waiter waiter;
+  waiter.sequence = Sequence(1);
+  stable.enter(waiter);
+  CHECK(stable.wait(waiter, 1) == StableSequence::Wake::kTimeout);
+  CHECK(stable.longest().sequence == Sequence{});
+  std::thread other([&] { CHECK(wait_for(stable, Sequence(1)).ok()); });
+  await_waiters(stable);
+  stable.advance(Sequence(1));
+  other.join();
+}
+
+TEST_CASE("the first who waits for the open context is called upon; nobody else is") {
+  StableSequence stable(Sequence(0));
+  std::atomic<int> called{0};
+  const auto wait = [&](std::uint64_t sequence) {
+    StableSequence::Waiter waiter;
+    waiter.sequence = Sequence(sequence);
+    stable.enter(waiter);
+    for (;;) {
+      const auto wake = stable.wait(waiter, Parker::kForever);
+      if (wake != StableSequence::Wake::kCalledUpon) {
+        CHECK(wake == StableSequence::Wake::kStable);
+        return;
+      }
+      called += static_cast<int>(sequence);
+    }
+  };
+  std::thread closed([&] { wait(1); });
+  await_waiters(stable);
+  CHECK_FALSE(stable.call_upon(Sequence(2)));
+  std::thread open([&] { wait(2); });
+  while (!stable.call_upon(Sequence(2))) {
+    std::this_thread::yield();
+  }
+  while (called != 2) {
+    std::this_thread::yield();
+  }
+  stable.advance(Sequence(2));
+  closed.join();
+  open.join();
+  CHECK(called == 2);
 }

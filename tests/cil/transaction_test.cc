@@ -1,7 +1,6 @@
 // Transactions: what they reserve, how they fail, what failing leaves behind.
 #include <doctest/doctest.h>
 
-#include <future>
 #include <memory>
 #include <string>
 #include <thread>
@@ -283,60 +282,21 @@ TEST_CASE("an item may go once it is released, and a forked child's copy at any 
   finish(journal);
 }
 
-namespace {
-
-// What begin() sets aside for a transaction.
-std::uint64_t reservation_of(Journal& journal, std::size_t bytes, std::uint32_t items) {
-  const auto transaction = journal.begin(bytes, items);
-  REQUIRE(transaction.ok());
-  return journal.stats().log_reserved.value();
-}
-
-}  // namespace
-
-TEST_CASE(
-    "a transaction that fills its reservation to the last block still fits beside all others") {
-  LogWorld world({.size = Bytes(16U << 20)});
-  Trace trace;
-  Probe first(trace, 1), second(trace, 2);
-  auto journal = world.open({.push_threshold = Bytes(1U << 30)});
-  // Beside 23016 packed bytes and 38 bulk blocks, 768 blocks with some packed bytes take a block
-  // more than alone.
-  constexpr std::size_t kFirstPacked = 23016, kFirstBulk = 38;
-  constexpr std::size_t kLarge = std::size_t{768} * 4096;
-  first.regions.resize((kFirstPacked - 8) / 8);  // of no bytes but for
-  first.regions[0].assign(kFirstBulk * 4096, 'a');
-  const std::uint64_t left = journal->info().max_checkpoint.value() -
-                             reservation_of(*journal, kLarge, 1) -
-                             format::checkpoint_shape(kFirstPacked, kFirstBulk, 4096).bytes;
-  std::size_t rest = left;
-  while (reservation_of(*journal, rest, 1) > left) {
-    rest -= 4096;
+TEST_CASE("what items are charged for is never less than what their checkpoint takes") {
+  std::uint64_t random = test_seed("cost", 12);
+  for (const std::uint64_t block : {4096U, 16384U, 65536U}) {
+    for (std::uint64_t round = 0; round < test_rounds(3000, 10); ++round) {
+      std::uint64_t packed = 0, bulk = 0, cost = format::checkpoint_unit(block);
+      const std::uint64_t items = sim_random(random) % 50;
+      const std::uint64_t range = round % 2 == 0 ? 100 : 200000;
+      for (std::uint64_t i = 0; i < items; ++i) {
+        const std::uint64_t item_packed = 8 * (sim_random(random) % range);
+        const std::uint64_t item_bulk = sim_random(random) % 4 == 0 ? sim_random(random) % 300 : 0;
+        packed += item_packed;
+        bulk += item_bulk;
+        cost += format::checkpoint_cost(item_packed, item_bulk, block);
+      }
+      REQUIRE(cost >= format::checkpoint_shape(packed, bulk, block).bytes);
+    }
   }
-  REQUIRE(reservation_of(*journal, rest, 1) == left);
-
-  commit(*journal, {&first}, kFirstPacked + kFirstBulk * 4096);
-  auto transaction = journal->begin(kLarge, 1);
-  REQUIRE(transaction.ok());
-  REQUIRE(transaction->log(second).ok());
-  std::promise<void> reserved, committed;
-  std::thread other([&] {
-    const auto all_the_rest = journal->begin(rest, 1);
-    reserved.set_value();
-    committed.get_future().wait();
-  });
-  reserved.get_future().wait();
-  const JournalStats stats = journal->stats();
-  CHECK(stats.log_used + stats.log_reserved == journal->info().max_checkpoint);
-  bool done = false;
-  for (std::size_t packed = 20000; !done; packed -= 8) {
-    second.regions.assign((packed - 8) / 8, "");
-    second.regions[0].assign(kLarge, 'b');
-    done = transaction->commit().ok();  // if not, it takes more than begun for
-  }
-  committed.set_value();
-  other.join();
-  journal->audit();
-  finish(journal);
-  CHECK(world.read() == Found{{1, {{17, first.regions}, {18, second.regions}}}});
 }

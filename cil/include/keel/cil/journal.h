@@ -43,7 +43,7 @@ struct JournalConfig {
   // 32 MiB, and never more than half of max_checkpoint.
   Bytes push_threshold{};
   // Most memory of snapshots: gathered, in flight and standing by. A hard bound: begin() waits for
-  // it. 0: four times max_checkpoint, at most half of the pool's capacity.
+  // it. 0: twelve times max_checkpoint, at most half of the pool's capacity.
   Bytes cil_memory{};
   // Checkpoints that may be in flight at once; 0: 4, or 2 on a machine of one or two CPUs.
   unsigned depth = 0;
