@@ -1,0 +1,231 @@
+// Finding, making and claiming the file of a LogDevice.
+#include "log/log_device.h"
+
+#include <fcntl.h>
+#include <linux/stat.h>
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <cerrno>
+
+#include "keel/base/os.h"
+#include "keel/base/units.h"
+#include "log/format.h"
+
+namespace keel {
+namespace {
+
+// Where the file system does not say: no disk today has larger sectors.
+constexpr std::uint32_t kDefaultAlignment = 4096;
+
+std::string directory_of(const std::string& path) {
+  const auto slash = path.rfind('/');
+  if (slash == std::string::npos) {
+    return ".";
+  }
+  return slash == 0 ? "/" : path.substr(0, slash);
+}
+
+Error open_error(int sys_errno, bool buffered) {
+  switch (sys_errno) {
+    case EINVAL:
+      if (!buffered) {
+        return {Errc::kUnsupported, 0, "the file system has no direct I/O for this file", 0};
+      }
+      break;
+    case ELOOP: return {Errc::kNotALog, 0, "the path is a symbolic link", 0};
+    case EISDIR: return {Errc::kNotALog, 0, "the path is a directory", 0};
+    default: break;
+  }
+  return system_error(sys_errno, "open the log");
+}
+
+Status check_kind_of(int fd, struct stat& found) {
+  if (const int error = os().fstat(fd, &found); error < 0) {
+    return system_error(-error, "look at the log");
+  }
+  if (!S_ISREG(found.st_mode)) {
+    const bool directory = S_ISDIR(found.st_mode);
+    return Error{Errc::kNotALog, 0,
+                 directory ? "the path is a directory" : "the path is not a regular file", 0};
+  }
+  return {};
+}
+
+// As above, of a file that open() refused.
+Status check_kind_of(const std::string& path) {
+  const int fd = os().open(path.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC, 0);
+  if (fd < 0) {
+    return system_error(-fd, "look at the log");
+  }
+  struct stat found {};
+  const Status status = check_kind_of(fd, found);
+  (void)os().close(fd);
+  return status;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<LogDevice>> LogDevice::make(const std::string& path, bool buffered) {
+  std::unique_ptr<LogDevice> device(new (std::nothrow) LogDevice(path, buffered));
+  if (device == nullptr) {
+    return Error{Errc::kNoMemory, 0, "open the log", 0};
+  }
+  return device;
+}
+
+Result<std::unique_ptr<LogDevice>> LogDevice::open(const std::string& path, DeviceMode mode,
+                                                   bool buffered) {
+  auto made = make(path, buffered);
+  if (!made) {
+    return made.error();
+  }
+  LogDevice* device = made->get();
+  const bool writing = mode == DeviceMode::kReadWrite;
+  if (auto status = device->open_named(writing ? O_RDWR : O_RDONLY); !status) {
+    // A directory or a pipe has no direct I/O either; what it is says more.
+    const Status kind = status.error().code == Errc::kUnsupported ? check_kind_of(path) : Status{};
+    return kind.ok() ? status.error() : kind.error();
+  }
+  if (auto status = device->check_kind(); !status) {
+    return status.error();
+  }
+  const int locked = writing ? os().lock_exclusive(device->fd_) : os().lock_shared(device->fd_);
+  if (locked == -EAGAIN || locked == -EACCES) {
+    return Error{Errc::kBusy, 0, "another journal or tool has the log open", 0};
+  }
+  if (locked < 0) {
+    return system_error(-locked, "lock the log");
+  }
+  if (auto status = device->find_alignment(); !status) {
+    return status.error();
+  }
+  if (auto status = device->fork_guard_.arm(); !status) {
+    return status.error();
+  }
+  return made;
+}
+
+Result<std::unique_ptr<LogDevice>> LogDevice::create(const std::string& path, bool buffered) {
+  auto made = make(path, buffered);
+  if (!made) {
+    return made.error();
+  }
+  LogDevice* device = made->get();
+  // A file without a name until it is whole: a crash or an interrupt leaves nothing behind. Not
+  // every file system has that; then the name comes first and goes again on failure.
+  if (!device->open_unnamed(O_RDWR).ok()) {
+    if (auto status = device->open_named(O_RDWR | O_CREAT | O_EXCL); !status) {
+      return status.error();
+    }
+  }
+  if (auto status = device->find_alignment(); !status) {
+    return status.error();
+  }
+  return made;
+}
+
+LogDevice::~LogDevice() {
+  if (fd_ >= 0) {
+    (void)os().close(fd_);
+  }
+  if (unpublished_) {
+    (void)os().unlink(path_.c_str());
+  }
+}
+
+Status LogDevice::open_named(int flags) {
+  const int direct = buffered_ ? 0 : O_DIRECT;
+  fd_ = os().open(path_.c_str(), flags | direct | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK, 0600);
+  const bool created = (flags & O_CREAT) != 0;
+  if (fd_ < 0) {
+    // Linux makes the name before it finds that the file system refuses O_DIRECT.
+    unpublished_ = created && fd_ == -EINVAL;
+    return open_error(-fd_, buffered_);
+  }
+  unpublished_ = created;
+  return {};
+}
+
+Status LogDevice::open_unnamed(int flags) {
+  const int direct = buffered_ ? 0 : O_DIRECT;
+  fd_ = os().open(directory_of(path_).c_str(), flags | O_TMPFILE | direct | O_CLOEXEC, 0600);
+  unnamed_ = fd_ >= 0;
+  return fd_ >= 0 ? Status{} : open_error(-fd_, buffered_);
+}
+
+Status LogDevice::check_kind() {
+  struct stat found {};
+  if (auto status = check_kind_of(fd_, found); !status) {
+    return status;
+  }
+  if (found.st_nlink != 1) {
+    return Error{Errc::kNotALog, 0, "the file has more than one name (hard links)", found.st_nlink};
+  }
+  file_bytes_ = static_cast<std::uint64_t>(found.st_size);
+  return {};
+}
+
+Status LogDevice::find_alignment() {
+  struct statx found {};
+  const int error = os().statx(fd_, STATX_DIOALIGN, &found);
+  const bool told = error >= 0 && (found.stx_mask & STATX_DIOALIGN) != 0;
+  if (told && found.stx_dio_offset_align == 0 && !buffered_) {
+    return Error{Errc::kUnsupported, 0, "the file system has no direct I/O for this file", 0};
+  }
+  const std::uint32_t stated =
+      told ? std::max(found.stx_dio_offset_align, found.stx_dio_mem_align) : kDefaultAlignment;
+  alignment_ = std::max(stated, format::kMinBlockBytes);
+  if (told && found.stx_dio_mem_align > kPageBytes) {
+    return Error{Errc::kUnsupported, 0, "direct I/O wants memory aligned beyond a page",
+                 found.stx_dio_mem_align};
+  }
+  if (alignment_ > format::kMaxBlockBytes || !is_power_of_two(alignment_)) {
+    return Error{Errc::kUnsupported, 0, "direct I/O wants units that no log block has, bytes",
+                 alignment_};
+  }
+  copy_on_write_ = os().is_copy_on_write(fd_) > 0;
+  return {};
+}
+
+Status LogDevice::allocate(std::uint64_t bytes) {
+  if (copy_on_write_ && os().set_no_copy_on_write(fd_) >= 0) {
+    copy_on_write_ = os().is_copy_on_write(fd_) > 0;
+  }
+  int error = os().fallocate(fd_, 0, 0, bytes);
+  if (error == -EOPNOTSUPP) {
+    // The caller writes every block before publish(), which allocates as well.
+    error = os().ftruncate(fd_, bytes);
+  }
+  if (error < 0) {
+    return system_error(-error, "allocate the log", bytes);
+  }
+  file_bytes_ = bytes;
+  return {};
+}
+
+Status LogDevice::publish() {
+  if (const int error = os().fsync(fd_); error < 0) {
+    return system_error(-error, "sync the new log");
+  }
+  if (unnamed_) {
+    if (const int error = os().link_unnamed(fd_, path_.c_str()); error < 0) {
+      return system_error(-error, "give the new log its name");
+    }
+    unpublished_ = true;
+  }
+  const int directory =
+      os().open(directory_of(path_).c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
+  if (directory < 0) {
+    return system_error(-directory, "open the log's directory");
+  }
+  const int error = os().fsync(directory);
+  (void)os().close(directory);
+  if (error < 0) {
+    return system_error(-error, "sync the log's directory");
+  }
+  unpublished_ = false;
+  return {};
+}
+
+}  // namespace keel
