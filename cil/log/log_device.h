@@ -100,6 +100,7 @@ class LogDevice : public MetadataObject {
   bool unnamed_ = false;      // O_TMPFILE: publish() links it
   bool unpublished_ = false;  // named by create(), to be removed if publish() does not come
   bool copy_on_write_ = false;
+  bool locked_ = false;
   std::uint32_t alignment_ = 0;
   std::uint64_t file_bytes_ = 0;
   ForkGuard fork_guard_;

@@ -97,6 +97,7 @@ Result<std::unique_ptr<LogDevice>> LogDevice::open(const std::string& path, Devi
   if (locked < 0) {
     return system_error(-locked, "lock the log");
   }
+  device->locked_ = true;
   if (auto status = device->find_alignment(); !status) {
     return status.error();
   }
@@ -125,7 +126,12 @@ Result<std::unique_ptr<LogDevice>> LogDevice::create(const std::string& path, bo
   return made;
 }
 
+// The lock belongs to the open file, which lives on while a forked child, or a ring that the kernel
+// has yet to clear away, has it too: so it is ended, not left to end. A child does not end it.
 LogDevice::~LogDevice() {
+  if (locked_ && owned_by_this_process()) {
+    (void)os().unlock(fd_);
+  }
   if (fd_ >= 0) {
     (void)os().close(fd_);
   }
