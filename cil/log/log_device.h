@@ -1,4 +1,4 @@
-// LogDevice: the one open file of a log. Aligned reads and writes, the flush, the error latch, and
+// LogDevice: the one open file of a log, a regular one or a block device. Aligned reads and writes, the flush, the error latch, and
 // who may use it.
 //
 // I1 The first write or flush that fails, of any thread's, is latched. Calls that begin after it
@@ -6,8 +6,9 @@
 //    retried, but for a short write, which is finished once (write_progress.h). A second fsync after
 //    a failed one lies: pages were marked clean.
 // I2 One process, one owner: a lock on the open file description, and a page that a forked child
-//    finds empty (it inherits the lock, not the log).
-// I3 Offsets, lengths and addresses of direct I/O are multiples of alignment().
+//    finds empty (it inherits the lock, not the log). A block device is also claimed from the kernel.
+// I3 Offsets and lengths of direct I/O are multiples of alignment(), which is no less than a physical
+//    sector; addresses are multiples of it or of a page.
 //
 // Threads: any, all calls at once, but for opening and destroying. Writes that overlap in place have
 // no order.
@@ -34,10 +35,10 @@ enum class DeviceMode : std::uint8_t { kReadOnly, kReadWrite };
 
 class LogDevice : public MetadataObject {
  public:
-  // Opens an existing regular file, without following a symbolic link, and locks it (shared for
-  // kReadOnly). `buffered` goes through the page cache instead of O_DIRECT.
-  // Errors: kNotFound, kPermission, kNotALog (not a regular file), kUnsupported (no O_DIRECT),
-  // kBusy.
+  // Opens an existing regular file or block device, without following a symbolic link, and locks it
+  // (shared for kReadOnly). `buffered` goes through the page cache instead of O_DIRECT.
+  // Errors: kNotFound, kPermission, kNotALog (neither of the two), kUnsupported (no O_DIRECT), kBusy
+  // (locked; for kReadWrite, a device that is mounted or otherwise claimed).
   [[nodiscard]] static Result<std::unique_ptr<LogDevice>> open(const std::string& path,
                                                                DeviceMode mode, bool buffered);
 
@@ -52,9 +53,14 @@ class LogDevice : public MetadataObject {
   LogDevice(const LogDevice&) = delete;
   LogDevice& operator=(const LogDevice&) = delete;
 
+  enum class PathKind : std::uint8_t { kNothing, kBlockDevice, kOther };
+  // What stands at the path now.
+  [[nodiscard]] static PathKind kind_of(const std::string& path);
+
   // For create(): takes space from the file system for the whole file. Errors: kNoSpace.
   [[nodiscard]] Status allocate(std::uint64_t bytes);
-  // For create(): syncs the file, gives it its name, syncs the directory. Errors: kExists, kIo.
+  // For create(): syncs the file, gives it its name, syncs the directory; of a block device it syncs
+  // the content, which is all there is to do. Errors: kExists, kIo.
   [[nodiscard]] Status publish();
 
   // Reads exactly `bytes`; past the end of the file is an error.
@@ -76,6 +82,7 @@ class LogDevice : public MetadataObject {
 
   [[nodiscard]] std::uint64_t file_bytes() const { return file_bytes_; }
   [[nodiscard]] std::uint32_t alignment() const { return alignment_; }
+  [[nodiscard]] bool is_block_device() const { return block_device_; }
   [[nodiscard]] bool buffered() const { return buffered_; }
   [[nodiscard]] bool copy_on_write() const { return copy_on_write_; }
   // True in the process that opened it, false in a forked child.
@@ -88,7 +95,8 @@ class LogDevice : public MetadataObject {
 
   [[nodiscard]] Status open_named(int flags);
   [[nodiscard]] Status open_unnamed(int flags);
-  [[nodiscard]] Status check_kind();
+  [[nodiscard]] Status check_kind(bool writing);
+  [[nodiscard]] Status take_block_device(std::uint64_t number, bool writing);
   [[nodiscard]] Status find_alignment();
   [[nodiscard]] Status write_parts(std::uint64_t offset, struct iovec* parts, int count, int flags);
   [[nodiscard]] Status write_through(std::uint64_t offset, struct iovec* parts, int count);
@@ -101,6 +109,7 @@ class LogDevice : public MetadataObject {
   bool unpublished_ = false;  // named by create(), to be removed if publish() does not come
   bool copy_on_write_ = false;
   bool locked_ = false;
+  bool block_device_ = false;
   std::uint32_t alignment_ = 0;
   std::uint64_t file_bytes_ = 0;
   ForkGuard fork_guard_;

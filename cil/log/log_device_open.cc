@@ -1,4 +1,4 @@
-// Finding, making and claiming the file of a LogDevice.
+// Opening the file of a LogDevice: what it is, who has it, what direct I/O wants of it.
 #include "log/log_device.h"
 
 #include <fcntl.h>
@@ -18,14 +18,6 @@ namespace {
 // Where the file system does not say: no disk today has larger sectors.
 constexpr std::uint32_t kDefaultAlignment = 4096;
 
-std::string directory_of(const std::string& path) {
-  const auto slash = path.rfind('/');
-  if (slash == std::string::npos) {
-    return ".";
-  }
-  return slash == 0 ? "/" : path.substr(0, slash);
-}
-
 Error open_error(int sys_errno, bool buffered) {
   switch (sys_errno) {
     case EINVAL:
@@ -35,6 +27,7 @@ Error open_error(int sys_errno, bool buffered) {
       break;
     case ELOOP: return {Errc::kNotALog, 0, "the path is a symbolic link", 0};
     case EISDIR: return {Errc::kNotALog, 0, "the path is a directory", 0};
+    case EBUSY: return {Errc::kBusy, 0, "the device is in use: mounted, or part of another", 0};
     default: break;
   }
   return system_error(sys_errno, "open the log");
@@ -44,21 +37,22 @@ Status check_kind_of(int fd, struct stat& found) {
   if (const int error = os().fstat(fd, &found); error < 0) {
     return system_error(-error, "look at the log");
   }
-  if (!S_ISREG(found.st_mode)) {
+  if (!S_ISREG(found.st_mode) && !S_ISBLK(found.st_mode)) {
     const bool directory = S_ISDIR(found.st_mode);
     return Error{Errc::kNotALog, 0,
-                 directory ? "the path is a directory" : "the path is not a regular file", 0};
+                 directory ? "the path is a directory"
+                           : "the path is neither a regular file nor a block device",
+                 0};
   }
   return {};
 }
 
-// As above, of a file that open() refused.
-Status check_kind_of(const std::string& path) {
+// As above, of what stands at a path, which need not be openable.
+Status check_kind_of(const std::string& path, struct stat& found) {
   const int fd = os().open(path.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC, 0);
   if (fd < 0) {
     return system_error(-fd, "look at the log");
   }
-  struct stat found {};
   const Status status = check_kind_of(fd, found);
   (void)os().close(fd);
   return status;
@@ -84,10 +78,12 @@ Result<std::unique_ptr<LogDevice>> LogDevice::open(const std::string& path, Devi
   const bool writing = mode == DeviceMode::kReadWrite;
   if (auto status = device->open_named(writing ? O_RDWR : O_RDONLY); !status) {
     // A directory or a pipe has no direct I/O either; what it is says more.
-    const Status kind = status.error().code == Errc::kUnsupported ? check_kind_of(path) : Status{};
+    struct stat found {};
+    const Status kind =
+        status.error().code == Errc::kUnsupported ? check_kind_of(path, found) : Status{};
     return kind.ok() ? status.error() : kind.error();
   }
-  if (auto status = device->check_kind(); !status) {
+  if (auto status = device->check_kind(writing); !status) {
     return status.error();
   }
   const int locked = writing ? os().lock_exclusive(device->fd_) : os().lock_shared(device->fd_);
@@ -102,25 +98,6 @@ Result<std::unique_ptr<LogDevice>> LogDevice::open(const std::string& path, Devi
     return status.error();
   }
   if (auto status = device->fork_guard_.arm(); !status) {
-    return status.error();
-  }
-  return made;
-}
-
-Result<std::unique_ptr<LogDevice>> LogDevice::create(const std::string& path, bool buffered) {
-  auto made = make(path, buffered);
-  if (!made) {
-    return made.error();
-  }
-  LogDevice* device = made->get();
-  // A file without a name until it is whole: a crash or an interrupt leaves nothing behind. Not
-  // every file system has that; then the name comes first and goes again on failure.
-  if (!device->open_unnamed(O_RDWR).ok()) {
-    if (auto status = device->open_named(O_RDWR | O_CREAT | O_EXCL); !status) {
-      return status.error();
-    }
-  }
-  if (auto status = device->find_alignment(); !status) {
     return status.error();
   }
   return made;
@@ -153,23 +130,54 @@ Status LogDevice::open_named(int flags) {
   return {};
 }
 
-Status LogDevice::open_unnamed(int flags) {
-  const int direct = buffered_ ? 0 : O_DIRECT;
-  fd_ = os().open(directory_of(path_).c_str(), flags | O_TMPFILE | direct | O_CLOEXEC, 0600);
-  unnamed_ = fd_ >= 0;
-  return fd_ >= 0 ? Status{} : open_error(-fd_, buffered_);
-}
-
-Status LogDevice::check_kind() {
+Status LogDevice::check_kind(bool writing) {
   struct stat found {};
   if (auto status = check_kind_of(fd_, found); !status) {
     return status;
+  }
+  if (S_ISBLK(found.st_mode)) {
+    return take_block_device(found.st_rdev, writing);
   }
   if (found.st_nlink != 1) {
     return Error{Errc::kNotALog, 0, "the file has more than one name (hard links)", found.st_nlink};
   }
   file_bytes_ = static_cast<std::uint64_t>(found.st_size);
   return {};
+}
+
+// O_EXCL claims a block device against mounts and against openers by another of its nodes, which
+// the lock does not meet. What it does to other files is not defined, so it takes a second opening,
+// once it is known what the path names. Readers may share a device with whoever has claimed it.
+Status LogDevice::take_block_device(std::uint64_t number, bool writing) {
+  block_device_ = true;
+  if (writing) {
+    const int before = fd_;
+    const Status claimed = open_named(O_RDWR | O_EXCL);
+    (void)os().close(before);
+    if (!claimed) {
+      return claimed;
+    }
+    struct stat found {};
+    if (auto status = check_kind_of(fd_, found); !status) {
+      return status;
+    }
+    if (!S_ISBLK(found.st_mode) || found.st_rdev != number) {
+      return Error{Errc::kBusy, 0, "the path names another device by now", 0};
+    }
+  }
+  if (const int error = os().block_device_bytes(fd_, &file_bytes_); error < 0) {
+    return system_error(-error, "find the size of the device");
+  }
+  return {};
+}
+
+LogDevice::PathKind LogDevice::kind_of(const std::string& path) {
+  struct stat found {};
+  const Status status = check_kind_of(path, found);
+  if (!status && status.error().code == Errc::kNotFound) {
+    return PathKind::kNothing;
+  }
+  return status.ok() && S_ISBLK(found.st_mode) ? PathKind::kBlockDevice : PathKind::kOther;
 }
 
 Status LogDevice::find_alignment() {
@@ -181,7 +189,11 @@ Status LogDevice::find_alignment() {
   }
   const std::uint32_t stated =
       told ? std::max(found.stx_dio_offset_align, found.stx_dio_mem_align) : kDefaultAlignment;
-  alignment_ = std::max(stated, format::kMinBlockBytes);
+  // A write of less than a physical sector is a read, a change and a write of all of it: a power cut
+  // would tear what stands beside it.
+  const int sector = os().physical_sector_bytes(fd_);
+  alignment_ = std::max(
+      {stated, format::kMinBlockBytes, sector > 0 ? static_cast<std::uint32_t>(sector) : 0U});
   if (told && found.stx_dio_mem_align > kPageBytes) {
     return Error{Errc::kUnsupported, 0, "direct I/O wants memory aligned beyond a page",
                  found.stx_dio_mem_align};
@@ -191,46 +203,6 @@ Status LogDevice::find_alignment() {
                  alignment_};
   }
   copy_on_write_ = os().is_copy_on_write(fd_) > 0;
-  return {};
-}
-
-Status LogDevice::allocate(std::uint64_t bytes) {
-  if (copy_on_write_ && os().set_no_copy_on_write(fd_) >= 0) {
-    copy_on_write_ = os().is_copy_on_write(fd_) > 0;
-  }
-  int error = os().fallocate(fd_, 0, 0, bytes);
-  if (error == -EOPNOTSUPP) {
-    // The caller writes every block before publish(), which allocates as well.
-    error = os().ftruncate(fd_, bytes);
-  }
-  if (error < 0) {
-    return system_error(-error, "allocate the log", bytes);
-  }
-  file_bytes_ = bytes;
-  return {};
-}
-
-Status LogDevice::publish() {
-  if (const int error = os().fsync(fd_); error < 0) {
-    return system_error(-error, "sync the new log");
-  }
-  if (unnamed_) {
-    if (const int error = os().link_unnamed(fd_, path_.c_str()); error < 0) {
-      return system_error(-error, "give the new log its name");
-    }
-    unpublished_ = true;
-  }
-  const int directory =
-      os().open(directory_of(path_).c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
-  if (directory < 0) {
-    return system_error(-directory, "open the log's directory");
-  }
-  const int error = os().fsync(directory);
-  (void)os().close(directory);
-  if (error < 0) {
-    return system_error(-error, "sync the log's directory");
-  }
-  unpublished_ = false;
   return {};
 }
 

@@ -198,7 +198,7 @@ TEST_CASE("writes complete in an order of the disk's, and a wait for one waits f
         last = io.offset;
       }
     }
-    orders += in_order ? 0 : 1;
+    orders += in_order ? 0U : 1U;
     for (unsigned i = 0; i < kDepth; ++i) {
       CHECK(world.read(i) == std::byte(static_cast<unsigned char>('a' + i)));
     }
