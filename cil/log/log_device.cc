@@ -46,14 +46,13 @@ Status LogDevice::write_durable(std::uint64_t offset, struct iovec* parts, int c
 }
 
 Status LogDevice::write_through(std::uint64_t offset, struct iovec* parts, int count) {
-  // Made durable are the bytes of that very call: of several, the earlier ones would not be.
-  if (count > WriteProgress::kMaxParts || !has_dsync_.load(std::memory_order_relaxed)) {
-    if (auto status = write_parts(offset, parts, count, 0); !status) {
-      return status;
-    }
-    return flush_file();
+  if (has_dsync_.load(std::memory_order_relaxed)) {
+    return write_parts(offset, parts, count, RWF_DSYNC);
   }
-  return write_parts(offset, parts, count, RWF_DSYNC);
+  if (auto status = write_parts(offset, parts, count, 0); !status) {
+    return status;
+  }
+  return flush_file();
 }
 
 Status LogDevice::write_parts(std::uint64_t offset, struct iovec* parts, int count, int flags) {
@@ -76,6 +75,7 @@ Status LogDevice::write_parts(std::uint64_t offset, struct iovec* parts, int cou
     if (auto moved = progress.advance(wrote, alignment_); !moved) {
       return fail(moved.error());
     }
+    // More than one call: whatever each has made durable, one flush covers them all.
     flush_after |= flags != 0 && !progress.done() && wrote >= 0;
   }
   return flush_after ? flush_file() : status();

@@ -31,7 +31,6 @@ class WriteProgress {
   [[nodiscard]] std::uint64_t offset() const { return offset_; }
   [[nodiscard]] const struct iovec* parts() const { return parts_; }
   [[nodiscard]] int count() const { return left_ < kMaxParts ? left_ : kMaxParts; }
-  [[nodiscard]] bool is_last_call() const { return left_ <= kMaxParts; }
 
   // Takes what that call returned: bytes moved or a negative errno. `alignment` in bytes.
   // Errors: kIo, and what the errno stands for.

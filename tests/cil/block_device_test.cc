@@ -261,14 +261,27 @@ TEST_CASE("a power cut while a device is made a log leaves none, or one that ope
     REQUIRE(create_log("/sim/disk", whole_device()).ok());
   }
   std::size_t opened = 0;
+  const auto check = [&] {
+    const auto journal = Journal::open("/sim/disk", {}, kIgnore);
+    opened += journal.ok() ? 1U : 0U;
+    CHECK((journal.ok() || journal.error().code == Errc::kNotALog));
+  };
   for (const SimSnapshot& moment : moments) {
+    {
+      // The superblocks and nothing else.
+      SimDisk after;
+      after.boot_with(moment, [](const SimSector& sector) {
+        const bool superblock = sector.offset < 4096 || sector.offset >= kDeviceBytes - 4096;
+        return superblock ? SimFate::kKeep : SimFate::kDrop;
+      });
+      const ScopedOs scope(after);
+      check();
+    }
     for (std::uint64_t seed = 1; seed <= 4; ++seed) {
       SimDisk after;
       after.boot(moment, seed);
       const ScopedOs scope(after);
-      const auto journal = Journal::open("/sim/disk", {}, kIgnore);
-      opened += journal.ok() ? 1U : 0U;
-      CHECK((journal.ok() || journal.error().code == Errc::kNotALog));
+      check();
     }
   }
   CHECK(opened > 0);

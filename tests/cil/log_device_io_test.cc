@@ -111,7 +111,7 @@ TEST_CASE("a durable write that one call cannot make is written, then flushed") 
       CHECK(after_power_cut(disk, 9) == std::byte{'d'});
     }
     {
-      // More parts than a call takes: the flag covers its own call only.
+      // More parts than a call takes.
       SimDisk disk;
       const ScopedOs scope(disk);
       const auto device = open_device(disk, buffered, kParts);

@@ -17,7 +17,11 @@ struct SimDisk::Ring : OsRing {
     std::optional<SimIo> landed;
   };
 
-  [[nodiscard]] bool holds(const RingWrite& write) const {
+  // Whether a write from a registered buffer lies in it.
+  [[nodiscard]] bool can_read(const RingWrite& write) const {
+    if (write.buffer < 0) {
+      return true;
+    }
     const auto index = static_cast<std::size_t>(write.buffer);
     if (write.count != 1 || index >= buffers.size()) {
       return false;
@@ -94,7 +98,7 @@ int SimDisk::ring_submit(OsRing* ring, const RingWrite& write) {
     (void)find(ours->fd, io, descriptor, file);  // a dead descriptor is the write's to report
     const bool full = ours->under_way.size() >= ours->entries;
     record(io, full ? -EBUSY : fail_if_asked(io));
-    lands_now = toss(2);
+    lands_now = toss(2) && ours->can_read(write);
   }
   if (io.result == 0) {
     Ring::Write started{write, {}};
@@ -128,7 +132,7 @@ int SimDisk::ring_wait(OsRing* ring, bool block, RingDone* out) {
   Ring::Write taken = std::move(ours->under_way[index]);
   ours->under_way.erase(ours->under_way.begin() + static_cast<std::ptrdiff_t>(index));
   const RingWrite& asked = taken.asked;
-  if (!taken.landed && (asked.buffer < 0 || ours->holds(asked))) {
+  if (!taken.landed && ours->can_read(asked)) {
     taken.landed = write_call(ours->fd, asked.parts, asked.count, asked.offset, 0);
   }
   *out = {asked.tag, taken.landed ? announce(*taken.landed) : -EFAULT};
