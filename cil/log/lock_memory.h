@@ -1,7 +1,8 @@
 // Keeping the way to the log free of the kernel's own waits for memory, where that is permitted.
 //
 // A commit that is forced while memory is short must not wait for a page to be read back, nor for a
-// write-back that waits for this very log. Both calls narrow that; neither is needed for correctness.
+// write-back that waits for this very log. Both calls narrow that; neither is needed for
+// correctness.
 #pragma once
 
 #include "keel/base/result.h"
@@ -19,8 +20,9 @@ namespace keel {
 // Source: mlockall(2).
 [[nodiscard]] Status lock_process_memory();
 
-// What the calling thread asks the kernel for is taken without waiting for writes to a disk, as of a
-// thread that memory reclaim itself may be waiting for. Call it first in a thread that writes a log.
+// What the calling thread asks the kernel for is taken without waiting for writes to a disk, as of
+// a thread that memory reclaim itself may be waiting for. Call it first in a thread that writes a
+// log.
 // Errors: kPermission (no CAP_SYS_RESOURCE), kUnsupported (Linux before 5.6).
 // Source: PR_SET_IO_FLUSHER in prctl(2), PF_MEMALLOC_NOIO.
 [[nodiscard]] Status become_log_thread();

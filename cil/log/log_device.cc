@@ -35,8 +35,8 @@ Status LogDevice::write(std::uint64_t offset, struct iovec* parts, int count) {
   return write_parts(offset, parts, count, 0);
 }
 
-// One call where the parts fit into one. It is no slower than a write and a flush where the disk has
-// a volatile cache, and where the disk can write through that cache it spares the flush.
+// One call where the parts fit into one. It is no slower than a write and a flush where the disk
+// has a volatile cache, and where the disk can write through that cache it spares the flush.
 Status LogDevice::write_durable(std::uint64_t offset, struct iovec* parts, int count) {
   if (!buffered_) {
     return write_through(offset, parts, count);

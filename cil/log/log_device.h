@@ -1,17 +1,18 @@
-// LogDevice: the one open file of a log, a regular one or a block device. Aligned reads and writes, the flush, the error latch, and
-// who may use it.
+// LogDevice: the one open file of a log, a regular one or a block device. Aligned reads and writes,
+// the flush, the error latch, and who may use it.
 //
 // I1 The first write or flush that fails, of any thread's, is latched. Calls that begin after it
 //    return that error without touching the file; a flush under way then returns it too. Nothing is
-//    retried, but for a short write, which is finished once (write_progress.h). A second fsync after
-//    a failed one lies: pages were marked clean.
+//    retried, but for a short write, which is finished once (write_progress.h). A second fsync
+//    after a failed one lies: pages were marked clean.
 // I2 One process, one owner: a lock on the open file description, and a page that a forked child
-//    finds empty (it inherits the lock, not the log). A block device is also claimed from the kernel.
-// I3 Offsets and lengths of direct I/O are multiples of alignment(), which is no less than a physical
-//    sector; addresses are multiples of it or of a page.
+//    finds empty (it inherits the lock, not the log). A block device is also claimed from the
+//    kernel.
+// I3 Offsets and lengths of direct I/O are multiples of alignment(), which is no less than a
+//    physical sector; addresses are multiples of it or of a page.
 //
-// Threads: any, all calls at once, but for opening and destroying. Writes that overlap in place have
-// no order.
+// Threads: any, all calls at once, but for opening and destroying. Writes that overlap in place
+// have no order.
 // Locks: flush turns (buffered files only), held over the calls that flush; the latch is a leaf
 // beneath them.
 #pragma once
@@ -37,8 +38,8 @@ class LogDevice : public MetadataObject {
  public:
   // Opens an existing regular file or block device, without following a symbolic link, and locks it
   // (shared for kReadOnly). `buffered` goes through the page cache instead of O_DIRECT.
-  // Errors: kNotFound, kPermission, kNotALog (neither of the two), kUnsupported (no O_DIRECT), kBusy
-  // (locked; for kReadWrite, a device that is mounted or otherwise claimed).
+  // Errors: kNotFound, kPermission, kNotALog (neither of the two), kUnsupported (no O_DIRECT),
+  // kBusy (locked; for kReadWrite, a device that is mounted or otherwise claimed).
   [[nodiscard]] static Result<std::unique_ptr<LogDevice>> open(const std::string& path,
                                                                DeviceMode mode, bool buffered);
 
@@ -59,8 +60,8 @@ class LogDevice : public MetadataObject {
 
   // For create(): takes space from the file system for the whole file. Errors: kNoSpace.
   [[nodiscard]] Status allocate(std::uint64_t bytes);
-  // For create(): syncs the file, gives it its name, syncs the directory; of a block device it syncs
-  // the content, which is all there is to do. Errors: kExists, kIo.
+  // For create(): syncs the file, gives it its name, syncs the directory; of a block device it
+  // syncs the content, which is all there is to do. Errors: kExists, kIo.
   [[nodiscard]] Status publish();
 
   // Reads exactly `bytes`; past the end of the file is an error.
@@ -74,7 +75,8 @@ class LogDevice : public MetadataObject {
 
   // The latched error, if there is one.
   [[nodiscard]] Status status() const KEEL_EXCLUDES(mutex_);
-  // For who writes by other calls (WriteQueue): latches the error unless one is; returns the latched.
+  // For who writes by other calls (WriteQueue): latches the error unless one is; returns the
+  // latched.
   [[nodiscard]] Status fail(const Error& error) KEEL_EXCLUDES(mutex_);
   // Aborts unless this is what direct I/O takes (I3).
   void check_aligned(std::uint64_t offset, const struct iovec* parts, int count) const;

@@ -189,8 +189,8 @@ Status LogDevice::find_alignment() {
   }
   const std::uint32_t stated =
       told ? std::max(found.stx_dio_offset_align, found.stx_dio_mem_align) : kDefaultAlignment;
-  // A write of less than a physical sector is a read, a change and a write of all of it: a power cut
-  // would tear what stands beside it.
+  // A write of less than a physical sector is a read, a change and a write of all of it: a power
+  // cut would tear what stands beside it.
   const int sector = os().physical_sector_bytes(fd_);
   alignment_ = std::max(
       {stated, format::kMinBlockBytes, sector > 0 ? static_cast<std::uint32_t>(sector) : 0U});

@@ -1,7 +1,7 @@
 // WriteQueue: the writes of one checkpoint that are under way, each under a number of its own.
 //
-// I1 A slot is idle or under way. Under way, its parts and their bytes are the queue's; wait() makes
-//    it idle, whatever comes of the write, and never before the kernel is done with them.
+// I1 A slot is idle or under way. Under way, its parts and their bytes are the queue's; wait()
+//    makes it idle, whatever comes of the write, and never before the kernel is done with them.
 // I2 Every failure is latched in the device: at start, at completion, and of the ring itself. After
 //    it nothing new is started; what is under way is still waited for.
 // I3 start(), wait() and wait_all() allocate nothing.
@@ -34,8 +34,8 @@ class WriteQueue : public MetadataObject {
   static constexpr unsigned kMaxDepth = 256;
   static constexpr std::size_t kMaxStaging = 8;
 
-  // For writes to `device`, at most `depth` at a time. `staging`: memory that many writes come from,
-  // registered with the kernel if it allows that; any other memory may be written too.
+  // For writes to `device`, at most `depth` at a time. `staging`: memory that many writes come
+  // from, registered with the kernel if it allows that; any other memory may be written too.
   // Owner: device and staging outlive the queue.
   // Errors: kInvalidArgument (depth 0 or above kMaxDepth, more than kMaxStaging pieces), kNoMemory,
   // kForked; kUnsupported or kPermission (kUring: no io_uring here).
@@ -48,8 +48,8 @@ class WriteQueue : public MetadataObject {
   WriteQueue& operator=(const WriteQueue&) = delete;
 
   // Starts writing the parts at byte `offset`, under the number `slot` < depth, which must be idle.
-  // The parts and their bytes stay untouched by the caller until wait(slot); they are changed on the
-  // way. kSync: the write is made here. After an error the slot is idle.
+  // The parts and their bytes stay untouched by the caller until wait(slot); they are changed on
+  // the way. kSync: the write is made here. After an error the slot is idle.
   // Errors: what the device latched; kForked.
   [[nodiscard]] Status start(unsigned slot, std::uint64_t offset, struct iovec* parts, int count);
   // Waits until that write, if there is one, is complete. Blocks. Errors: as start(), also for what

@@ -1,4 +1,5 @@
-// What keeps the way to the log free of waits for memory: what is asked, and what comes of a refusal.
+// What keeps the way to the log free of waits for memory: what is asked, and what comes of a
+// refusal.
 #include "log/lock_memory.h"
 
 #include <doctest/doctest.h>

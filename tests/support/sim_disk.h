@@ -35,7 +35,8 @@
 // I3 Random numbers count up from the seed and go on through snapshots and crashes, so that a
 //    rebooted disk does not repeat what an earlier life drew.
 // I4 A ring's write lands when it is submitted or when it is taken, as the seed draws it; they are
-//    taken in an order of the seed's, and its bytes are read when it lands. Its faults are a write's.
+//    taken in an order of the seed's, and its bytes are read when it lands. Its faults are a
+//    write's.
 // Locks: one leaf mutex. The hook runs outside it and may use the disk's own calls (snapshot,
 // crash), not its I/O. If the hook blocks, its I/O does not return: that is a stuck disk.
 #pragma once

@@ -103,8 +103,8 @@ class Os {
   // No write may be under way. `inherited`: in a forked child, to whom the ring does not belong.
   virtual void ring_destroy(OsRing* ring, bool inherited);
 
-  // Memory that this thread asks the kernel for is taken without waiting for I/O that it may have to
-  // do itself (PR_SET_IO_FLUSHER). Threads forked from it inherit that.
+  // Memory that this thread asks the kernel for is taken without waiting for I/O that it may have
+  // to do itself (PR_SET_IO_FLUSHER). Threads forked from it inherit that.
   virtual int set_io_flusher();
 
   // Clock, sleep and randomness.
