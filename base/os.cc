@@ -5,6 +5,7 @@
 #include <linux/magic.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/random.h>
 #include <sys/syscall.h>
 #include <sys/vfs.h>
@@ -47,6 +48,13 @@ std::uint64_t read_clock(clockid_t clock) {
          static_cast<std::uint64_t>(now.tv_nsec);
 }
 
+int lock_whole(int fd, short type) {
+  struct flock whole {};
+  whole.l_type = type;
+  whole.l_whence = SEEK_SET;
+  return result_of(::fcntl(fd, F_OFD_SETLK, &whole));
+}
+
 }  // namespace
 
 Os& os() { return *g_os.load(std::memory_order_acquire); }
@@ -87,6 +95,8 @@ int Os::madvise(void* address, std::size_t bytes, int advice) {
 
 int Os::mlock(const void* address, std::size_t bytes) { return result_of(::mlock(address, bytes)); }
 
+int Os::mlockall(int flags) { return result_of(::mlockall(flags)); }
+
 int Os::memfd_create(const char* name, unsigned flags) {
   return result_of(::memfd_create(name, flags));
 }
@@ -115,19 +125,11 @@ int Os::fallocate(int fd, int mode, std::uint64_t offset, std::uint64_t bytes) {
   return result_of(::fallocate(fd, mode, static_cast<off_t>(offset), static_cast<off_t>(bytes)));
 }
 
-int Os::lock_exclusive(int fd) {
-  struct flock whole {};
-  whole.l_type = F_WRLCK;
-  whole.l_whence = SEEK_SET;
-  return result_of(::fcntl(fd, F_OFD_SETLK, &whole));
-}
+int Os::lock_exclusive(int fd) { return lock_whole(fd, F_WRLCK); }
 
-int Os::lock_shared(int fd) {
-  struct flock whole {};
-  whole.l_type = F_RDLCK;
-  whole.l_whence = SEEK_SET;
-  return result_of(::fcntl(fd, F_OFD_SETLK, &whole));
-}
+int Os::lock_shared(int fd) { return lock_whole(fd, F_RDLCK); }
+
+int Os::unlock(int fd) { return lock_whole(fd, F_UNLCK); }
 
 int Os::is_copy_on_write(int fd) {
   struct statfs file_system {};
@@ -196,6 +198,8 @@ std::uint64_t Os::random64() {
   KEEL_CHECK(got == static_cast<ssize_t>(sizeof value), "getrandom");
   return value;
 }
+
+int Os::set_io_flusher() { return result_of(::prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0)); }
 
 void* Os::metadata_allocate(std::size_t bytes) {
   if (!check_allocation_allowed("metadata_allocate")) {

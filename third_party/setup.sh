@@ -17,6 +17,7 @@ build    ninja-build          runs the build
 build    g++                  compiles
 build    pkg-config           the install test builds a program through it
 build    libxxhash-dev        record hashes of the log (XXH3, compiled in)
+build    liburing-dev         several log writes under way at a time (io_uring)
 build    libcli11-dev         command lines of the tools
 build    nlohmann-json3-dev   --json of the tools
 build    libjemalloc-dev      objects below a page (its static archive, under another prefix)

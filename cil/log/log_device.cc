@@ -1,254 +1,12 @@
 #include "log/log_device.h"
 
-#include <fcntl.h>
-#include <linux/stat.h>
-#include <sys/stat.h>
-
-#include <algorithm>
 #include <cerrno>
 
+#include "keel/base/check.h"
 #include "keel/base/os.h"
-#include "keel/base/units.h"
-#include "log/format.h"
+#include "log/write_progress.h"
 
 namespace keel {
-namespace {
-
-// Where the file system does not say: no disk today has larger sectors.
-constexpr std::uint32_t kDefaultAlignment = 4096;
-// One system call writes at most this many parts (IOV_MAX).
-constexpr int kMaxParts = 1024;
-
-std::string directory_of(const std::string& path) {
-  const auto slash = path.rfind('/');
-  if (slash == std::string::npos) {
-    return ".";
-  }
-  return slash == 0 ? "/" : path.substr(0, slash);
-}
-
-Error open_error(int sys_errno, bool buffered) {
-  switch (sys_errno) {
-    case EINVAL:
-      if (!buffered) {
-        return {Errc::kUnsupported, 0, "the file system has no direct I/O for this file", 0};
-      }
-      break;
-    case ELOOP: return {Errc::kNotALog, 0, "the path is a symbolic link", 0};
-    case EISDIR: return {Errc::kNotALog, 0, "the path is a directory", 0};
-    default: break;
-  }
-  return system_error(sys_errno, "open the log");
-}
-
-// Drops `bytes` from the front of the parts.
-void consume(struct iovec*& parts, int& count, std::size_t bytes) {
-  while (count > 0 && bytes >= parts->iov_len) {
-    bytes -= parts->iov_len;
-    ++parts;
-    --count;
-  }
-  if (count > 0) {
-    parts->iov_base = static_cast<std::byte*>(parts->iov_base) + bytes;
-    parts->iov_len -= bytes;
-  }
-}
-
-std::size_t total_bytes(const struct iovec* parts, int count) {
-  std::size_t bytes = 0;
-  for (int i = 0; i < count; ++i) {
-    bytes += parts[i].iov_len;
-  }
-  return bytes;
-}
-
-Status check_kind_of(int fd, struct stat& found) {
-  if (const int error = os().fstat(fd, &found); error < 0) {
-    return system_error(-error, "look at the log");
-  }
-  if (!S_ISREG(found.st_mode)) {
-    const bool directory = S_ISDIR(found.st_mode);
-    return Error{Errc::kNotALog, 0,
-                 directory ? "the path is a directory" : "the path is not a regular file", 0};
-  }
-  return {};
-}
-
-// As above, of a file that open() refused.
-Status check_kind_of(const std::string& path) {
-  const int fd = os().open(path.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC, 0);
-  if (fd < 0) {
-    return system_error(-fd, "look at the log");
-  }
-  struct stat found {};
-  const Status status = check_kind_of(fd, found);
-  (void)os().close(fd);
-  return status;
-}
-
-}  // namespace
-
-Result<std::unique_ptr<LogDevice>> LogDevice::make(const std::string& path, bool buffered) {
-  std::unique_ptr<LogDevice> device(new (std::nothrow) LogDevice(path, buffered));
-  if (device == nullptr) {
-    return Error{Errc::kNoMemory, 0, "open the log", 0};
-  }
-  return device;
-}
-
-Result<std::unique_ptr<LogDevice>> LogDevice::open(const std::string& path, DeviceMode mode,
-                                                   bool buffered) {
-  auto made = make(path, buffered);
-  if (!made) {
-    return made.error();
-  }
-  LogDevice* device = made->get();
-  const bool writing = mode == DeviceMode::kReadWrite;
-  if (auto status = device->open_named(writing ? O_RDWR : O_RDONLY); !status) {
-    // A directory or a pipe has no direct I/O either; what it is says more.
-    const Status kind = status.error().code == Errc::kUnsupported ? check_kind_of(path) : Status{};
-    return kind.ok() ? status.error() : kind.error();
-  }
-  if (auto status = device->check_kind(); !status) {
-    return status.error();
-  }
-  const int locked = writing ? os().lock_exclusive(device->fd_) : os().lock_shared(device->fd_);
-  if (locked == -EAGAIN || locked == -EACCES) {
-    return Error{Errc::kBusy, 0, "another journal or tool has the log open", 0};
-  }
-  if (locked < 0) {
-    return system_error(-locked, "lock the log");
-  }
-  if (auto status = device->find_alignment(); !status) {
-    return status.error();
-  }
-  if (auto status = device->fork_guard_.arm(); !status) {
-    return status.error();
-  }
-  return made;
-}
-
-Result<std::unique_ptr<LogDevice>> LogDevice::create(const std::string& path, bool buffered) {
-  auto made = make(path, buffered);
-  if (!made) {
-    return made.error();
-  }
-  LogDevice* device = made->get();
-  // A file without a name until it is whole: a crash or an interrupt leaves nothing behind. Not
-  // every file system has that; then the name comes first and goes again on failure.
-  if (!device->open_unnamed(O_RDWR).ok()) {
-    if (auto status = device->open_named(O_RDWR | O_CREAT | O_EXCL); !status) {
-      return status.error();
-    }
-  }
-  if (auto status = device->find_alignment(); !status) {
-    return status.error();
-  }
-  return made;
-}
-
-LogDevice::~LogDevice() {
-  if (fd_ >= 0) {
-    (void)os().close(fd_);
-  }
-  if (unpublished_) {
-    (void)os().unlink(path_.c_str());
-  }
-}
-
-Status LogDevice::open_named(int flags) {
-  const int direct = buffered_ ? 0 : O_DIRECT;
-  fd_ = os().open(path_.c_str(), flags | direct | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK, 0600);
-  const bool created = (flags & O_CREAT) != 0;
-  if (fd_ < 0) {
-    // Linux makes the name before it finds that the file system refuses O_DIRECT.
-    unpublished_ = created && fd_ == -EINVAL;
-    return open_error(-fd_, buffered_);
-  }
-  unpublished_ = created;
-  return {};
-}
-
-Status LogDevice::open_unnamed(int flags) {
-  const int direct = buffered_ ? 0 : O_DIRECT;
-  fd_ = os().open(directory_of(path_).c_str(), flags | O_TMPFILE | direct | O_CLOEXEC, 0600);
-  unnamed_ = fd_ >= 0;
-  return fd_ >= 0 ? Status{} : open_error(-fd_, buffered_);
-}
-
-Status LogDevice::check_kind() {
-  struct stat found {};
-  if (auto status = check_kind_of(fd_, found); !status) {
-    return status;
-  }
-  if (found.st_nlink != 1) {
-    return Error{Errc::kNotALog, 0, "the file has more than one name (hard links)", found.st_nlink};
-  }
-  file_bytes_ = static_cast<std::uint64_t>(found.st_size);
-  return {};
-}
-
-Status LogDevice::find_alignment() {
-  struct statx found {};
-  const int error = os().statx(fd_, STATX_DIOALIGN, &found);
-  const bool told = error >= 0 && (found.stx_mask & STATX_DIOALIGN) != 0;
-  if (told && found.stx_dio_offset_align == 0 && !buffered_) {
-    return Error{Errc::kUnsupported, 0, "the file system has no direct I/O for this file", 0};
-  }
-  const std::uint32_t stated =
-      told ? std::max(found.stx_dio_offset_align, found.stx_dio_mem_align) : kDefaultAlignment;
-  alignment_ = std::max(stated, format::kMinBlockBytes);
-  if (told && found.stx_dio_mem_align > kPageBytes) {
-    return Error{Errc::kUnsupported, 0, "direct I/O wants memory aligned beyond a page",
-                 found.stx_dio_mem_align};
-  }
-  if (alignment_ > format::kMaxBlockBytes || !is_power_of_two(alignment_)) {
-    return Error{Errc::kUnsupported, 0, "direct I/O wants units that no log block has, bytes",
-                 alignment_};
-  }
-  copy_on_write_ = os().is_copy_on_write(fd_) > 0;
-  return {};
-}
-
-Status LogDevice::allocate(std::uint64_t bytes) {
-  if (copy_on_write_ && os().set_no_copy_on_write(fd_) >= 0) {
-    copy_on_write_ = os().is_copy_on_write(fd_) > 0;
-  }
-  int error = os().fallocate(fd_, 0, 0, bytes);
-  if (error == -EOPNOTSUPP) {
-    // The caller writes every block before publish(), which allocates as well.
-    error = os().ftruncate(fd_, bytes);
-  }
-  if (error < 0) {
-    return system_error(-error, "allocate the log", bytes);
-  }
-  file_bytes_ = bytes;
-  return {};
-}
-
-Status LogDevice::publish() {
-  if (const int error = os().fsync(fd_); error < 0) {
-    return system_error(-error, "sync the new log");
-  }
-  if (unnamed_) {
-    if (const int error = os().link_unnamed(fd_, path_.c_str()); error < 0) {
-      return system_error(-error, "give the new log its name");
-    }
-    unpublished_ = true;
-  }
-  const int directory =
-      os().open(directory_of(path_).c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
-  if (directory < 0) {
-    return system_error(-directory, "open the log's directory");
-  }
-  const int error = os().fsync(directory);
-  (void)os().close(directory);
-  if (error < 0) {
-    return system_error(-error, "sync the log's directory");
-  }
-  unpublished_ = false;
-  return {};
-}
 
 Status LogDevice::read(std::uint64_t offset, void* buffer, std::size_t bytes) const {
   auto* place = static_cast<std::byte*>(buffer);
@@ -274,43 +32,88 @@ Status LogDevice::read(std::uint64_t offset, void* buffer, std::size_t bytes) co
 }
 
 Status LogDevice::write(std::uint64_t offset, struct iovec* parts, int count) {
-  if (auto status = latched(); !status) {
+  return write_parts(offset, parts, count, 0);
+}
+
+// One call where the parts fit into one. It is no slower than a write and a flush where the disk
+// has a volatile cache, and where the disk can write through that cache it spares the flush.
+Status LogDevice::write_durable(std::uint64_t offset, struct iovec* parts, int count) {
+  if (!buffered_) {
+    return write_through(offset, parts, count);
+  }
+  MutexLock turn(flush_mutex_);
+  return write_through(offset, parts, count);
+}
+
+Status LogDevice::write_through(std::uint64_t offset, struct iovec* parts, int count) {
+  if (has_dsync_.load(std::memory_order_relaxed)) {
+    return write_parts(offset, parts, count, RWF_DSYNC);
+  }
+  if (auto status = write_parts(offset, parts, count, 0); !status) {
     return status;
   }
-  bool was_short = false;
-  while (count > 0) {
-    const int batch = std::min(count, kMaxParts);
-    const std::size_t wanted = total_bytes(parts, batch);
-    const ssize_t wrote = os().pwritev2(fd_, parts, batch, offset, 0);
-    if (wrote == -EINTR) {
+  return flush_file();
+}
+
+Status LogDevice::write_parts(std::uint64_t offset, struct iovec* parts, int count, int flags) {
+  if (auto failed = status(); !failed) {
+    return failed;
+  }
+  check_aligned(offset, parts, count);
+  bool flush_after = false;
+  WriteProgress progress(offset, parts, count);
+  while (!progress.done()) {
+    const ssize_t wrote =
+        os().pwritev2(fd_, progress.parts(), progress.count(), progress.offset(), flags);
+    if (wrote == -EOPNOTSUPP && flags != 0) {
+      // Not a failed write: the file system does not know the flag, and has looked at nothing else.
+      has_dsync_.store(false, std::memory_order_relaxed);  // a hint, orders nothing
+      flags = 0;
+      flush_after = true;
       continue;
     }
-    if (wrote < 0) {
-      return latch(system_error(static_cast<int>(-wrote), "write the log at byte", offset));
+    if (auto moved = progress.advance(wrote, alignment_); !moved) {
+      return fail(moved.error());
     }
-    const auto done = static_cast<std::size_t>(wrote);
-    // A short count hides an error in what is missing; writing the rest once brings it out.
-    if (done < wanted && (was_short || done % alignment_ != 0)) {
-      return latch({Errc::kIo, 0, "short write of the log at byte", offset + done});
-    }
-    was_short = done < wanted;
-    consume(parts, count, done);
-    offset += done;
+    // More than one call: whatever each has made durable, one flush covers them all.
+    flush_after |= flags != 0 && !progress.done() && wrote >= 0;
   }
-  return {};
+  return flush_after ? flush_file() : status();
 }
 
+// The kernel tells a failed write-back once per open file: of two flushes at a time only one would
+// hear of it, and the other would call stable what is lost. So they take turns, but for direct I/O,
+// which has no write-back: there each call hears of its own failure.
 Status LogDevice::flush() {
-  if (auto status = latched(); !status) {
-    return status;
+  if (!buffered_) {
+    return flush_file();
+  }
+  MutexLock turn(flush_mutex_);
+  return flush_file();
+}
+
+Status LogDevice::flush_file() {
+  if (auto failed = status(); !failed) {
+    return failed;
   }
   if (const int error = os().fdatasync(fd_); error < 0) {
-    return latch(system_error(-error, "flush the log"));
+    return fail(system_error(-error, "flush the log"));
   }
-  return {};
+  return status();
 }
 
-Status LogDevice::latch(const Error& error) {
+void LogDevice::check_aligned(std::uint64_t offset, const struct iovec* parts, int count) const {
+  if (buffered_) {
+    return;
+  }
+  KEEL_CHECK(offset % alignment_ == 0, "unaligned write of the log at byte", offset, alignment_);
+  for (int i = 0; i < count; ++i) {
+    KEEL_ASSERT(parts[i].iov_len % alignment_ == 0, "unaligned part of a write of the log, bytes",
+                parts[i].iov_len, alignment_);
+  }
+}
+
+Status LogDevice::fail(const Error& error) {
   MutexLock lock(mutex_);
   if (!failed_.load(std::memory_order_relaxed)) {
     error_ = error;
@@ -319,7 +122,7 @@ Status LogDevice::latch(const Error& error) {
   return error_;
 }
 
-Status LogDevice::latched() const {
+Status LogDevice::status() const {
   if (!failed_.load(std::memory_order_acquire)) {
     return {};
   }

@@ -1,15 +1,20 @@
-// LogDevice: the one open file of a log. Aligned reads and writes, the flush, the error latch, and
-// who may use it.
+// LogDevice: the one open file of a log, a regular one or a block device. Aligned reads and writes,
+// the flush, the error latch, and who may use it.
 //
-// I1 The first write or flush that fails is latched; from then on write() and flush() return that
-//    error without touching the file. Nothing is retried, but for a short write, which is finished
-//    once; what that returns is latched. (A second fsync after a failed one lies: pages were marked
-//    clean.)
+// I1 The first write or flush that fails, of any thread's, is latched. Calls that begin after it
+//    return that error without touching the file; a flush under way then returns it too. Nothing is
+//    retried, but for a short write, which is finished once (write_progress.h). A second fsync
+//    after a failed one lies: pages were marked clean.
 // I2 One process, one owner: a lock on the open file description, and a page that a forked child
-//    finds empty (it inherits the lock, not the log).
-// I3 Offsets, lengths and addresses of direct I/O are multiples of alignment().
+//    finds empty (it inherits the lock, not the log). A block device is also claimed from the
+//    kernel.
+// I3 Offsets and lengths of direct I/O are multiples of alignment(), which is no less than a
+//    physical sector; addresses are multiples of it or of a page.
 //
-// Threads: read() from any; write() and flush() from one at a time.
+// Threads: any, all calls at once, but for opening and destroying. Writes that overlap in place
+// have no order.
+// Locks: flush turns (buffered files only), held over the calls that flush; the latch is a leaf
+// beneath them.
 #pragma once
 
 #include <sys/uio.h>
@@ -31,10 +36,10 @@ enum class DeviceMode : std::uint8_t { kReadOnly, kReadWrite };
 
 class LogDevice : public MetadataObject {
  public:
-  // Opens an existing regular file, without following a symbolic link, and locks it (shared for
-  // kReadOnly). `buffered` goes through the page cache instead of O_DIRECT.
-  // Errors: kNotFound, kPermission, kNotALog (not a regular file), kUnsupported (no O_DIRECT),
-  // kBusy.
+  // Opens an existing regular file or block device, without following a symbolic link, and locks it
+  // (shared for kReadOnly). `buffered` goes through the page cache instead of O_DIRECT.
+  // Errors: kNotFound, kPermission, kNotALog (neither of the two), kUnsupported (no O_DIRECT),
+  // kBusy (locked; for kReadWrite, a device that is mounted or otherwise claimed).
   [[nodiscard]] static Result<std::unique_ptr<LogDevice>> open(const std::string& path,
                                                                DeviceMode mode, bool buffered);
 
@@ -49,20 +54,37 @@ class LogDevice : public MetadataObject {
   LogDevice(const LogDevice&) = delete;
   LogDevice& operator=(const LogDevice&) = delete;
 
+  enum class PathKind : std::uint8_t { kNothing, kBlockDevice, kOther };
+  // What stands at the path now.
+  [[nodiscard]] static PathKind kind_of(const std::string& path);
+
   // For create(): takes space from the file system for the whole file. Errors: kNoSpace.
   [[nodiscard]] Status allocate(std::uint64_t bytes);
-  // For create(): syncs the file, gives it its name, syncs the directory. Errors: kExists, kIo.
+  // For create(): syncs the file, gives it its name, syncs the directory; of a block device it
+  // syncs the content, which is all there is to do. Errors: kExists, kIo.
   [[nodiscard]] Status publish();
 
   // Reads exactly `bytes`; past the end of the file is an error.
   [[nodiscard]] Status read(std::uint64_t offset, void* buffer, std::size_t bytes) const;
   // Writes the parts one after the other at `offset`; consumes (changes) them. No allocation.
   [[nodiscard]] Status write(std::uint64_t offset, struct iovec* parts, int count);
-  // Makes all completed writes stable. No allocation.
+  // As write(), and these parts, no others, are stable on return. No allocation.
+  [[nodiscard]] Status write_durable(std::uint64_t offset, struct iovec* parts, int count);
+  // Makes stable every write that returned before this call. No allocation.
   [[nodiscard]] Status flush();
+
+  // The latched error, if there is one.
+  [[nodiscard]] Status status() const KEEL_EXCLUDES(mutex_);
+  // For who writes by other calls (WriteQueue): latches the error unless one is; returns the
+  // latched.
+  [[nodiscard]] Status fail(const Error& error) KEEL_EXCLUDES(mutex_);
+  // Aborts unless this is what direct I/O takes (I3).
+  void check_aligned(std::uint64_t offset, const struct iovec* parts, int count) const;
+  [[nodiscard]] int descriptor() const { return fd_; }
 
   [[nodiscard]] std::uint64_t file_bytes() const { return file_bytes_; }
   [[nodiscard]] std::uint32_t alignment() const { return alignment_; }
+  [[nodiscard]] bool is_block_device() const { return block_device_; }
   [[nodiscard]] bool buffered() const { return buffered_; }
   [[nodiscard]] bool copy_on_write() const { return copy_on_write_; }
   // True in the process that opened it, false in a forked child.
@@ -75,10 +97,12 @@ class LogDevice : public MetadataObject {
 
   [[nodiscard]] Status open_named(int flags);
   [[nodiscard]] Status open_unnamed(int flags);
-  [[nodiscard]] Status check_kind();
+  [[nodiscard]] Status check_kind(bool writing);
+  [[nodiscard]] Status take_block_device(std::uint64_t number, bool writing);
   [[nodiscard]] Status find_alignment();
-  [[nodiscard]] Status latch(const Error& error) KEEL_EXCLUDES(mutex_);
-  [[nodiscard]] Status latched() const KEEL_EXCLUDES(mutex_);
+  [[nodiscard]] Status write_parts(std::uint64_t offset, struct iovec* parts, int count, int flags);
+  [[nodiscard]] Status write_through(std::uint64_t offset, struct iovec* parts, int count);
+  [[nodiscard]] Status flush_file();
 
   const std::string path_;
   const bool buffered_;
@@ -86,11 +110,16 @@ class LogDevice : public MetadataObject {
   bool unnamed_ = false;      // O_TMPFILE: publish() links it
   bool unpublished_ = false;  // named by create(), to be removed if publish() does not come
   bool copy_on_write_ = false;
+  bool locked_ = false;
+  bool block_device_ = false;
   std::uint32_t alignment_ = 0;
   std::uint64_t file_bytes_ = 0;
   ForkGuard fork_guard_;
 
-  // Acquire pairs with the release in latch(): who sees it set sees error_.
+  std::atomic<bool> has_dsync_{true};  // until the kernel says otherwise
+  Mutex flush_mutex_{LockRank::kLogFlush};
+
+  // Acquire pairs with the release in fail(): who sees it set sees error_.
   std::atomic<bool> failed_{false};
   mutable Mutex mutex_{LockRank::kLogDevice};
   Error error_ KEEL_GUARDED_BY(mutex_){};

@@ -1,4 +1,4 @@
-// keel log create: makes a log file, whole, or leaves nothing.
+// keel log create: makes a log file, whole, or leaves nothing; or a log on a block device.
 
 #include "command.h"
 #include "keel/cil/log_file.h"
@@ -10,7 +10,7 @@ namespace {
 
 struct Options {
   std::string path;
-  LogConfig config;
+  LogConfig config{.size = Bytes(0)};
 };
 
 int run(const Context& context, const Options& options) {
@@ -27,10 +27,14 @@ int run(const Context& context, const Options& options) {
 
 void add_log_create(CLI::App& parent, Context& context) {
   const auto define = [](CLI::App& app, Options& options) {
-    app.add_option("PATH", options.path, "The new file; must not exist")->required();
-    add_size(app, "--size", options.config.size, "Size of the file, such as 256M")->required();
+    app.add_option("PATH", options.path, "The new file, which must not exist, or a block device")
+        ->required();
+    add_size(app, "--size", options.config.size,
+             "Size of the file, such as 256M; not for a block device, which is taken whole");
     add_size(app, "--max-checkpoint", options.config.max_checkpoint,
              "Largest checkpoint [a quarter of the log, at most 64M]");
+    app.add_flag("--overwrite", options.config.overwrite,
+                 "Take a block device whatever it holds; a file is never overwritten");
     app.add_flag("--buffered", options.config.buffered,
                  "Through the page cache, where there is no direct I/O");
   };

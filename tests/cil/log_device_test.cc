@@ -4,7 +4,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <string>
@@ -14,23 +13,12 @@
 #include "log/log_device.h"
 #include "probe.h"
 #include "support/death.h"
+#include "support/scratch_directory.h"
 
 using namespace keel;
 using namespace keel_test;
 
 namespace {
-
-// A directory of the real file system, gone with it.
-struct ScratchDirectory {
-  ScratchDirectory() {
-    std::string pattern = std::filesystem::temp_directory_path() / "keel-XXXXXX";
-    REQUIRE(::mkdtemp(pattern.data()) != nullptr);
-    path = pattern;
-  }
-  ~ScratchDirectory() { std::filesystem::remove_all(path); }
-  [[nodiscard]] std::string operator/(const char* name) const { return path + "/" + name; }
-  std::string path;
-};
 
 Errc open_code(const std::string& path) {
   const auto journal = Journal::open(path, {.buffered = true}, kIgnore);

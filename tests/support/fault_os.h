@@ -22,11 +22,14 @@ enum class OsCall : unsigned {
   kMprotect,
   kMadvise,
   kMlock,
+  kIoFlusher,
   kMemfdCreate,
   kOpen,
   kFtruncate,
   kFallocate,
   kRead,
+  kRingCreate,
+  kRingSubmit,
   kMetadata,
   kMunmap,
   kClose,
@@ -69,7 +72,8 @@ class FaultOs : public keel::Os {
   [[nodiscard]] std::int64_t files_held() const { return files_held_.load(); }
   [[nodiscard]] std::int64_t reservations_held() const { return reservations_held_.load(); }
   [[nodiscard]] bool holds_nothing() const {
-    return metadata_held() == 0 && files_held() == 0 && reservations_held() == 0;
+    return metadata_held() == 0 && files_held() == 0 && reservations_held() == 0 &&
+           rings_held_.load() == 0;
   }
 
   // Sleeps return at once and move the monotonic clock instead; `on_sleep` is called in each.
@@ -114,6 +118,14 @@ class FaultOs : public keel::Os {
     if (const int error = enter(OsCall::kMlock)) return -error;
     return Os::mlock(address, bytes);
   }
+  int mlockall(int flags) override {
+    if (const int error = enter(OsCall::kMlock)) return -error;
+    return Os::mlockall(flags);
+  }
+  int set_io_flusher() override {
+    if (const int error = enter(OsCall::kIoFlusher)) return -error;
+    return Os::set_io_flusher();
+  }
   int memfd_create(const char* name, unsigned flags) override {
     if (const int error = enter(OsCall::kMemfdCreate)) return -error;
     return opened(Os::memfd_create(name, flags));
@@ -139,6 +151,21 @@ class FaultOs : public keel::Os {
                   int flags) override {
     if (const int error = enter(OsCall::kRead)) return -error;
     return Os::preadv2(fd, parts, count, offset, flags);
+  }
+  int ring_create(int fd, const struct iovec* buffers, int buffer_count, unsigned entries,
+                  keel::OsRing** out) override {
+    if (const int error = enter(OsCall::kRingCreate)) return -error;
+    const int result = Os::ring_create(fd, buffers, buffer_count, entries, out);
+    if (result >= 0) ++rings_held_;
+    return result;
+  }
+  int ring_submit(keel::OsRing* ring, const keel::RingWrite& write) override {
+    if (const int error = enter(OsCall::kRingSubmit)) return -error;
+    return Os::ring_submit(ring, write);
+  }
+  void ring_destroy(keel::OsRing* ring, bool inherited) override {
+    --rings_held_;
+    Os::ring_destroy(ring, inherited);
   }
   std::uint64_t monotonic_ns() override {
     (void)enter(OsCall::kClock);
@@ -198,6 +225,7 @@ class FaultOs : public keel::Os {
   std::atomic<std::int64_t> metadata_held_{0};
   std::atomic<std::int64_t> files_held_{0};
   std::atomic<std::int64_t> reservations_held_{0};
+  std::atomic<std::int64_t> rings_held_{0};
   std::atomic<bool> simulated_{false};
   std::atomic<bool> virtual_time_{false};
   std::atomic<std::uint64_t> virtual_now_ns_{1};

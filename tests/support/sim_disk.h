@@ -34,6 +34,9 @@
 //    used twice. Those open at a crash are dead: -EIO, but close() of them is fine.
 // I3 Random numbers count up from the seed and go on through snapshots and crashes, so that a
 //    rebooted disk does not repeat what an earlier life drew.
+// I4 A ring's write lands when it is submitted or when it is taken, as the seed draws it; they are
+//    taken in an order of the seed's, and its bytes are read when it lands. Its faults are a
+//    write's.
 // Locks: one leaf mutex. The hook runs outside it and may use the disk's own calls (snapshot,
 // crash), not its I/O. If the hook blocks, its I/O does not return: that is a stuck disk.
 #pragma once
@@ -63,7 +66,9 @@ struct SimDiskOptions {
   bool statx_says_align = true;  // false: STATX_DIOALIGN is not in the mask (btrfs, tmpfs, FUSE)
   bool direct_io = true;         // false: O_DIRECT opens get -EINVAL
   bool copy_on_write = false;    // what is_copy_on_write() says until a file is set otherwise
-  bool virtual_clock = false;    // time moves only by sleep_ns(), advance_clock() and slow I/O
+  std::uint32_t physical_sector = 0;  // what physical_sector_bytes() says; 0: nothing
+  bool registers_buffers = true;      // ring_create() takes the buffers it is given
+  bool virtual_clock = false;         // time moves only by sleep_ns(), advance_clock() and slow I/O
 };
 
 // kFlush is fdatasync and fsync, also of the directory; kResize is ftruncate; kStat is fstat, statx
@@ -80,6 +85,9 @@ enum class SimOp : std::uint8_t {
   kLink,
   kUnlink,
   kStat,
+  kRingCreate,
+  kRingSubmit,  // a write put under way; the write itself is a kWrite, then or when it is taken
+  kRingWait,    // only waits that block count, and only failed ones are in the log
 };
 
 // One operation as it was asked for and answered.
@@ -125,6 +133,7 @@ struct SimSnapshot {
     mode_t mode = 0600;
     uid_t uid = 0;
     bool in_place = false;  // set_no_copy_on_write()
+    bool block_device = false;
   };
   struct NameChange {
     std::string name;
@@ -149,7 +158,8 @@ class SimDisk : public Os {
   static constexpr int kFirstDescriptor = 1 << 20;
   static constexpr std::uint64_t kMaxFileBytes = std::numeric_limits<std::int64_t>::max();
 
-  explicit SimDisk(const SimDiskOptions& options = {}) : options_(options) {}
+  explicit SimDisk(const SimDiskOptions& options = {});
+  ~SimDisk() override;
 
   // Power cut and reboot: as `odds` and the seed draw it, or as the mask says. Faults stay.
   void crash(std::uint64_t seed, const SimCrash& odds = {});
@@ -165,6 +175,10 @@ class SimDisk : public Os {
   // Makes or replaces a file; content and name are stable.
   void set_image(std::string_view path, const SimContent& content);
   [[nodiscard]] bool exists(std::string_view path) const;
+  // Makes a block device of zeros; all its content and its name are stable.
+  void add_block_device(std::string_view path, std::uint64_t bytes);
+  // As if the kernel itself used it (a mount): nobody can claim it.
+  void set_in_use(std::string_view path, bool in_use);
   void set_owner(std::string_view path, mode_t mode, uid_t uid);
   // Bit rot: stable content and what reads see. Data not yet flushed over it is not hit.
   void flip_bit(std::string_view path, std::uint64_t offset, unsigned bit);
@@ -190,6 +204,9 @@ class SimDisk : public Os {
   int fallocate(int fd, int mode, std::uint64_t offset, std::uint64_t bytes) override;
   int lock_exclusive(int fd) override;
   int lock_shared(int fd) override;
+  int unlock(int fd) override;
+  int block_device_bytes(int fd, std::uint64_t* out) override;
+  int physical_sector_bytes(int fd) override;
   int is_copy_on_write(int fd) override;
   int set_no_copy_on_write(int fd) override;
   int link_unnamed(int fd, const char* path) override;
@@ -200,6 +217,11 @@ class SimDisk : public Os {
                   int flags) override;
   int fdatasync(int fd) override;
   int fsync(int fd) override;
+  int ring_create(int fd, const struct iovec* buffers, int buffer_count, unsigned entries,
+                  OsRing** out) override;
+  int ring_submit(OsRing* ring, const RingWrite& write) override;
+  int ring_wait(OsRing* ring, bool block, RingDone* out) override;
+  void ring_destroy(OsRing* ring, bool inherited) override;
   std::uint64_t monotonic_ns() override;
   std::uint64_t realtime_ns() override;
   void sleep_ns(std::uint64_t duration_ns) override;
@@ -211,6 +233,7 @@ class SimDisk : public Os {
     SimBytes cached;  // what reads see
     std::string path;
     std::map<int, bool> locks;  // by descriptor: whether it is exclusive
+    bool in_use = false;        // a block device: claimed by the kernel
   };
   struct Descriptor {
     std::uint64_t file = 0;  // 0: the directory
@@ -223,6 +246,7 @@ class SimDisk : public Os {
     SimFault fault;
     std::uint64_t seen = 0;
   };
+  struct Ring;
   using Hook = std::function<void(const SimIo&)>;
 
   static bool is_virtual(int fd) { return fd >= kFirstDescriptor; }
@@ -241,8 +265,15 @@ class SimDisk : public Os {
       KEEL_REQUIRES(mutex_);
   ssize_t read_file(int fd, SimContent& data, bool aligned, SimIo& io) KEEL_REQUIRES(mutex_);
   int flush(int fd, SimIo& io) KEEL_REQUIRES(mutex_);
+  int create_ring(int fd, SimIo& io) KEEL_REQUIRES(mutex_);
 
   // What the operations are made of.
+  [[nodiscard]] bool is_claimed(const File& file, std::uint64_t id) const KEEL_REQUIRES(mutex_);
+  [[nodiscard]] Ring* ring_of(OsRing* ring) KEEL_EXCLUDES(mutex_);
+  bool toss(std::uint64_t one_in) KEEL_REQUIRES(mutex_);
+  // A whole write, put in the log but not announced.
+  SimIo write_call(int fd, const struct iovec* parts, int count, std::uint64_t offset, int flags)
+      KEEL_EXCLUDES(mutex_);
   std::optional<SimFault> take_fault(SimIo& io) KEEL_REQUIRES(mutex_);
   int fail_if_asked(SimIo& io) KEEL_REQUIRES(mutex_);
   int find(int fd, SimIo& io, Descriptor& descriptor, File*& file) KEEL_REQUIRES(mutex_);
@@ -274,6 +305,8 @@ class SimDisk : public Os {
   std::uint64_t next_file_ KEEL_GUARDED_BY(mutex_) = 1;
   int next_descriptor_ KEEL_GUARDED_BY(mutex_) = kFirstDescriptor;
   int first_live_descriptor_ KEEL_GUARDED_BY(mutex_) = kFirstDescriptor;
+  std::map<OsRing*, std::unique_ptr<Ring>> rings_ KEEL_GUARDED_BY(mutex_);
+  std::uint64_t ring_dice_ KEEL_GUARDED_BY(mutex_) = 0;
   std::vector<ArmedFault> faults_ KEEL_GUARDED_BY(mutex_);
   std::vector<SimIo> log_ KEEL_GUARDED_BY(mutex_);
   std::uint64_t last_sequence_ KEEL_GUARDED_BY(mutex_) = 0;

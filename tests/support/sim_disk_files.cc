@@ -94,6 +94,9 @@ int SimDisk::open_file(std::string_view path, int flags, mode_t mode, SimIo& io)
   } else if ((flags & O_DIRECTORY) != 0) {
     return -ENOTDIR;
   }
+  if ((flags & O_EXCL) != 0 && is_claimed(files_.at(entry->second), entry->second)) {
+    return -EBUSY;
+  }
   if (refused) {
     return -EINVAL;  // Linux creates first and refuses then: the name stays
   }
@@ -261,6 +264,10 @@ int SimDisk::stat_file(int fd, struct stat* out, SimIo& io) {
       static_cast<nlink_t>(std::count_if(names_.begin(), names_.end(), [&](const auto& entry) {
         return entry.second == descriptor.file;
       }));
+  if (file->disk.block_device) {
+    out->st_mode = S_IFBLK | file->disk.mode;
+    return 0;
+  }
   out->st_size = static_cast<off_t>(file->cached.size());
   out->st_blocks = static_cast<blkcnt_t>((file->cached.size() + 511) / 512);
   return 0;
@@ -364,7 +371,8 @@ int SimDisk::resize_file(int fd, std::uint64_t bytes, SimIo& io) {
   if (const int bad = find(fd, io, descriptor, file); bad != 0) {
     return bad;
   }
-  if (file == nullptr || !descriptor.may_write() || bytes > SimDisk::kMaxFileBytes) {
+  if (file == nullptr || !descriptor.may_write() || file->disk.block_device ||
+      bytes > SimDisk::kMaxFileBytes) {
     return -EINVAL;
   }
   if (const int failed = fail_if_asked(io); failed != 0) {
@@ -401,7 +409,7 @@ int SimDisk::allocate(int fd, int mode, SimIo& io) {
   if (kind != 0 && kind != FALLOC_FL_ZERO_RANGE && kind != FALLOC_FL_PUNCH_HOLE) {
     return -EOPNOTSUPP;
   }
-  if (kind == FALLOC_FL_PUNCH_HOLE && !keeps_size) {
+  if ((kind == FALLOC_FL_PUNCH_HOLE && !keeps_size) || (kind == 0 && file->disk.block_device)) {
     return -EOPNOTSUPP;
   }
   if (io.bytes == 0 || io.offset > SimDisk::kMaxFileBytes ||

@@ -104,6 +104,9 @@ ssize_t SimDisk::write_file(int fd, SimContent data, bool aligned, int flags, Si
   if ((descriptor.flags & O_DIRECT) != 0 && !aligned) {
     return -EINVAL;
   }
+  if (file->disk.block_device && io.offset + data.size() > file->cached.size()) {
+    return -ENOSPC;  // Linux writes up to the end first; nobody here gets that far
+  }
   std::uint64_t offset = io.offset;
   ssize_t result = static_cast<ssize_t>(data.size());
   bool durable = (flags & (RWF_DSYNC | RWF_SYNC)) != 0 || (descriptor.flags & O_DSYNC) != 0;
@@ -129,6 +132,16 @@ ssize_t SimDisk::write_file(int fd, SimContent data, bool aligned, int flags, Si
   return result;
 }
 
+SimIo SimDisk::write_call(int fd, const struct iovec* parts, int count, std::uint64_t offset,
+                          int flags) {
+  SimIo io{.op = SimOp::kWrite, .offset = offset, .bytes = total_bytes(parts, count)};
+  SimContent data = gather(parts, count);
+  const bool aligned = is_aligned(parts, count, offset, options_.direct_align);
+  MutexLock lock(mutex_);
+  record(io, write_file(fd, std::move(data), aligned, flags, io));
+  return io;
+}
+
 ssize_t SimDisk::pwritev2(int fd, const struct iovec* parts, int count, std::uint64_t offset,
                           int flags) {
   if (!is_virtual(fd)) {
@@ -137,14 +150,7 @@ ssize_t SimDisk::pwritev2(int fd, const struct iovec* parts, int count, std::uin
   if (bad_parts(parts, count, offset)) {
     return -EINVAL;
   }
-  SimIo io{.op = SimOp::kWrite, .offset = offset, .bytes = total_bytes(parts, count)};
-  SimContent data = gather(parts, count);
-  const bool aligned = is_aligned(parts, count, offset, options_.direct_align);
-  {
-    MutexLock lock(mutex_);
-    record(io, write_file(fd, std::move(data), aligned, flags, io));
-  }
-  return announce(io);
+  return announce(write_call(fd, parts, count, offset, flags));
 }
 
 // On success `data` is cut to what was read.

@@ -20,6 +20,23 @@ struct statx;
 
 namespace keel {
 
+// Writes to one file that are under way at a time (io_uring). Opaque: made by ring_create(), known
+// to the Os that made it.
+struct OsRing {};
+
+struct RingWrite {
+  const struct iovec* parts = nullptr;  // they and their bytes stay until the write is taken
+  int count = 0;
+  int buffer = -1;  // index of the registered buffer that holds the only part; -1: none does
+  std::uint64_t offset = 0;
+  std::uint64_t tag = 0;  // comes back in RingDone
+};
+
+struct RingDone {
+  std::uint64_t tag = 0;
+  std::int64_t result = 0;  // bytes written, or a negative errno
+};
+
 class Os {
  public:
   Os() = default;
@@ -36,6 +53,7 @@ class Os {
   virtual int mprotect(void* address, std::size_t bytes, int protection);
   virtual int madvise(void* address, std::size_t bytes, int advice);
   virtual int mlock(const void* address, std::size_t bytes);
+  virtual int mlockall(int flags);
   virtual int memfd_create(const char* name, unsigned flags);
   virtual int membarrier(int command, unsigned flags, int cpu);
 
@@ -50,6 +68,13 @@ class Os {
   virtual int lock_exclusive(int fd);
   // As above but shared with other readers; for descriptors opened read-only.
   virtual int lock_shared(int fd);
+  // Ends either, also for who holds a copy of the descriptor.
+  virtual int unlock(int fd);
+  // The size of a block device.
+  virtual int block_device_bytes(int fd, std::uint64_t* out);
+  // Bytes of a physical sector: of a block device, or of the disk under a file; an error where the
+  // system does not tell.
+  virtual int physical_sector_bytes(int fd);
   // 1 if the file's blocks are copied on write (and rewriting them may need space), else 0.
   virtual int is_copy_on_write(int fd);
   // Asks for in-place writes on a copy-on-write file system; the file must be empty.
@@ -58,13 +83,29 @@ class Os {
   virtual int link_unnamed(int fd, const char* path);
   virtual int unlink(const char* path);
 
-  // I/O: one call is both submit and completion. Returns bytes moved.
+  // I/O, submit and completion in one call. Returns bytes moved.
   virtual ssize_t pwritev2(int fd, const struct iovec* parts, int count, std::uint64_t offset,
                            int flags);
   virtual ssize_t preadv2(int fd, const struct iovec* parts, int count, std::uint64_t offset,
                           int flags);
   virtual int fdatasync(int fd);
   virtual int fsync(int fd);
+
+  // I/O, submit and completion apart. One thread at a time uses a ring; who submitted a write lives
+  // until it is taken. A ring takes `entries` writes to `fd` at a time, which it registers, and the
+  // buffers too if it may. Returns how many buffers it registered: all or none.
+  virtual int ring_create(int fd, const struct iovec* buffers, int buffer_count, unsigned entries,
+                          OsRing** out);
+  // Starts a write. After an error nothing has been started.
+  virtual int ring_submit(OsRing* ring, const RingWrite& write);
+  // Takes one write that is complete, in any order: 1. If none is: waits, or gives 0 at once.
+  virtual int ring_wait(OsRing* ring, bool block, RingDone* out);
+  // No write may be under way. `inherited`: in a forked child, to whom the ring does not belong.
+  virtual void ring_destroy(OsRing* ring, bool inherited);
+
+  // Memory that this thread asks the kernel for is taken without waiting for I/O that it may have
+  // to do itself (PR_SET_IO_FLUSHER). Threads forked from it inherit that.
+  virtual int set_io_flusher();
 
   // Clock, sleep and randomness.
   virtual std::uint64_t monotonic_ns();

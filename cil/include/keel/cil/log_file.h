@@ -12,9 +12,11 @@
 namespace keel {
 
 struct LogConfig {
-  Bytes size{std::uint64_t{256} << 20};  // of the whole file; rounded down to whole blocks
-  Bytes max_checkpoint{};                // 0: a quarter of the log, at most 64 MiB
-  bool buffered = false;                 // through the page cache, where there is no direct I/O
+  // Of the whole file; rounded down to whole blocks. A block device is taken whole: 0, or its size.
+  Bytes size{std::uint64_t{256} << 20};
+  Bytes max_checkpoint{};  // 0: a quarter of the log, at most 64 MiB
+  bool buffered = false;   // through the page cache, where there is no direct I/O
+  bool overwrite = false;  // a block device that holds something; never a file
   std::function<void(Bytes done, Bytes most)> progress{};  // of the writing; may be empty
 };
 
@@ -43,9 +45,12 @@ struct LogInfo {
   bool clean = false;  // closed in order: the log ends at `stable`
 };
 
-// Makes a log: allocates the file, writes all of it once, syncs it and its directory. Nothing
-// appears at `path` before it is whole.
-// Errors: kExists, kInvalidArgument (too small), kNoSpace, kUnsupported (no direct I/O),
+// Makes a log. As a file: allocates it, writes all of it once, syncs it and its directory; nothing
+// appears at `path` before it is whole. On a block device (`path` is its node, no symbolic link):
+// writes all of it once; after a failure it holds a whole log or none, and what it held is gone.
+// Errors: kExists (there is a file; or the first or last 64 KiB of the device are not all zero, and
+// config.overwrite is not set), kInvalidArgument (too small; not the device's size), kBusy (the
+// device is mounted, part of another, or in use as a log), kNoSpace, kUnsupported (no direct I/O),
 // kPermission, kNotFound, kIo.
 [[nodiscard]] Result<LogInfo> create_log(const std::string& path, const LogConfig& config);
 

@@ -1,0 +1,91 @@
+// Making the file of a LogDevice, so that it is there whole or not at all.
+#include <fcntl.h>
+
+#include <cerrno>
+
+#include "keel/base/os.h"
+#include "log/log_device.h"
+
+namespace keel {
+namespace {
+
+std::string directory_of(const std::string& path) {
+  const auto slash = path.rfind('/');
+  if (slash == std::string::npos) {
+    return ".";
+  }
+  return slash == 0 ? "/" : path.substr(0, slash);
+}
+
+}  // namespace
+
+Result<std::unique_ptr<LogDevice>> LogDevice::create(const std::string& path, bool buffered) {
+  auto made = make(path, buffered);
+  if (!made) {
+    return made.error();
+  }
+  LogDevice* device = made->get();
+  // A file without a name until it is whole: a crash or an interrupt leaves nothing behind. Not
+  // every file system has that; then the name comes first and goes again on failure.
+  if (!device->open_unnamed(O_RDWR).ok()) {
+    if (auto status = device->open_named(O_RDWR | O_CREAT | O_EXCL); !status) {
+      return status.error();
+    }
+  }
+  if (auto status = device->find_alignment(); !status) {
+    return status.error();
+  }
+  return made;
+}
+
+Status LogDevice::open_unnamed(int flags) {
+  const int direct = buffered_ ? 0 : O_DIRECT;
+  fd_ = os().open(directory_of(path_).c_str(), flags | O_TMPFILE | direct | O_CLOEXEC, 0600);
+  unnamed_ = fd_ >= 0;
+  return fd_ >= 0 ? Status{} : system_error(-fd_, "make the log");
+}
+
+Status LogDevice::allocate(std::uint64_t bytes) {
+  if (copy_on_write_ && os().set_no_copy_on_write(fd_) >= 0) {
+    copy_on_write_ = os().is_copy_on_write(fd_) > 0;
+  }
+  int error = os().fallocate(fd_, 0, 0, bytes);
+  if (error == -EOPNOTSUPP) {
+    // The caller writes every block before publish(), which allocates as well.
+    error = os().ftruncate(fd_, bytes);
+  }
+  if (error < 0) {
+    return system_error(-error, "allocate the log", bytes);
+  }
+  file_bytes_ = bytes;
+  return {};
+}
+
+Status LogDevice::publish() {
+  if (const int error = os().fsync(fd_); error < 0) {
+    return system_error(-error, "sync the new log");
+  }
+  if (block_device_) {
+    return {};
+  }
+  if (unnamed_) {
+    if (const int error = os().link_unnamed(fd_, path_.c_str()); error < 0) {
+      return system_error(-error, "give the new log its name");
+    }
+    unpublished_ = true;
+  }
+  const int directory =
+      os().open(directory_of(path_).c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
+  if (directory < 0) {
+    return system_error(-directory, "open the log's directory");
+  }
+  const int error = os().fsync(directory);
+  (void)os().close(directory);
+  if (error < 0) {
+    return system_error(-error, "sync the log's directory");
+  }
+  unpublished_ = false;
+  return {};
+}
+
+}  // namespace keel
