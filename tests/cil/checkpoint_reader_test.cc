@@ -150,7 +150,7 @@ TEST_CASE("a record header that breaks one rule is refused for that rule") {
   CHECK(both([](Header& h) { h.checkpoint_bytes = 3U << 20; }) == bounds);  // over max_checkpoint
   CHECK(both([](Header& h) { h.record_count = 1000; }) == bounds);
   CHECK(forge.verdict(
-            0, [](Header&) {}, true, forge.id.bytes - kBlock) == bounds);
+            0, [](Header&) {}, true, forge.id.bytes - kBlock) == CheckpointReader::kBeyondEnd);
   CHECK(forge.verdict(
             0, [](Header&) {}, true, forge.id.bytes) == "");
   // Every field that the records of a checkpoint share.
