@@ -20,7 +20,7 @@ bool same_checkpoint(const format::RecordHeader& a, const format::RecordHeader& 
 
 Result<CheckpointReader> CheckpointReader::make(const LogFile& file, Pool& pool,
                                                 const ReadAheadOptions& options) {
-  auto ahead = ReadAhead::make(file, pool, options);
+  auto ahead = ReadAhead::make(file, options);
   if (!ahead) {
     return ahead.error();
   }

@@ -16,16 +16,15 @@ std::size_t chunk_bytes_of(const Geometry& geometry, std::size_t wanted) {
 
 }  // namespace
 
-ReadAhead::ReadAhead(const LogFile& file, Pool& pool, const ReadAheadOptions& options)
+ReadAhead::ReadAhead(const LogFile& file, const ReadAheadOptions& options)
     : file_(file),
-      pool_(pool),
       chunk_bytes_(chunk_bytes_of(file.geometry(), options.chunk_bytes)),
       depth_(options.depth),
       threads_wanted_(options.threads) {}
 
-Result<std::unique_ptr<ReadAhead>> ReadAhead::make(const LogFile& file, Pool& pool,
+Result<std::unique_ptr<ReadAhead>> ReadAhead::make(const LogFile& file,
                                                    const ReadAheadOptions& options) {
-  std::unique_ptr<ReadAhead> made(new (std::nothrow) ReadAhead(file, pool, options));
+  std::unique_ptr<ReadAhead> made(new (std::nothrow) ReadAhead(file, options));
   if (made == nullptr) {
     return Error{Errc::kNoMemory, 0, "log reading", sizeof(ReadAhead)};
   }
@@ -125,7 +124,7 @@ Result<ReadAhead::Chunk*> ReadAhead::take_buffer() {
     free_ = chunk->next;
     return chunk;
   }
-  auto buffer = AlignedBuffer::allocate(pool_, chunk_bytes_, "log reading");
+  auto buffer = ReadBuffer::allocate(chunk_bytes_);
   if (!buffer) {
     return buffer.error();
   }

@@ -23,13 +23,12 @@
 #include <thread>
 #include <vector>
 
-#include "keel/alloc/pool.h"
 #include "keel/base/metadata_allocator.h"
 #include "keel/base/metadata_object.h"
 #include "keel/base/mutex.h"
 #include "keel/base/result.h"
-#include "log/aligned_buffer.h"
 #include "log/log_file.h"
+#include "log/read_buffer.h"
 
 namespace keel {
 
@@ -42,7 +41,7 @@ struct ReadAheadOptions {
 class ReadAhead : public MetadataObject {
  public:
   // Errors: kNoMemory.
-  [[nodiscard]] static Result<std::unique_ptr<ReadAhead>> make(const LogFile& file, Pool& pool,
+  [[nodiscard]] static Result<std::unique_ptr<ReadAhead>> make(const LogFile& file,
                                                                const ReadAheadOptions& options);
   ~ReadAhead();
   ReadAhead(const ReadAhead&) = delete;
@@ -67,7 +66,7 @@ class ReadAhead : public MetadataObject {
  private:
   enum class State : std::uint8_t { kPlanned, kReading, kReady, kFailed };
   struct Chunk : MetadataObject {
-    AlignedBuffer buffer;
+    ReadBuffer buffer;
     Lsn start{};
     std::size_t bytes = 0;
     State state = State::kPlanned;  // under mutex_ from the moment that it is planned
@@ -76,7 +75,7 @@ class ReadAhead : public MetadataObject {
     [[nodiscard]] Lsn end() const { return start + Bytes(bytes); }
   };
 
-  ReadAhead(const LogFile& file, Pool& pool, const ReadAheadOptions& options);
+  ReadAhead(const LogFile& file, const ReadAheadOptions& options);
 
   [[nodiscard]] Result<Chunk*> plan_to(Lsn lsn);
   void plan_ahead(const Chunk& used);
@@ -89,7 +88,6 @@ class ReadAhead : public MetadataObject {
   void wait_until_read(Chunk& chunk) KEEL_REQUIRES(mutex_);
 
   const LogFile& file_;
-  Pool& pool_;
   const std::size_t chunk_bytes_;
   const std::size_t depth_;
   unsigned threads_wanted_;
