@@ -1,11 +1,14 @@
 #include "raw/raw_reader.h"
 
 #include <fcntl.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
+#include <cstdlib>
+#include <cstring>
 #include <thread>
 #include <vector>
 
@@ -31,12 +34,27 @@ int read_all(int fd, std::byte* place, std::size_t bytes, std::uint64_t offset) 
   return 0;
 }
 
+// Touched. nullptr if there is none.
+std::byte* make_memory(std::size_t bytes) {
+  constexpr std::size_t kHugeBytes = std::size_t{2} << 20;
+  const std::size_t whole = (bytes + kHugeBytes - 1) / kHugeBytes * kHugeBytes;
+  void* memory = std::aligned_alloc(kHugeBytes, whole);
+  if (memory != nullptr) {
+    (void)::madvise(memory, whole, MADV_HUGEPAGE);
+    std::memset(memory, 1, whole);
+  }
+  return static_cast<std::byte*>(memory);
+}
+
 }  // namespace
 
-RawReader::RawReader(int fd, const RawReaderConfig& config)
-    : fd_(fd), config_(config), memory_(config.block_bytes * config.depth) {}
+RawReader::RawReader(int fd, const RawReaderConfig& config, std::byte* memory)
+    : fd_(fd), config_(config), memory_(memory) {}
 
-RawReader::~RawReader() { ::close(fd_); }
+RawReader::~RawReader() {
+  ::close(fd_);
+  std::free(memory_);
+}
 
 Result<std::unique_ptr<RawReader>> RawReader::open(const std::string& path,
                                                    const RawReaderConfig& config) {
@@ -47,7 +65,12 @@ Result<std::unique_ptr<RawReader>> RawReader::open(const std::string& path,
   if (fd < 0) {
     return system_error(errno, "open the raw reader's file");
   }
-  return std::unique_ptr<RawReader>(new RawReader(fd, config));
+  std::byte* memory = make_memory(config.block_bytes * config.depth);
+  if (memory == nullptr) {
+    ::close(fd);
+    return Error{Errc::kNoMemory, 0, "the raw reader's memory", config.block_bytes};
+  }
+  return std::unique_ptr<RawReader>(new RawReader(fd, config, memory));
 }
 
 Result<double> RawReader::read_once() {
@@ -55,7 +78,7 @@ Result<double> RawReader::read_once() {
   std::atomic<std::uint64_t> next{0};
   std::atomic<int> error{0};
   const auto work = [&](unsigned worker) {
-    std::byte* place = memory_.data() + worker * config_.block_bytes;
+    std::byte* place = memory_ + worker * config_.block_bytes;
     for (;;) {
       const std::uint64_t at = next.fetch_add(config_.block_bytes, std::memory_order_relaxed);
       if (at >= config_.bytes || error.load(std::memory_order_relaxed) != 0) {

@@ -4,7 +4,7 @@
 // It stands outside keel on purpose, as RawWriter does: plain system calls.
 //
 // Depth d is d threads with one read each in flight, each with one block of memory of its own that
-// it reads into again and again.
+// it reads into again and again: in huge pages, where the kernel gives them, as reads are fastest so.
 #pragma once
 
 #include <cstddef>
@@ -13,7 +13,6 @@
 #include <string>
 
 #include "keel/base/result.h"
-#include "support/journal_rig.h"
 
 namespace keel::bench {
 
@@ -37,11 +36,11 @@ class RawReader {
   [[nodiscard]] Result<double> read_once();
 
  private:
-  RawReader(int fd, const RawReaderConfig& config);
+  RawReader(int fd, const RawReaderConfig& config, std::byte* memory);
 
   const int fd_;
   const RawReaderConfig config_;
-  const TouchedBytes memory_;
+  std::byte* const memory_;
 };
 
 }  // namespace keel::bench
