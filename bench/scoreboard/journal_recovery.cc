@@ -20,9 +20,9 @@ namespace {
 
 constexpr std::size_t kMiB = std::size_t{1} << 20;
 constexpr std::size_t kObjectBytes = 4096;
-// What recovery issues: reads of 4 MiB, by one thread.
+// What recovery issues: reads of 4 MiB, two in flight.
 constexpr std::size_t kBlockBytes = 4 * kMiB;
-constexpr unsigned kDepth = 1;
+constexpr unsigned kDepth = 2;
 
 struct Log {
   std::string path;
@@ -108,7 +108,7 @@ Result<Comparison> prepare(const Setting& setting) {
     return log.error();
   }
   Comparison comparison{[log = *log] { return sample_recovery(*log); }, {}};
-  for (const unsigned depth : {kDepth, kDepth + 1}) {
+  for (const unsigned depth : {kDepth, 1U}) {
     auto peer = raw_peer(*log, depth);
     if (!peer) {
       return peer.error();

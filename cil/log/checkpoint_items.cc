@@ -30,11 +30,14 @@ void CheckpointItems::begin(std::uint64_t checkpoint_bytes, std::uint32_t record
   packed_bytes_ = 0;
   bulk_bytes_ = 0;
   bulk_.clear();
-  if (buffer_bytes().value() > std::max(checkpoint_bytes, kKeptBytes)) {
+  most_packed_ = std::min(record_count * format::kMaxRecordPackedBytes, checkpoint_bytes);
+  // Checkpoints of many small regions and of few large ones may take turns.
+  if (packed_.bytes() > std::max(most_packed_, kKeptBytes)) {
     packed_ = AlignedBuffer();
+  }
+  if (joined_.bytes() + most_packed_ > std::max(checkpoint_bytes, kKeptBytes)) {
     joined_ = AlignedBuffer();
   }
-  most_packed_ = std::min(record_count * format::kMaxRecordPackedBytes, checkpoint_bytes);
 }
 
 // Room for a few records first: a header alone, though its hash is right, does not decide how much

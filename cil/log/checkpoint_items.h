@@ -3,7 +3,7 @@
 // I1 The packed stream is copied, as its units cross records. The bulk stream is not: a region
 //    points into the memory that add_bulk() was given, and is copied only if its blocks do not
 //    follow each other there.
-// I2 Both copies together take no more memory than the checkpoint has bytes, or a few MiB.
+// I2 Both copies together take no more memory than the checkpoint has bytes and 4 MiB.
 // I3 Every length is checked before it is used: the streams are hostile, though their hashes were
 //    right.
 #pragma once

@@ -6,8 +6,8 @@
 // I3 Nothing that `position` does not allow is read, and reading goes forward: what stands before a
 //    checkpoint is given up when it is read.
 // I4 Memory: the chunks that hold the checkpoint and those read ahead, copies of at most its size
-//    (CheckpointItems), and 32 bytes a region and 24 an item; so about two max_checkpoint and the
-//    chunks ahead.
+//    and 4 MiB (CheckpointItems), and 32 bytes a region and 24 an item; so about two max_checkpoint
+//    and the chunks ahead.
 //
 // Threads: all calls from one. The file's state is read by make() alone, so that a journal may
 // write it meanwhile.

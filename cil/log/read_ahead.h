@@ -1,6 +1,6 @@
 // ReadAhead: a log's bytes in LSN order, by large reads that run ahead of whoever uses them.
 //
-// The bytes come as chunks that lie side by side. A chunk is read by the reading thread, or by its
+// The bytes come as chunks that lie side by side. A chunk is read by a reading thread, or by its
 // user if that comes first: without a thread (none could be started, or there is too little to
 // read) all is the same but slower.
 //
@@ -34,8 +34,8 @@ namespace keel {
 
 struct ReadAheadOptions {
   std::size_t chunk_bytes = std::size_t{4} << 20;  // of a read; whole blocks of it, at least one
-  std::size_t depth = 3;                           // chunks read ahead of the one in use
-  unsigned threads = 1;                            // 0: its user reads
+  std::size_t depth = 4;                           // chunks read ahead of the one in use
+  unsigned threads = 2;                            // each has one read in flight; 0: its user reads
 };
 
 class ReadAhead : public MetadataObject {
