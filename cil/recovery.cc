@@ -28,7 +28,7 @@ std::string RecoveryReport::message() const {
           " checkpoints, " + std::to_string(items) + " items, " + text(bytes) + " bytes from LSN " +
           text(tail);
   if (end == LogEnd::kDamaged) {
-    line += "\nlost for sure: what was stable from LSN " + text(head) + " to " + text(stable) +
+    line += "; lost for sure: what was stable from LSN " + text(head) + " to " + text(stable) +
             ", checkpoints " + text(first_missing) + " to " +
             text(std::max(stable_sequence, first_missing)) +
             " at least; newest seen: " + text(newest_sequence);

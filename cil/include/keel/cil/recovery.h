@@ -85,7 +85,7 @@ struct RecoveryReport {
   std::uint64_t duration_ns = 0;
   const char* reason = "";  // static storage: why the end is where it is
 
-  // One line for a person; damage: two.
+  // One line for a person.
   [[nodiscard]] std::string message() const;
 };
 
