@@ -105,6 +105,7 @@ class Scanner {
     report.newest_sequence = evidence_.newest();
     report.in_flight = evidence_.in_flight();
     report.read = chain_.reader().bytes_read();
+    result_.hashed = chain_.reader().bytes_hashed();
     if (report.end != LogEnd::kClean) {
       report.first_missing = next(report.last_sequence);
     }

@@ -26,6 +26,7 @@ using ScanProgress = std::function<void(Bytes done, Bytes most)>;
 struct ScanResult {
   RecoveryReport report;
   format::CheckpointId last{};  // the last good checkpoint, which the next one must name
+  Bytes hashed{};               // to prove records, or in vain
 };
 
 // How far from the newest state's stable_lsn on records may begin, bytes.
