@@ -1,26 +1,25 @@
 #include "log/log_scan.h"
 
 #include <algorithm>
-#include <cstring>
-#include <new>
 
 #include "keel/base/no_throw.h"
 #include "keel/base/os.h"
-#include "log/checkpoint_reader.h"
+#include "log/chain_reader.h"
+#include "log/stable_evidence.h"
+#include "log/witness_search.h"
 
 namespace keel {
 namespace {
 
 class Scanner {
  public:
-  Scanner(const LogFile& file, CheckpointReader& reader, const ScanProgress& progress)
-      : file_(file), reader_(reader), progress_(progress) {
+  Scanner(const LogFile& file, ChainReader& chain, const ScanProgress& progress)
+      : file_(file), chain_(chain), progress_(progress), evidence_(file.state()) {
     const format::StateSlot& state = file.state();
-    result_.last = state.tail_predecessor;
     result_.report.tail = Lsn(state.tail_lsn);
-    result_.report.head = Lsn(state.tail_lsn);
-    result_.report.stable = Lsn(state.stable_lsn);
-    result_.report.last_sequence = Sequence(state.tail_predecessor.sequence);
+    full_ = result_.report.tail + Bytes(file.geometry().data_bytes);
+    records_below_ = std::min(full_, Lsn(state.stable_lsn) + reach_of(file.geometry()));
+    end_ = closed_cleanly() ? Lsn(state.stable_lsn) : full_;
   }
 
   Result<ScanResult> run(const RecoveryHandler& handler) {
@@ -30,33 +29,30 @@ class Scanner {
     if (auto status = judge_end(); !status) {
       return status.error();
     }
-    result_.report.read = reader_.bytes_read();
+    complete_report();
     return result_;
   }
 
  private:
-  // Where the log would reach its own tail.
-  [[nodiscard]] Lsn limit() const {
-    return result_.report.tail + Bytes(file_.geometry().data_bytes);
-  }
   [[nodiscard]] bool closed_cleanly() const {
     return (file_.state().flags & format::kStateClean) != 0;
   }
+  [[nodiscard]] Lsn head() const { return chain_.position().lsn; }
 
   Status read_checkpoints(const RecoveryHandler& handler) {
     RecoveryReport& report = result_.report;
     for (;;) {
       report_progress();
-      if (closed_cleanly() && report.head == report.stable) {
+      if (closed_cleanly() && head() == end_) {
         report.reason = "closed in order";
         return {};
       }
-      const ChainPosition position{report.head, result_.last, (limit() - report.head).value()};
-      if (position.most_bytes < file_.geometry().block_bytes) {
-        report.reason = "the log is full to its last block";
+      if (head() >= full_) {
+        report.reason = head() >= full_ ? "the log is full to its last block"
+                                        : "as far as the newest state lets the log reach";
         return {};
       }
-      auto outcome = reader_.read(position);
+      auto outcome = chain_.next(end_);
       if (!outcome) {
         return outcome.error();
       }
@@ -64,85 +60,83 @@ class Scanner {
         report.reason = outcome->reason;
         return {};
       }
-      if (auto status = handler(reader_.checkpoint()); !status) {
+      if (auto status = handler(chain_.checkpoint()); !status) {
         return status;
       }
-      result_.last = outcome->id;
-      report.head += Bytes(outcome->id.bytes);
-      report.stable = std::max(report.stable, reader_.checkpoint().stable);
-      report.last_sequence = reader_.checkpoint().sequence;
-      report.checkpoints += 1;
-      report.items += reader_.checkpoint().items.size();
-      report.bytes += Bytes(outcome->id.bytes);
+      count(outcome->id);
     }
+  }
+
+  void count(const format::CheckpointId& id) {
+    RecoveryReport& report = result_.report;
+    evidence_.note(id);
+    evidence_.vouch(chain_.checkpoint().stable);
+    report.checkpoints += 1;
+    report.items += chain_.checkpoint().items.size();
+    report.bytes += Bytes(id.bytes);
   }
 
   Status judge_end() {
     RecoveryReport& report = result_.report;
     if (closed_cleanly()) {
-      report.end = report.head == report.stable ? LogEnd::kClean : LogEnd::kDamaged;
+      report.end = head() == evidence_.stable() ? LogEnd::kClean : LogEnd::kDamaged;
       return {};
     }
-    const bool damaged_for_sure = report.head < report.stable;
-    bool leftovers = false;
-    if (auto status = look_for_witnesses(leftovers); !status) {
-      return status;
+    const auto leftovers = search_witnesses(chain_.reader(), file_, {head(), records_below_, full_},
+                                            evidence_, [this] { report_progress(); });
+    if (!leftovers) {
+      return leftovers.error();
     }
-    if (damaged_for_sure || report.head < report.stable) {
+    if (head() < evidence_.stable()) {
       report.end = LogEnd::kDamaged;
     } else {
-      report.end = leftovers ? LogEnd::kTorn : LogEnd::kClean;
+      report.end = *leftovers ? LogEnd::kTorn : LogEnd::kClean;
     }
     return {};
   }
 
-  // Reads on from the end. `leftovers`: something of a later checkpoint of this incarnation is
-  // there.
-  Status look_for_witnesses(bool& leftovers) {
+  void complete_report() {
     RecoveryReport& report = result_.report;
-    const std::uint32_t block = file_.geometry().block_bytes;
-    const std::uint64_t incarnation = file_.state().incarnation;
-    for (Lsn lsn = report.head; lsn < limit();) {
-      report_progress();
-      const auto record = reader_.read_record(lsn);
-      if (!record) {
-        return record.error();
-      }
-      const bool ours = record->has_value() && (*record)->incarnation == incarnation;
-      if (ours) {
-        leftovers = true;
-        const Lsn vouched(std::min((*record)->stable_lsn, lsn.value()));
-        report.stable = std::max(report.stable, vouched);
-        lsn += Bytes(format::record_bytes((*record)->packed_bytes, (*record)->bulk_blocks, block));
-      } else {
-        lsn += Bytes(block);
-      }
+    result_.last = chain_.position().predecessor;
+    report.head = head();
+    report.last_sequence = Sequence(result_.last.sequence);
+    report.stable = evidence_.stable();
+    report.stable_sequence = evidence_.stable_sequence();
+    report.newest_sequence = evidence_.newest();
+    report.in_flight = evidence_.in_flight();
+    report.read = chain_.reader().bytes_read();
+    result_.hashed = chain_.reader().bytes_hashed();
+    if (report.end != LogEnd::kClean) {
+      report.first_missing = next(report.last_sequence);
     }
-    return {};
   }
 
   void report_progress() {
     if (progress_) {
-      progress_(reader_.bytes_read(), Bytes(file_.geometry().data_bytes));
+      progress_(chain_.reader().bytes_read(), std::min(end_, records_below_) - result_.report.tail);
     }
   }
 
   const LogFile& file_;
-  CheckpointReader& reader_;
+  ChainReader& chain_;
   const ScanProgress& progress_;
+  StableEvidence evidence_;
+  Lsn full_{};           // where the log would reach its own tail
+  Lsn end_{};            // where checkpoints must have ended
+  Lsn records_below_{};  // where records must begin
   ScanResult result_{};
 };
 
 }  // namespace
 
 Result<ScanResult> scan(const LogFile& file, Pool& pool, const RecoveryHandler& handler,
-                        const ScanProgress& progress) {
+                        const ScanProgress& progress, const ReadAheadOptions& reading) {
   const std::uint64_t started = os().monotonic_ns();
-  auto reader = CheckpointReader::make(file, pool);
-  if (!reader) {
-    return reader.error();
+  auto chain = ChainReader::make(file, pool, reading);
+  if (!chain) {
+    return chain.error();
   }
-  Scanner scanner(file, *reader, progress);
+  Scanner scanner(file, *chain, progress);
   auto result = scanner.run(handler);
   if (result) {
     result->report.duration_ns = os().monotonic_ns() - started;
@@ -163,57 +157,6 @@ Result<RecoveryReport> scan_log(const std::string& path, const RecoveryHandler& 
     }
     return result->report;
   });
-}
-
-const char* to_string(LogEnd end) {
-  switch (end) {
-    case LogEnd::kClean: return "clean";
-    case LogEnd::kTorn: return "torn";
-    case LogEnd::kDamaged: return "damaged";
-  }
-  return "unknown";
-}
-
-std::string RecoveryReport::message() const {
-  return std::string(to_string(end)) + " end at LSN " + std::to_string(head.value()) +
-         " after sequence " + std::to_string(last_sequence.value()) + " (" + reason +
-         "); stable up to LSN " + std::to_string(stable.value()) + "; " +
-         std::to_string(checkpoints) + " checkpoints, " + std::to_string(items) + " items, " +
-         std::to_string(bytes.value()) + " bytes from LSN " + std::to_string(tail.value());
-}
-
-std::size_t RecoveredRegion::copy_to(void* place, std::size_t bytes) const {
-  auto* to = static_cast<std::byte*>(place);
-  const std::size_t from_bulk = std::min(bytes, bulk.size());
-  if (from_bulk != 0) {
-    std::memcpy(to, bulk.data(), from_bulk);
-  }
-  const std::size_t from_rest = std::min(bytes - from_bulk, rest.size());
-  if (from_rest != 0) {
-    std::memcpy(to + from_bulk, rest.data(), from_rest);
-  }
-  return from_bulk + from_rest;
-}
-
-std::optional<RecoveredObject> RecoveredObject::from(const RecoveredItem& item) {
-  format::ObjectHeader header{};
-  const auto regions = item.regions();
-  if (item.type() != format::kTypeObject || regions.empty() || regions.size() > 2 ||
-      regions[0].size_bytes() != sizeof header) {
-    return std::nullopt;
-  }
-  regions[0].copy_to(&header, sizeof header);
-  RecoveredObject object;
-  object.id = header.id;
-  if (regions.size() == 2) {
-    object.bytes = regions[1];
-  }
-  const auto operation = static_cast<format::ObjectOperation>(header.operation);
-  object.erased = operation == format::ObjectOperation::kErase;
-  const bool sound = (object.erased || operation == format::ObjectOperation::kWrite) &&
-                     header.size_bytes == object.bytes.size_bytes() &&
-                     !(object.erased && header.size_bytes != 0);
-  return sound ? std::optional(object) : std::nullopt;
 }
 
 }  // namespace keel

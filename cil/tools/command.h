@@ -42,6 +42,7 @@ void add_demo_ingest(CLI::App& parent, Context& context);
 void add_log_create(CLI::App& parent, Context& context);
 void add_log_info(CLI::App& parent, Context& context);
 void add_log_dump(CLI::App& parent, Context& context);
+void add_log_recover(CLI::App& parent, Context& context);
 void add_log_verify(CLI::App& parent, Context& context);
 void add_mem_bench(CLI::App& parent, Context& context);
 void add_mem_info(CLI::App& parent, Context& context);

@@ -47,12 +47,30 @@ Json to_json(const LogInfo& info) {
           {"clean", info.clean}};
 }
 
+// What was stable and is gone: [from, to), or null.
+Json lost_range(const RecoveryReport& report) {
+  return report.end == LogEnd::kDamaged && report.head < report.stable
+             ? Json{report.head.value(), report.stable.value()}
+             : Json(nullptr);
+}
+
 Json to_json(const RecoveryReport& report) {
-  return {{"end", keel::to_string(report.end)},  {"reason", report.reason},
-          {"tail_lsn", report.tail.value()},     {"head_lsn", report.head.value()},
-          {"stable_lsn", report.stable.value()}, {"last_sequence", report.last_sequence.value()},
-          {"checkpoints", report.checkpoints},   {"items", report.items},
-          {"bytes", report.bytes.value()},       {"read_bytes", report.read.value()},
+  return {{"end", keel::to_string(report.end)},
+          {"reason", report.reason},
+          {"message", report.message()},
+          {"first_missing_sequence", report.first_missing.value()},
+          {"stable_sequence", report.stable_sequence.value()},
+          {"newest_sequence_seen", report.newest_sequence.value()},
+          {"in_flight", report.in_flight},
+          {"lost_lsn_range", lost_range(report)},
+          {"tail_lsn", report.tail.value()},
+          {"head_lsn", report.head.value()},
+          {"stable_lsn", report.stable.value()},
+          {"last_sequence", report.last_sequence.value()},
+          {"checkpoints", report.checkpoints},
+          {"items", report.items},
+          {"bytes", report.bytes.value()},
+          {"read_bytes", report.read.value()},
           {"duration_ns", report.duration_ns}};
 }
 
@@ -79,7 +97,17 @@ void print_text(const RecoveryReport& report) {
   line("tail", "LSN " + number(report.tail.value()));
   line("head", "LSN " + number(report.head.value()) + ", after sequence " +
                    number(report.last_sequence.value()));
-  line("stable", "LSN " + number(report.stable.value()) + " or further");
+  line("stable", "LSN " + number(report.stable.value()) + ", sequence " +
+                     number(report.stable_sequence.value()) + ", or further");
+  if (report.end != LogEnd::kClean) {
+    line("missing", "from sequence " + number(report.first_missing.value()) + " on; newest seen " +
+                        number(report.newest_sequence.value()) + ", in flight " +
+                        number(report.in_flight));
+  }
+  if (report.end == LogEnd::kDamaged) {
+    line("lost", "what was stable from LSN " + number(report.head.value()) + " to " +
+                     number(report.stable.value()));
+  }
   line("checkpoints", grouped(report.checkpoints) + " with " + grouped(report.items) + " items, " +
                           exact(report.bytes));
 }

@@ -69,7 +69,8 @@ struct Forge {
     return judge(std::move(image), true, 1U << 20);
   }
 
-  std::string judge(SimContent image, bool chain_hashes, std::uint64_t most_bytes) const {
+  std::string judge(SimContent image, bool chain_hashes, std::uint64_t most_bytes,
+                    Lsn records_below = Lsn(UINT64_MAX)) const {
     Hasher record_hashes;
     for (std::size_t i = 0; i < 2; ++i) {
       Header header = header_at(image, records[i]);
@@ -90,7 +91,7 @@ struct Forge {
     REQUIRE(file.ok());
     auto reader = CheckpointReader::make(*file, default_pool());
     REQUIRE(reader.ok());
-    const auto outcome = reader->read({Lsn(0), {}, most_bytes});
+    const auto outcome = reader->read({Lsn(0), {}, most_bytes, records_below});
     REQUIRE(outcome.ok());
     return outcome->proven ? "" : outcome->reason;
   }
@@ -150,7 +151,7 @@ TEST_CASE("a record header that breaks one rule is refused for that rule") {
   CHECK(both([](Header& h) { h.checkpoint_bytes = 3U << 20; }) == bounds);  // over max_checkpoint
   CHECK(both([](Header& h) { h.record_count = 1000; }) == bounds);
   CHECK(forge.verdict(
-            0, [](Header&) {}, true, forge.id.bytes - kBlock) == bounds);
+            0, [](Header&) {}, true, forge.id.bytes - kBlock) == CheckpointReader::kBeyondEnd);
   CHECK(forge.verdict(
             0, [](Header&) {}, true, forge.id.bytes) == "");
   // Every field that the records of a checkpoint share.
@@ -202,4 +203,13 @@ TEST_CASE("items and regions that break one rule are refused for that rule") {
   CHECK(forge.verdict(1, [](Header& h) { h.packed_bytes -= 112; }) ==
         "a region header that is cut off");
   CHECK(forge.verdict(1, [](Header& h) { h.packed_bytes -= 8; }) == "a region out of bounds");
+}
+
+TEST_CASE("each record of a checkpoint must begin below the reach, the last one too") {
+  const Forge forge;
+  const Lsn second(forge.records[1] - kData);
+  const auto judge = [&](Lsn below) { return forge.judge(forge.original, true, 1U << 20, below); };
+  CHECK(judge(second + Bytes(kBlock)) == "");
+  CHECK(judge(second) == "a record beyond where the newest state lets the log reach");
+  CHECK(judge(Lsn(0)) == "a record beyond where the newest state lets the log reach");
 }

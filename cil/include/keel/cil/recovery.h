@@ -72,6 +72,12 @@ struct RecoveryReport {
   Lsn head{};                // end of the last good checkpoint
   Lsn stable{};              // highest LSN known to have been stable
   Sequence last_sequence{};  // of the last good checkpoint, 0 if none
+  // What lies beyond `head`, as far as records show. Damage: [head, stable) was stable and is lost,
+  // with it the checkpoints from first_missing to at least stable_sequence.
+  Sequence first_missing{};     // of the checkpoint that should stand at `head`; clean: 0
+  Sequence stable_sequence{};   // newest known to have been stable
+  Sequence newest_sequence{};   // newest of which anything was found
+  std::uint64_t in_flight = 0;  // found checkpoints not known to have been stable; 64 at most
   std::uint64_t checkpoints = 0;
   std::uint64_t items = 0;
   Bytes bytes{};  // of the good checkpoints

@@ -1,0 +1,85 @@
+#include "log/witness_search.h"
+
+#include <algorithm>
+
+namespace keel {
+namespace {
+
+// Bytes that may be hashed in vain for each byte searched, and to begin with. A crash leaves each
+// record torn once, which is one for one; there are more only if somebody put them there.
+constexpr std::uint64_t kHashedPerByte = 2;
+constexpr std::uint64_t kHashedAtLeast = 16 * format::kMaxRecordBytes;
+
+class Search {
+ public:
+  Search(CheckpointReader& reader, const LogFile& file, const SearchRange& range)
+      : reader_(reader),
+        range_(range),
+        block_(file.geometry().block_bytes),
+        max_checkpoint_(file.superblock().max_checkpoint_bytes),
+        incarnation_(file.state().incarnation) {}
+
+  // The header at `lsn` if a whole record of this incarnation stands there.
+  Result<std::optional<format::RecordHeader>> witness_at(Lsn lsn) {
+    auto header = reader_.read_header(lsn);
+    if (!header || !*header || !is_candidate(**header, lsn)) {
+      return header ? std::optional<format::RecordHeader>() : std::move(header);
+    }
+    const std::uint64_t bytes = reader_.bytes_of(**header);
+    const std::uint64_t allowed = kHashedAtLeast + kHashedPerByte * (lsn - range_.from).value();
+    if (in_vain_ + bytes > allowed) {
+      return std::optional<format::RecordHeader>();
+    }
+    const auto whole = reader_.record_is_whole(lsn, **header);
+    if (!whole) {
+      return whole.error();
+    }
+    in_vain_ += *whole ? 0 : bytes;
+    return *whole ? std::move(header) : std::optional<format::RecordHeader>();
+  }
+
+ private:
+  [[nodiscard]] bool is_candidate(const format::RecordHeader& header, Lsn lsn) const {
+    const std::uint64_t bytes = reader_.bytes_of(header);
+    return header.incarnation == incarnation_ && header.checkpoint_bytes % block_ == 0 &&
+           header.checkpoint_bytes <= max_checkpoint_ && bytes <= header.checkpoint_bytes &&
+           header.record_count <= header.checkpoint_bytes / block_ &&
+           bytes <= (range_.limit - lsn).value();
+  }
+
+  CheckpointReader& reader_;
+  const SearchRange range_;
+  const std::uint32_t block_;
+  const std::uint64_t max_checkpoint_;
+  const std::uint64_t incarnation_;
+  std::uint64_t in_vain_ = 0;
+};
+
+}  // namespace
+
+Result<bool> search_witnesses(CheckpointReader& reader, const LogFile& file,
+                              const SearchRange& range, StableEvidence& evidence,
+                              const std::function<void()>& progress) {
+  Search search(reader, file, range);
+  bool found = false;
+  if (range.from < range.to) {
+    reader.read_ahead(range.from, range.to);
+  }
+  for (Lsn lsn = range.from; lsn < range.to;) {
+    progress();
+    const auto record = search.witness_at(lsn);
+    if (!record) {
+      return record.error();
+    }
+    if (*record) {
+      found = true;
+      evidence.note(**record, std::min(Lsn((*record)->stable_lsn), lsn));
+      lsn += Bytes(reader.bytes_of(**record));
+    } else {
+      lsn += Bytes(file.geometry().block_bytes);
+    }
+  }
+  return found;
+}
+
+}  // namespace keel

@@ -1,0 +1,73 @@
+#include "keel/cil/recovery.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "log/format.h"
+
+namespace keel {
+
+const char* to_string(LogEnd end) {
+  switch (end) {
+    case LogEnd::kClean: return "clean";
+    case LogEnd::kTorn: return "torn";
+    case LogEnd::kDamaged: return "damaged";
+  }
+  return "unknown";
+}
+
+std::string RecoveryReport::message() const {
+  const auto text = [](auto position) { return std::to_string(position.value()); };
+  std::string line = std::string(to_string(end)) + " end at LSN " + text(head) +
+                     " after sequence " + text(last_sequence) + " (" + reason + ")";
+  if (end == LogEnd::kTorn) {
+    line += "; checkpoint " + text(first_missing) + " is incomplete and was not known to be stable";
+  }
+  line += "; stable up to LSN " + text(stable) + ", sequence " + text(stable_sequence) + "; " +
+          std::to_string(in_flight) + " in flight beyond; " + std::to_string(checkpoints) +
+          " checkpoints, " + std::to_string(items) + " items, " + text(bytes) + " bytes from LSN " +
+          text(tail);
+  if (end == LogEnd::kDamaged) {
+    line += "; lost for sure: what was stable from LSN " + text(head) + " to " + text(stable) +
+            ", checkpoints " + text(first_missing) + " to " +
+            text(std::max(stable_sequence, first_missing)) +
+            " at least; newest seen: " + text(newest_sequence);
+  }
+  return line;
+}
+
+std::size_t RecoveredRegion::copy_to(void* place, std::size_t bytes) const {
+  auto* to = static_cast<std::byte*>(place);
+  const std::size_t from_bulk = std::min(bytes, bulk.size());
+  if (from_bulk != 0) {
+    std::memcpy(to, bulk.data(), from_bulk);
+  }
+  const std::size_t from_rest = std::min(bytes - from_bulk, rest.size());
+  if (from_rest != 0) {
+    std::memcpy(to + from_bulk, rest.data(), from_rest);
+  }
+  return from_bulk + from_rest;
+}
+
+std::optional<RecoveredObject> RecoveredObject::from(const RecoveredItem& item) {
+  format::ObjectHeader header{};
+  const auto regions = item.regions();
+  if (item.type() != format::kTypeObject || regions.empty() || regions.size() > 2 ||
+      regions[0].size_bytes() != sizeof header) {
+    return std::nullopt;
+  }
+  regions[0].copy_to(&header, sizeof header);
+  RecoveredObject object;
+  object.id = header.id;
+  if (regions.size() == 2) {
+    object.bytes = regions[1];
+  }
+  const auto operation = static_cast<format::ObjectOperation>(header.operation);
+  object.erased = operation == format::ObjectOperation::kErase;
+  const bool sound = (object.erased || operation == format::ObjectOperation::kWrite) &&
+                     header.size_bytes == object.bytes.size_bytes() &&
+                     !(object.erased && header.size_bytes != 0);
+  return sound ? std::optional(object) : std::nullopt;
+}
+
+}  // namespace keel

@@ -1,0 +1,28 @@
+// Interrupt: SIGINT, SIGTERM and SIGHUP are noted instead of ending the process, so that a command
+// can stop at a safe place and take back what it has begun.
+#pragma once
+
+#include <csignal>
+#include <cstddef>
+
+namespace keel::tools {
+
+class Interrupt {
+ public:
+  Interrupt();
+  ~Interrupt();
+  Interrupt(const Interrupt&) = delete;
+  Interrupt& operator=(const Interrupt&) = delete;
+
+  // The signal that came first, 0 if none. Threads: any.
+  [[nodiscard]] static int signal();
+  // Throws Failure with exit code 128 + signal if one came.
+  static void check();
+
+ private:
+  static constexpr int kSignals[] = {SIGINT, SIGTERM, SIGHUP};
+  static constexpr std::size_t kCount = sizeof kSignals / sizeof kSignals[0];
+  struct sigaction before_[kCount];
+};
+
+}  // namespace keel::tools

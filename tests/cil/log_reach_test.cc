@@ -1,0 +1,149 @@
+// How much of a log recovery reads and hashes at most, also of one that was forged. Counted in
+// bytes, not in time.
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <cstring>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "log/hash.h"
+#include "log/log_scan.h"
+#include "probe.h"
+#include "support/test_seed.h"
+
+using namespace keel;
+using namespace keel_test;
+
+namespace {
+
+constexpr std::size_t kBlock = 4096;
+constexpr std::size_t kData = 2 * kBlock;
+
+struct Killed {
+  SimContent opened;                // as it was when the journal had just opened it
+  SimContent image;                 // as a kill left it
+  std::vector<std::uint64_t> ends;  // of the checkpoints
+};
+
+// A log of which `share` percent are written, in one lap, nothing let go.
+Killed killed_log(LogWorld& world, std::uint64_t share, std::size_t item_bytes = 60000) {
+  Killed killed;
+  Trace trace;
+  std::vector<std::unique_ptr<Probe>> items;
+  auto journal = world.open();
+  killed.opened = world.disk.image(kLogPath);
+  const std::uint64_t most = journal->info().data.value() * share / 100;
+  while (journal->stats().log_used.value() + item_bytes + 2 * kBlock <= most) {
+    items.push_back(std::make_unique<Probe>(trace, 1));
+    items.back()->regions = {random_bytes(items.size(), item_bytes)};
+    REQUIRE(journal->force(commit(*journal, {items.back().get()}, item_bytes)).ok());
+    killed.ends.push_back(journal->stats().log_used.value());
+  }
+  killed.image = world.disk.image(kLogPath);
+  finish(journal);
+  return killed;
+}
+
+// The state as it was just after the log was opened: its stable LSN is 0.
+void put_old_state(Killed& killed) {
+  for (const std::size_t slot : {kBlock, killed.image.size() - 2 * kBlock}) {
+    std::copy_n(killed.opened.begin() + static_cast<std::ptrdiff_t>(slot), kBlock,
+                killed.image.begin() + static_cast<std::ptrdiff_t>(slot));
+  }
+}
+
+ScanResult scan_image(SimDisk& disk, const SimContent& image, Found& found) {
+  disk.set_image(kLogPath, image);
+  auto file = LogFile::open(kLogPath, DeviceMode::kReadOnly, false, default_pool());
+  REQUIRE(file.ok());
+  disk.clear_io_log();
+  const auto result = scan(*file, default_pool(), collect_into(found), {});
+  REQUIRE(result.ok());
+  return *result;
+}
+
+// In every block from `from` on a header with the right place and consistent lengths that promises
+// the longest record there is; only its hash is wrong.
+void forge_headers(SimContent& image, std::uint64_t from, const format::RecordHeader& model) {
+  for (std::size_t at = kData + from; at + kBlock <= image.size() - 2 * kBlock; at += kBlock) {
+    format::RecordHeader header = model;
+    header.lsn = at - kData;
+    header.stable_lsn = header.lsn;
+    header.bulk_blocks = static_cast<std::uint32_t>(format::kMaxRecordBulkBytes / kBlock);
+    header.packed_bytes = static_cast<std::uint32_t>(format::kMaxRecordPackedBytes);
+    header.checkpoint_bytes = std::uint64_t{4} << 20;
+    header.record_index = 1;
+    header.record_count = 4;
+    std::memcpy(image.data() + at, &header, sizeof header);
+  }
+}
+
+}  // namespace
+
+TEST_CASE("a forged header in every block does not make recovery hash more than a few times all") {
+  LogWorld world({.size = Bytes(64U << 20)});
+  Killed killed = killed_log(world, 1);
+  put_old_state(killed);
+  format::RecordHeader model{};
+  std::memcpy(&model, killed.image.data() + kData, sizeof model);
+  forge_headers(killed.image, killed.ends.back(), model);
+  Found found;
+  const ScanResult result = scan_image(world.disk, killed.image, found);
+  CHECK(found.size() == killed.ends.size());
+  CHECK(result.report.end == LogEnd::kClean);
+  CHECK(result.hashed.value() <=
+        2 * result.report.read.value() + 17 * format::kMaxRecordBytes + killed.ends.back());
+  // They were candidates.
+  CHECK(result.hashed.value() > 16 * format::kMaxRecordBytes);
+}
+
+TEST_CASE("torn records, whose headers are right, do not hide the witness after them") {
+  LogWorld world({.size = Bytes(32U << 20)});
+  Killed killed = killed_log(world, 45, 1U << 20);
+  put_old_state(killed);
+  REQUIRE(killed.ends.size() > 10);
+  // All but the first and the last checkpoint lose a byte somewhere in their bodies.
+  for (std::size_t i = 1; i + 1 < killed.ends.size(); ++i) {
+    killed.image[kData + killed.ends[i] - 100] ^= std::byte{1};
+  }
+  Found found;
+  const ScanResult result = scan_image(world.disk, killed.image, found);
+  CHECK(found.size() == 1);
+  CHECK(result.report.end == LogEnd::kDamaged);
+  CHECK(result.report.stable.value() == killed.ends[killed.ends.size() - 2]);
+  CHECK(result.report.stable_sequence == Sequence(killed.ends.size() - 1));
+  CHECK(result.report.newest_sequence == Sequence(killed.ends.size()));
+  CHECK(result.report.in_flight == 1);
+}
+
+TEST_CASE("a record of inconsistent lengths is no witness, though its hash is right") {
+  const auto judge = [](void (*change)(format::RecordHeader&)) {
+    LogWorld world;
+    Killed killed = killed_log(world, 40);
+    put_old_state(killed);
+    REQUIRE(killed.ends.size() >= 3);
+    // The second is gone; the last of all is changed, its hash made right again.
+    killed.image[kData + killed.ends[0] + 300] ^= std::byte{1};
+    for (std::size_t i = 1; i + 1 < killed.ends.size(); ++i) {
+      std::byte* record = killed.image.data() + kData + killed.ends[i];
+      format::RecordHeader header{};
+      std::memcpy(&header, record, sizeof header);
+      change(header);
+      header.record_hash = 0;
+      std::memcpy(record, &header, sizeof header);
+      header.record_hash =
+          hash64(record, format::record_bytes(header.packed_bytes, header.bulk_blocks, kBlock));
+      std::memcpy(record, &header, sizeof header);
+    }
+    Found found;
+    return scan_image(world.disk, killed.image, found).report.end;
+  };
+  CHECK(judge([](format::RecordHeader&) {}) == LogEnd::kDamaged);
+  CHECK(judge([](format::RecordHeader& h) { h.checkpoint_bytes = kBlock; }) == LogEnd::kClean);
+  CHECK(judge([](format::RecordHeader& h) { h.checkpoint_bytes += 8; }) == LogEnd::kClean);
+  CHECK(judge([](format::RecordHeader& h) { h.checkpoint_bytes <<= 20; }) == LogEnd::kClean);
+  CHECK(judge([](format::RecordHeader& h) { h.record_count = 1000; }) == LogEnd::kClean);
+  CHECK(judge([](format::RecordHeader& h) { h.incarnation += 1; }) == LogEnd::kClean);
+}

@@ -1,0 +1,241 @@
+// keel log recover: all of a log as files, or nothing.
+#include <doctest/doctest.h>
+#include <signal.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <span>
+#include <string>
+
+#include "binary.h"
+#include "interrupt.h"
+#include "keel/cil/journal.h"
+#include "keel/cil/object_item.h"
+#include "output.h"
+#include "recovered_directory.h"
+
+using namespace keel;
+using namespace keel::tools::test;
+
+namespace {
+
+// An item of a client's own type.
+class NoteItem : public LogItem {
+ public:
+  explicit NoteItem(std::string text) : LogItem(77), text_(std::move(text)) {}
+
+ protected:
+  void size(ItemSize& size) const override {
+    size.region(text_.size());
+    size.region(1);
+  }
+  void format(ItemFormatter& formatter) const override {
+    formatter.copy(text_.data(), text_.size());
+    formatter.copy("!", 1);
+  }
+
+ private:
+  std::string text_;
+};
+
+const std::string kLarge(300000, 'z');
+
+// Four checkpoints: object 1 twice, object 2 written and erased, a note, a large object 0xab.
+void fill(const std::string& path) {
+  REQUIRE(run("log create --size 8M " + path).code == 0);
+  JournalConfig config;
+  config.buffered = buffered();
+  auto opened = Journal::open(path, config, [](const RecoveredCheckpoint&) { return Status{}; });
+  REQUIRE(opened.ok());
+  Journal& journal = **opened;
+  ObjectItem one(1), two(2), three(3), large(0xab);
+  NoteItem note("note");
+  const auto commit = [&journal](LogItem& item) {
+    auto transaction = journal.begin(kLarge.size() + 100, 1);
+    REQUIRE(transaction.ok());
+    REQUIRE(transaction->log(item).ok());
+    REQUIRE(transaction->commit().ok());
+  };
+  const auto set = [&commit](ObjectItem& item, const std::string& bytes) {
+    item.set(bytes.data(), bytes.size());
+    commit(item);
+  };
+  set(one, std::string(9000, 'o'));
+  set(two, "two");
+  set(three, "three");  // holds the tail, so that no checkpoint leaves the log
+  REQUIRE(journal.force_all().ok());
+  set(one, "newest");
+  two.erase();
+  commit(two);
+  REQUIRE(journal.force_all().ok());
+  commit(note);
+  REQUIRE(journal.force_all().ok());
+  set(large, kLarge);
+  REQUIRE(journal.force_all().ok());
+  REQUIRE(journal.close().ok());
+}
+
+std::uint64_t lsn_of(const std::string& path, std::size_t checkpoint) {
+  return run("log dump --json " + path).json()["checkpoints"][checkpoint]["lsn"];
+}
+
+std::string names_in(const std::string& path) {
+  std::vector<std::string> names;
+  for (const auto& entry : std::filesystem::directory_iterator(path)) {
+    names.push_back(entry.path().filename());
+  }
+  std::sort(names.begin(), names.end());
+  std::string text;
+  for (const std::string& name : names) {
+    text += (text.empty() ? "" : " ") + name;
+  }
+  return text;
+}
+
+constexpr const char* kOne = "0000000000000001";
+constexpr const char* kThree = "0000000000000003";
+constexpr const char* kLargeName = "00000000000000ab";
+
+}  // namespace
+
+TEST_CASE("log recover writes the newest state of each object, and other items as JSON lines") {
+  const TestDirectory directory;
+  const std::string log = directory.path("log"), to = directory.path("to");
+  fill(log);
+  const std::string before = read_file(log);
+  const Outcome outcome = run("log recover " + log + " --json --to-directory " + to);
+  CHECK(outcome.code == 0);
+  CHECK(outcome.err.empty());
+  const auto json = outcome.json();
+  CHECK(json["ok"] == true);
+  CHECK(json["objects"] == 3);
+  CHECK(json["other_items"] == 1);
+  CHECK(json["salvaged"] == false);
+  CHECK(json["report"]["end"] == "clean");
+  CHECK(json["report"]["lost_lsn_range"].is_null());
+  CHECK(names_in(to) == std::string(kOne) + " " + kThree + " " + kLargeName + " items.jsonl");
+  CHECK(read_file(to + "/" + kOne) == "newest");
+  CHECK(read_file(to + "/" + kLargeName) == kLarge);
+  const auto item = nlohmann::json::parse(read_file(to + "/items.jsonl"));
+  CHECK(item["sequence"] == 3);
+  CHECK(item["type"] == 77);
+  CHECK(item["regions"] == nlohmann::json({"6e6f7465", "21"}));
+  CHECK(directory.names() == "log to");
+  CHECK(read_file(log) == before);
+}
+
+TEST_CASE(
+    "log recover takes an empty directory as it is, and refuses anything else that is there") {
+  const TestDirectory directory;
+  const std::string log = directory.path("log"), to = directory.path("to");
+  fill(log);
+  std::filesystem::create_directory(to);
+  REQUIRE(::chmod(to.c_str(), 0751) == 0);
+  CHECK(run("log recover " + log + " --to-directory " + to + "/").code == 0);
+  struct stat found {};
+  REQUIRE(::stat(to.c_str(), &found) == 0);
+  CHECK((found.st_mode & 07777U) == 0751);
+  Outcome outcome = run("log recover " + log + " --to-directory " + to);
+  CHECK(outcome.code == 4);
+  CHECK(outcome.says(to + ": the directory is not empty"));
+  outcome = run("log recover " + log + " --to-directory " + log);
+  CHECK(outcome.code == 4);
+  outcome = run("log recover " + log + " --to-directory " + directory.path("no/where"));
+  CHECK(outcome.code == 3);
+  CHECK(directory.names() == "log to");
+}
+
+TEST_CASE("log recover refuses damage and leaves nothing; --salvage writes what is before") {
+  const TestDirectory directory;
+  const std::string log = directory.path("log"), to = directory.path("to");
+  fill(log);
+  damage(log, 2 * 4096 + lsn_of(log, 1) + 200);
+  Outcome outcome = run("log recover " + log + " --json --to-directory " + to);
+  CHECK(outcome.code == 1);
+  CHECK(outcome.json()["ok"] == false);
+  CHECK(outcome.err.find("lost for sure: what was stable from LSN") != std::string::npos);
+  CHECK(directory.names() == "log");
+  outcome = run("log recover " + log + " --json --salvage --to-directory " + to);
+  CHECK(outcome.code == 0);
+  CHECK(outcome.json()["salvaged"] == true);
+  CHECK(outcome.json()["report"]["first_missing_sequence"] == 2);
+  CHECK(outcome.json()["report"]["lost_lsn_range"].size() == 2);
+  CHECK(names_in(to) == std::string(kOne) + " 0000000000000002 " + kThree);
+  CHECK(read_file(to + "/" + kOne) == std::string(9000, 'o'));
+}
+
+namespace {
+
+// A checkpoint of one object, id 5.
+struct OneObject {
+  explicit OneObject(const std::string& bytes) : header{5, bytes.size(), 1} {
+    regions[0].rest = std::as_bytes(std::span(header));
+    regions[1].rest = std::as_bytes(std::span(bytes.data(), bytes.size()));
+    checkpoint.items = std::span(&item, 1);
+  }
+  const std::uint64_t header[3];
+  RecoveredRegion regions[2];
+  RecoveredItem item{1, regions};
+  RecoveredCheckpoint checkpoint;
+};
+
+}  // namespace
+
+TEST_CASE("a full disk ends log recover with one line, and leaves nothing") {
+  const TestDirectory directory;
+  const std::string bytes(100000, 'b');
+  const OneObject object(bytes);
+  // A limit on file sizes is a full disk that needs no disk.
+  struct rlimit before {};
+  REQUIRE(::getrlimit(RLIMIT_FSIZE, &before) == 0);
+  const auto old_action = ::signal(SIGXFSZ, SIG_IGN);
+  std::string line;
+  {
+    tools::RecoveredDirectory made(directory.path("to"));
+    const struct rlimit small { 65536, before.rlim_max };
+    REQUIRE(::setrlimit(RLIMIT_FSIZE, &small) == 0);
+    try {
+      made.add(object.checkpoint);
+    } catch (const tools::Failure& failure) {
+      line = failure.line();
+      CHECK(failure.exit_code() == 3);
+    }
+    REQUIRE(::setrlimit(RLIMIT_FSIZE, &before) == 0);
+  }
+  (void)::signal(SIGXFSZ, old_action);
+  CHECK(line.find(directory.path("to") + ": ") == 0);
+  CHECK(line.find("write an object's file") != std::string::npos);
+  CHECK(line.find('\n') == std::string::npos);
+  CHECK(directory.names().empty());
+}
+
+TEST_CASE(
+    "an interrupted recovery ends with 130 and leaves nothing, before and after the last item") {
+  const TestDirectory directory;
+  const std::string to = directory.path("to");
+  const std::string bytes = "bytes";
+  const OneObject object(bytes);
+  const RecoveredCheckpoint& checkpoint = object.checkpoint;
+  for (const bool at_the_end : {false, true}) {
+    const tools::Interrupt interrupt;
+    tools::RecoveredDirectory made(to);
+    made.add(checkpoint);
+    CHECK(made.objects() == 1);
+    ::raise(SIGINT);
+    try {
+      at_the_end ? made.publish() : made.add(checkpoint);
+      FAIL("not interrupted");
+    } catch (const tools::Failure& failure) {
+      CHECK(failure.exit_code() == 130);
+    }
+    CHECK_FALSE(std::filesystem::exists(to));
+  }
+  CHECK(directory.names().empty());
+  tools::RecoveredDirectory made(to);
+  made.add(checkpoint);
+  const tools::Interrupt fresh;
+  made.publish();
+  CHECK(read_file(to + "/0000000000000005") == bytes);
+}
