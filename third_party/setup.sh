@@ -38,6 +38,10 @@ bench    libtbbmalloc2        likewise
 bench    linux-perf           the share of locks in a row's time
 bench    python3              a program that is run under a preloaded malloc
 bench    sqlite3              a program that is run under a preloaded malloc
+bench    librocksdb-dev       a peer of the scoreboard's journal rows
+bench    libsqlite3-dev       likewise
+bench    liblmdb-dev          likewise
+bench    libwiredtiger-dev    likewise
 END
 }
 

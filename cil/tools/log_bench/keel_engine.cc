@@ -1,0 +1,176 @@
+#include "log_bench/keel_engine.h"
+
+#include <algorithm>
+#include <deque>
+#include <utility>
+
+#include "keel/measure/ticks.h"
+
+namespace keel::bench {
+namespace {
+
+constexpr std::size_t kMiB = std::size_t{1} << 20;
+// What a snapshot takes beside its payload, and more.
+constexpr std::size_t kItemBytes = 256;
+
+// Payload of all rings together: the part of the log that is used up before an item is wanted
+// again. An item leaves the log when it is wanted again, so the rest is for what is being written.
+std::size_t ring_payload_bytes(const EngineConfig& config) { return config.log.value() / 3; }
+
+std::size_t items_of_a_thread(const EngineConfig& config) {
+  switch (config.use) {
+    case EngineUse::kDurable: return 1;
+    case EngineUse::kHotSet: return config.objects;
+    case EngineUse::kAsync: break;
+  }
+  const std::size_t each = config.object_bytes + kItemBytes;
+  return std::max<std::size_t>(4, ring_payload_bytes(config) / each / config.threads);
+}
+
+Result<std::shared_ptr<Pool>> make_pool(const EngineConfig& config) {
+  // Snapshots of the context, of the checkpoint that is being written, and standby ones.
+  const std::size_t items = items_of_a_thread(config) * config.threads;
+  const std::size_t bytes = 2 * items * (config.object_bytes + kItemBytes) + 96 * kMiB;
+  auto pool = Pool::create({.capacity_bytes = bytes + 256 * kMiB, .initial_bytes = bytes});
+  return pool ? Result<std::shared_ptr<Pool>>(std::move(*pool))
+              : Result<std::shared_ptr<Pool>>(pool.error());
+}
+
+}  // namespace
+
+// An object whose key changes with each use.
+class KeelEngine::KeyItem : public LogItem {
+ public:
+  KeyItem() : LogItem(kFirstClientType) {}
+
+  void set(std::uint64_t key, const std::byte* bytes, std::size_t size_bytes) {
+    key_ = key;
+    bytes_ = bytes;
+    size_bytes_ = size_bytes;
+  }
+  [[nodiscard]] Sequence sequence() const { return sequence_; }
+  void set_sequence(Sequence sequence) { sequence_ = sequence; }
+
+ protected:
+  void size(ItemSize& size) const override {
+    size.region(sizeof key_);
+    size.region(size_bytes_);
+  }
+  void format(ItemFormatter& formatter) const override {
+    formatter.copy(&key_, sizeof key_);
+    formatter.copy(bytes_, size_bytes_);
+  }
+
+ private:
+  std::uint64_t key_ = 0;
+  const std::byte* bytes_ = nullptr;
+  std::size_t size_bytes_ = 0;
+  Sequence sequence_{};  // of the last commit; 0: none yet
+};
+
+struct KeelEngine::ThreadItems {
+  std::deque<KeyItem> items;
+  std::size_t next = 0;
+  Sequence last{};
+};
+
+KeelEngine::KeelEngine(const EngineConfig& config, std::shared_ptr<Pool> pool)
+    : config_(config),
+      pool_(std::move(pool)),
+      items_(std::make_unique<ThreadItems[]>(config.threads)) {}
+
+KeelEngine::~KeelEngine() { journal_.reset(); }
+
+std::string KeelEngine::log_path(const std::string& dir) { return dir + "/keel.log"; }
+
+Result<std::unique_ptr<KeelEngine>> KeelEngine::open(const EngineConfig& config,
+                                                     std::shared_ptr<Pool> pool, bool buffered) {
+  const std::string path = log_path(config.dir);
+  if (config.fresh) {
+    auto log =
+        create_log(path, {.size = config.log, .buffered = buffered, .progress = config.made});
+    if (!log) {
+      return log.error();
+    }
+  }
+  if (pool == nullptr) {
+    auto made = make_pool(config);
+    if (!made) {
+      return made.error();
+    }
+    pool = std::move(*made);
+  }
+  std::unique_ptr<KeelEngine> engine(new KeelEngine(config, std::move(pool)));
+  engine->make_items();
+  JournalConfig journal_config;
+  journal_config.pool = engine->pool_.get();
+  journal_config.buffered = buffered;
+  const std::uint64_t start_ns = monotonic_ns();
+  auto journal =
+      Journal::open(path, journal_config, [](const RecoveredCheckpoint&) { return Status{}; });
+  if (!journal) {
+    return journal.error();
+  }
+  engine->open_seconds_ = static_cast<double>(monotonic_ns() - start_ns) * 1e-9;
+  engine->journal_ = std::move(*journal);
+  engine->journal_->release_recovered();
+  return engine;
+}
+
+void KeelEngine::make_items() {
+  for (unsigned thread = 0; thread < config_.threads; ++thread) {
+    for (std::size_t i = items_of_a_thread(config_); i > 0; --i) {
+      items_[thread].items.emplace_back();
+    }
+  }
+}
+
+Result<KeelEngine::KeyItem*> KeelEngine::item_for(ThreadItems& mine, std::uint64_t key) {
+  if (config_.use != EngineUse::kAsync) {
+    return &mine.items[config_.use == EngineUse::kHotSet ? key : 0];
+  }
+  KeyItem& item = mine.items[mine.next];
+  mine.next = mine.next + 1 == mine.items.size() ? 0 : mine.next + 1;
+  if (item.sequence() == Sequence{}) {
+    return &item;
+  }
+  while (!journal_->release(item)) {
+    if (auto status = journal_->force(item.sequence()); !status) {
+      return status.error();
+    }
+  }
+  return &item;
+}
+
+Status KeelEngine::commit(unsigned thread, std::uint64_t key, const std::byte* bytes) {
+  ThreadItems& mine = items_[thread];
+  auto item = item_for(mine, key);
+  if (!item) {
+    return item.error();
+  }
+  (*item)->set(key, bytes, config_.object_bytes);
+  auto transaction = journal_->begin(config_.object_bytes + sizeof key, 1);
+  if (!transaction) {
+    return transaction.error();
+  }
+  if (auto status = transaction->log(**item); !status) {
+    return status;
+  }
+  const auto sequence = transaction->commit();
+  if (!sequence) {
+    return sequence.error();
+  }
+  (*item)->set_sequence(*sequence);
+  mine.last = *sequence;
+  return config_.use == EngineUse::kDurable ? journal_->force(*sequence) : Status{};
+}
+
+Status KeelEngine::force() { return journal_->force_all(); }
+
+Status KeelEngine::close() { return journal_->close(); }
+
+std::uint64_t KeelEngine::log_bytes() const { return journal_->stats().written.value(); }
+
+Sequence KeelEngine::last_sequence(unsigned thread) const { return items_[thread].last; }
+
+}  // namespace keel::bench
