@@ -109,9 +109,23 @@ Outcome FamilyRuns::against(const RowDefinition& row, const PeerRuns& peer) cons
   return outcome;
 }
 
+Result<std::vector<Outcome>> FamilyRuns::against_side(const RowDefinition& row) const {
+  for (const PeerRuns& peer : peers_) {
+    if (peer.name == row.against && !values_of(peer.theirs, row.figure).empty()) {
+      std::vector<Outcome> outcomes{against(row, peer)};
+      outcomes.front().scored = row.goal != Goal::kReported;
+      return outcomes;
+    }
+  }
+  return Error{Errc::kNotFound, 0, "there is nothing to hold it against here", 0};
+}
+
 Result<std::vector<Outcome>> FamilyRuns::outcomes(const RowDefinition& row, bool full) const {
   if (ours_of(row.figure).empty()) {
     return Error{Errc::kNotFound, 0, "ours gives no such figure here", 0};
+  }
+  if (row.against != nullptr) {
+    return against_side(row);
   }
   std::vector<Outcome> peers, limits;
   for (const PeerRuns& peer : peers_) {

@@ -4,7 +4,7 @@
 // A sample gives figures by name, and each row of the family reads one of them. Ours runs before
 // every peer (A B A C ...), round after round. A row is held against its best peer: the one with
 // the best median of that figure, whatever its setting; the others are shown with --full. Limits
-// are shown always and never scored.
+// are shown always and never scored, unless a row names one that it is held against.
 //
 // I1 A round runs ours once before each peer, so a ratio is of neighbours in time; with `ours_once`
 //    only before the first, for figures that the state of the machine hardly moves.
@@ -59,6 +59,12 @@ class FamilyRegistration {
   return {name, unit, question, goal, target, nullptr, nullptr, figure};
 }
 
+// A row of a family that is held against one side, by name.
+[[nodiscard]] inline RowDefinition row_against(const char* side, RowDefinition row) {
+  row.against = side;
+  return row;
+}
+
 // What all runs gave.
 class FamilyRuns {
  public:
@@ -66,8 +72,9 @@ class FamilyRuns {
   [[nodiscard]] static Result<FamilyRuns> measure(
       const Study& study, int rounds, const std::function<void(const std::string&)>& progress);
 
-  // The row's outcomes: the best peer first and scored, then with `full` the others, then limits.
-  // Errors: kNotFound if ours does not give the figure; so the row is skipped.
+  // The row's outcomes: the best peer first and scored, then with `full` the others, then limits;
+  // of a row that names a side, that one alone. Errors: kNotFound if ours does not give the figure,
+  // or that side was dropped; so the row is skipped.
   [[nodiscard]] Result<std::vector<Outcome>> outcomes(const RowDefinition& row, bool full) const;
 
  private:
@@ -81,6 +88,7 @@ class FamilyRuns {
   // One run of ours and, if there is a peer, of that.
   Status run_pair(const Study& study, std::size_t peer, bool run_ours);
   [[nodiscard]] Outcome against(const RowDefinition& row, const PeerRuns& peer) const;
+  [[nodiscard]] Result<std::vector<Outcome>> against_side(const RowDefinition& row) const;
   [[nodiscard]] std::vector<double> ours_of(const char* figure) const;
 
   std::vector<Figures> ours_;

@@ -1,10 +1,9 @@
 #include "scoreboard/memory_peers.h"
 
 #include <cstdio>
-#include <nlohmann/json.hpp>
 #include <set>
 
-#include "support/child.h"
+#include "scoreboard/driver.h"
 
 namespace keel::bench {
 namespace {
@@ -80,19 +79,7 @@ Result<Figures> run_driver(std::vector<std::string> arguments,
   if (!expected.empty()) {
     arguments.insert(arguments.end(), {"--expect", expected});
   }
-  const auto text = run_child({std::move(arguments), std::move(peer_environment), "", 180});
-  if (!text) {
-    return text.error();
-  }
-  const auto json = nlohmann::json::parse(*text, nullptr, false);
-  if (!json.is_object()) {
-    return Error{Errc::kSystem, 0, "the memory driver printed no JSON", 0};
-  }
-  Figures figures;
-  for (const auto& [name, value] : json.items()) {
-    figures[name] = value.is_number() ? value.get<double>() : 0;
-  }
-  return figures;
+  return run_for_figures({std::move(arguments), std::move(peer_environment), "", 180});
 }
 
 Study driver_study(const Setting& setting, std::vector<std::string> arguments, PeerSet set,

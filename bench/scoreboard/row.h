@@ -54,7 +54,8 @@ struct RowDefinition {
   double target;
   Result<Comparison> (*prepare)(const Setting& setting);  // nullptr for a row of a family
   const FamilyDefinition* family = nullptr;
-  const char* figure = nullptr;  // of the family's samples
+  const char* figure = nullptr;   // of the family's samples
+  const char* against = nullptr;  // that side of the family, a limit too; nullptr: the best peer
 };
 
 // Adds a row. Make one at namespace scope, in an anonymous namespace.
