@@ -39,6 +39,7 @@ CLI::Option* add_size(CLI::App& app, const std::string& name, Bytes& out, const 
 
 void add_demo(CLI::App& parent, Context& context);
 void add_demo_ingest(CLI::App& parent, Context& context);
+void add_log_bench(CLI::App& parent, Context& context);
 void add_log_create(CLI::App& parent, Context& context);
 void add_log_info(CLI::App& parent, Context& context);
 void add_log_dump(CLI::App& parent, Context& context);

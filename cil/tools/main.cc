@@ -25,7 +25,7 @@ constexpr const char* kFooter =
     "  2  wrong flags or values\n"
     "  3  the world failed: I/O, no space, no permission, not found, not supported\n"
     "  4  the path is unfit: not a log, another version, in use, or there already\n"
-    "130  interrupted: mem bench prints what it had, log recover leaves nothing";
+    "130  interrupted: log bench and mem bench print what they had, log recover leaves nothing";
 
 // App::help() would print the help of the subcommand that was parsed, which is "help".
 int print_help(CLI::App& app, const std::vector<std::string>& names) {
@@ -52,13 +52,14 @@ void define_commands(CLI::App& app, Context& context) {
   app.require_subcommand(1);
   add_demo(app, context);
   add_demo_ingest(app, context);
-  CLI::App* log = app.add_subcommand("log", "Make log files and look into them");
+  CLI::App* log = app.add_subcommand("log", "Make log files, look into them, measure a journal");
   log->require_subcommand(1);
   add_log_create(*log, context);
   add_log_info(*log, context);
   add_log_dump(*log, context);
   add_log_recover(*log, context);
   add_log_verify(*log, context);
+  add_log_bench(*log, context);
   CLI::App* mem = app.add_subcommand("mem", "What memory there is, and how fast it is had");
   mem->require_subcommand(1);
   add_mem_bench(*mem, context);

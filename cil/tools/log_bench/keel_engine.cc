@@ -81,7 +81,7 @@ KeelEngine::KeelEngine(const EngineConfig& config, std::shared_ptr<Pool> pool)
 
 KeelEngine::~KeelEngine() { journal_.reset(); }
 
-std::string KeelEngine::log_path(const std::string& dir) { return dir + "/keel.log"; }
+std::string KeelEngine::log_path(const std::string& dir) { return dir + "/keel-bench.log"; }
 
 Result<std::unique_ptr<KeelEngine>> KeelEngine::open(const EngineConfig& config,
                                                      std::shared_ptr<Pool> pool, bool buffered) {

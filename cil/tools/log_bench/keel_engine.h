@@ -15,7 +15,8 @@ namespace keel::bench {
 
 class KeelEngine : public Engine {
  public:
-  // Makes the log DIR/keel.log if the config says `fresh` (an error if it is there), then opens it.
+  // Makes the log DIR/keel-bench.log if the config says `fresh` (an error if it is there), then
+  // opens it.
   // `pool`: nullptr for one of its own. Errors: those of create_log(), Pool::create() and
   // Journal::open().
   [[nodiscard]] static Result<std::unique_ptr<KeelEngine>> open(

@@ -8,10 +8,10 @@
 #include <cstdio>
 #include <vector>
 
+#include "bench_child.h"
 #include "command.h"
 #include "keel/measure/process.h"
 #include "keel/vmap/system_limits.h"
-#include "mem/bench_child.h"
 #include "mem/bench_table.h"
 #include "mem/machine.h"
 #include "mem/workload.h"
@@ -75,7 +75,7 @@ std::size_t affordable(std::size_t planned) {
 ChildOutcome run_step(const Step& step, std::size_t number, std::size_t count) {
   Progress progress;
   const std::uint64_t start_ns = bench::monotonic_ns();
-  return run_in_child(step.work, [&] {
+  return run_in_child("mem bench", step.work, [&] {
     const auto seconds = (bench::monotonic_ns() - start_ns) / 1'000'000'000;
     progress.show(std::to_string(number) + " of " + std::to_string(count) + ": " + step.workload +
                   " on " + step.source + ", " + std::to_string(seconds) + " s");

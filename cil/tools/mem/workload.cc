@@ -3,7 +3,6 @@
 #include <sys/resource.h>
 
 #include <algorithm>
-#include <atomic>
 #include <cstdio>
 #include <cstdlib>
 
@@ -11,9 +10,6 @@
 
 namespace keel::tools {
 namespace {
-
-// Lock-free, so that a signal handler may set it. Relaxed: nothing is published with it.
-std::atomic<bool> stop_flag{false};
 
 Pool* the_pool = nullptr;
 
@@ -84,9 +80,6 @@ Json row_of(const char* workload, const std::string& what, const char* source, c
           {"max_ns", or_null(any, acts.ticks.max() * ns)},
           {"faults_per_operation", or_null(any, static_cast<double>(acts.faults) / count)}};
 }
-
-void request_stop() { stop_flag.store(true, std::memory_order_relaxed); }
-bool stop_requested() { return stop_flag.load(std::memory_order_relaxed); }
 
 Deadline::Deadline(double seconds)
     : end_ns_(bench::monotonic_ns() + static_cast<std::uint64_t>(seconds * 1e9)) {}

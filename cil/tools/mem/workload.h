@@ -11,6 +11,7 @@
 #include <functional>
 #include <string>
 
+#include "bench_child.h"
 #include "keel/alloc/pool.h"
 #include "keel/measure/histogram.h"
 #include "keel/measure/ticks.h"
@@ -62,9 +63,7 @@ struct Acts {
 [[nodiscard]] Json row_of(const char* workload, const std::string& what, const char* source,
                           const Acts& acts);
 
-// Asked to stop by a signal (request_stop), or past the moment.
-void request_stop();
-[[nodiscard]] bool stop_requested();
+// Asked to stop (stop_requested), or past the moment.
 class Deadline {
  public:
   explicit Deadline(double seconds);

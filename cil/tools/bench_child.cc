@@ -1,4 +1,4 @@
-#include "mem/bench_child.h"
+#include "bench_child.h"
 
 #include <poll.h>
 #include <sys/prctl.h>
@@ -6,18 +6,21 @@
 #include <unistd.h>
 
 #include <array>
+#include <atomic>
 #include <cerrno>
 #include <csignal>
 #include <cstdio>
 
 #include "keel/measure/ticks.h"
-#include "mem/workload.h"
 
 namespace keel::tools {
 namespace {
 
 constexpr int kTickMs = 100;
 constexpr std::uint64_t kPatienceNs = 10'000'000'000;
+
+// Lock-free, so that a signal handler may set it. Relaxed: nothing is published with it.
+std::atomic<bool> stop_flag{false};
 
 void note(int) { request_stop(); }
 
@@ -32,7 +35,7 @@ void write_all(int fd, const std::string& text) {
 }
 
 // Not exit(): buffers and handlers are the parent's.
-[[noreturn]] void be_child(int fd, const std::function<Json()>& work) {
+[[noreturn]] void be_child(const char* name, int fd, const std::function<Json()>& work) {
   ::prctl(PR_SET_PDEATHSIG, SIGKILL);
   int code = kOk;
   try {
@@ -41,7 +44,7 @@ void write_all(int fd, const std::string& text) {
     std::fprintf(stderr, "keel: %s\n", failure.line().c_str());
     code = failure.exit_code();
   } catch (const std::exception& error) {
-    std::fprintf(stderr, "keel: mem bench: %s\n", error.what());
+    std::fprintf(stderr, "keel: %s: %s\n", name, error.what());
     code = kWorldFailed;
   }
   ::_exit(code);
@@ -102,6 +105,9 @@ std::string failure_of(int status) {
 
 }  // namespace
 
+void request_stop() { stop_flag.store(true, std::memory_order_relaxed); }
+bool stop_requested() { return stop_flag.load(std::memory_order_relaxed); }
+
 void note_interrupts() {
   struct sigaction before {};
   ::sigaction(SIGINT, nullptr, &before);
@@ -113,21 +119,22 @@ void note_interrupts() {
   }
 }
 
-ChildOutcome run_in_child(const std::function<Json()>& work, const std::function<void()>& tick) {
+ChildOutcome run_in_child(const char* name, const std::function<Json()>& work,
+                          const std::function<void()>& tick) {
   std::array<int, 2> ends{};
   if (::pipe(ends.data()) != 0) {
-    throw Failure("mem bench", system_error(errno, "pipe"));
+    throw Failure(name, system_error(errno, "pipe"));
   }
   const pid_t child = ::fork();
   if (child < 0) {
     const int error = errno;
     ::close(ends[0]);
     ::close(ends[1]);
-    throw Failure("mem bench", system_error(error, "fork"));
+    throw Failure(name, system_error(error, "fork"));
   }
   if (child == 0) {
     ::close(ends[0]);
-    be_child(ends[1], work);
+    be_child(name, ends[1], work);
   }
   ::close(ends[1]);
   const std::string text = Reader(ends[0], child).read(tick);

@@ -18,10 +18,13 @@ struct ChildOutcome {
 
 // From here on SIGINT is only noted, here and in children; see stop_requested().
 void note_interrupts();
+// Threads: any, and signal handlers.
+void request_stop();
+[[nodiscard]] bool stop_requested();
 
 // `work` runs in the child, which has no other thread; `tick` here, ten times a second.
-// Throws Failure if there can be no child.
-[[nodiscard]] ChildOutcome run_in_child(const std::function<Json()>& work,
+// `name` stands before what the child says when it fails. Throws Failure if there can be no child.
+[[nodiscard]] ChildOutcome run_in_child(const char* name, const std::function<Json()>& work,
                                         const std::function<void()>& tick);
 
 }  // namespace keel::tools

@@ -1,0 +1,102 @@
+// keel log bench, as a user runs it. Figures are looked at for sense, never for speed.
+#include <string>
+
+#include "binary.h"
+
+using keel::tools::test::run;
+using keel::tools::test::TestDirectory;
+using keel::tools::test::write_file;
+
+TEST_CASE("log bench runs each workload and gives a row") {
+  const TestDirectory directory;
+  const auto outcome =
+      run("log bench --json --seconds 0.05 --updates 5000 --threads 2 --size 16M "
+          "--dir " +
+          directory.root());
+  CAPTURE(outcome.err);
+  CHECK(outcome.code == 0);
+  CHECK(outcome.err.empty());
+  const auto json = outcome.json();
+  CHECK(json["ok"] == true);
+  std::string seen;
+  for (const auto& row : json["rows"]) {
+    CAPTURE(row.dump());
+    seen += row["workload"].get<std::string>() + " ";
+    CHECK(row["commits"] > 0);
+    CHECK(row["rate_per_s"] > 0);
+    CHECK(row["p50_us"] <= row["p99_us"]);
+    CHECK(row["p99_us"] <= row["max_us"]);
+    CHECK(row["slowest_thread"] <= row["fastest_thread"]);
+    CHECK(row["payload_bytes"] ==
+          row["commits"].get<std::uint64_t>() * row["object_bytes"].get<std::uint64_t>());
+    CHECK(row["log_bytes"] > 0);
+  }
+  CHECK(seen == "w1 w2 w3 w4 w4b ");
+  CHECK(directory.names().empty());
+}
+
+TEST_CASE("log bench merges the hot set's updates, and opens the log that a kill has left") {
+  const TestDirectory directory;
+  const auto outcome =
+      run("log bench --json --workload w4 --updates 20000 --size 64M --dir " + directory.root());
+  CHECK(outcome.code == 0);
+  const auto row = outcome.json()["rows"][0];
+  CAPTURE(row.dump());
+  CHECK(row["threads"] == 1);
+  CHECK(row["commits"] == 20000);
+  CHECK(row["forces"] == 1);
+  CHECK(row["reopen_ms"] > 0);
+  // Each object at most once a checkpoint; 20,000 updates hold more than any threshold lets pass.
+  CHECK(row["log_bytes"] < row["payload_bytes"]);
+}
+
+TEST_CASE("log bench prints a table, with the workloads that were asked for") {
+  const TestDirectory directory;
+  const auto outcome =
+      run("log bench --workload w1 --seconds 0.05 --threads 1 --size 4M --dir " + directory.root());
+  CHECK(outcome.code == 0);
+  CHECK(outcome.out.rfind("workload", 0) == 0);
+  CHECK(outcome.out.find("\nw1             1     256 B") != std::string::npos);
+  CHECK(outcome.out.find("w2") == std::string::npos);
+}
+
+TEST_CASE("log bench that is interrupted prints what it has, removes its log, exits with 130") {
+  const TestDirectory directory;
+  const auto outcome =
+      run("log bench --json --workload w1,w2 --seconds 100 --size 4M --dir " + directory.root(),
+          "timeout --preserve-status -s INT 2");
+  CAPTURE(outcome.err);
+  CHECK(outcome.code == 130);
+  CHECK(outcome.err.empty());
+  const auto json = outcome.json();
+  CHECK(json["ok"] == false);
+  CHECK(json["interrupted"] == true);
+  CHECK(json["rows"].size() == 1);  // Of the workload that was under way; no other was begun.
+  CHECK(directory.names().empty());
+}
+
+TEST_CASE("log bench leaves a file alone that is there already") {
+  const TestDirectory directory;
+  const std::string path = directory.path("keel-bench.log");
+  write_file(path, "mine");
+  const auto outcome = run("log bench --workload w1 --dir " + directory.root());
+  CHECK(outcome.code == 4);
+  CHECK(outcome.err.find("keel: " + path + ": ") == 0);
+  CHECK(directory.names() == "keel-bench.log");
+  CHECK(keel::tools::test::read_file(path) == "mine");
+}
+
+TEST_CASE("log bench says when there is no room for its log, and leaves nothing") {
+  const TestDirectory directory;
+  const auto outcome = run("log bench --json --workload w1 --size 8T --dir " + directory.root());
+  CHECK(outcome.code == 3);
+  CHECK(outcome.json()["error"]["path"] == directory.path("keel-bench.log"));
+  CHECK(directory.names().empty());
+  CHECK(run("log bench --workload w1 --dir " + directory.path("missing")).code == 3);
+}
+
+TEST_CASE("log bench refuses wrong values") {
+  CHECK(run("log bench --workload w5").code == 2);
+  CHECK(run("log bench --threads 0").code == 2);
+  CHECK(run("log bench --seconds -1").code == 2);
+}
