@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
-# Prints which share of a program's allocating time is spent in locks and in the kernel, as JSON.
+# Prints which share of a program's time is spent in locks and in the kernel, as JSON.
 #
-#   bench/lock_share.sh DIRECTORY PROGRAM [ARG...]
+#   bench/lock_share.sh [--within PATTERN] [--without PATTERN] [--share PATTERN]
+#                       DIRECTORY PROGRAM [ARG...]
 #
-# Watches the program with perf and counts the samples that have an allocating call of keel in their
-# stack. The recording goes to DIRECTORY. Exit status 77, with the reason, where perf may not record
+# Watches the program with perf and counts the samples that have a frame of --within in their stack (an
+# allocating call of keel, unless it is given) and none of --without. With --share, the share of the
+# samples that match it is printed as well. The recording goes to DIRECTORY. Exit status 77, with the reason, where perf may not record
 # user and kernel code.
 set -euo pipefail
 here=$(dirname "$0")
@@ -16,6 +18,11 @@ skip() {
   exit 77
 }
 
+options=(--within 'keel::Pool::kv(malloc|free)')
+while [[ "$1" == --* ]]; do
+  options+=("$1" "$2")
+  shift 2
+done
 data=$1/lock_share.perf
 shift
 trap 'rm -f "$data" "$data.old" "$data.log"' EXIT
@@ -30,4 +37,4 @@ if ! perf record -q -F 999 -e "$event" --call-graph fp -o "$data" -- "$@" >"$dat
   exit 1
 fi
 perf script -i "$data" -F comm,tid,ip,sym,dso 2>/dev/null | python3 "$here/fold_stacks.py" |
-  python3 "$here/time_shares.py" --within 'keel::Pool::kv(malloc|free)' --json
+  python3 "$here/time_shares.py" "${options[@]}" --json

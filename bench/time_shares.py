@@ -5,8 +5,9 @@ Each sample belongs to the first kind below that any of its frames matches; so a
 memcpy is kernel and not copying, and a system call made by a lock is locks. Copying counts clearing
 as well. Then come the functions with most time of their own.
 
---within PATTERN counts only stacks with a frame that matches. --json prints the shares of locks
-(spin locks among them), of the kernel, and of both together, instead of the tables.
+--within PATTERN counts only stacks with a frame that matches, --without PATTERN only those without
+one. --json prints the shares of locks (spin locks among them), of the kernel, and of both together,
+instead of the tables; with --share PATTERN that of the stacks with a frame that matches, too.
 """
 
 import argparse
@@ -54,29 +55,40 @@ def print_table(title, total, rows):
         print(f"{name:<{width}}  {count:7d}  {100 * count / total:5.1f}%")
 
 
-def print_json(total, kinds):
+def print_json(total, kinds, matching):
     locks = kinds["locks"] / total
     kernel = sum(count for name, count in kinds.items() if name.startswith("kernel")) / total
     print(json.dumps({"samples": total, "locks": locks, "kernel": kernel,
-                      "locks_and_kernel": locks + kernel}))
+                      "locks_and_kernel": locks + kernel, "share": matching / total}))
 
 
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--within", type=re.compile, default="")
+    parser.add_argument("--without", type=re.compile, default="")
+    parser.add_argument("--share", type=re.compile, default="")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     kinds, own = collections.Counter(), collections.Counter()
+    matching = 0
+
+    def has(pattern, frames):
+        return any(pattern.search(frame) for frame in frames)
+
     for frames, count in read(sys.stdin):
-        if args.within and not any(args.within.search(frame) for frame in frames):
+        if args.within and not has(args.within, frames):
             continue
+        if args.without and has(args.without, frames):
+            continue
+        if args.share and has(args.share, frames):
+            matching += count
         kinds[kind_of(frames[1:])] += count
         own[frames[-1]] += count
     total = sum(kinds.values())
     if total == 0:
         sys.exit("time_shares: no samples")
     if args.json:
-        print_json(total, kinds)
+        print_json(total, kinds, matching)
         return
     order = [name for name, _ in KINDS] + ["other"]
     print_table("kind", total, [(name, kinds[name]) for name in order])

@@ -1,0 +1,48 @@
+// journal.alloc_share: which share of the time of committing is memory?
+//
+// One thread commits objects of 64 KiB, each under a new key (W3), with snapshots from a pool that
+// is nine tenths taken and has no free run above 4 pages, under perf (lock_share.sh). Of the
+// samples with a commit or a free in their stack, those with an allocation or a free (at most 5 %).
+
+#include "scoreboard/driver.h"
+
+namespace keel::bench {
+namespace {
+
+constexpr std::uint64_t kSkipped = 77;  // exit status of the script
+constexpr const char* kMemory = "keel::Pool::kv(malloc|free)";
+constexpr const char* kCommits = "KeelEngine::commit|keel::Pool::kv(malloc|free)";
+constexpr const char* kSetup = "fragment|KeelEngine::open|make_pool";
+
+Result<Figures> share(const std::string& dir, const std::string& seconds) {
+  return run_for_figures(
+      {{std::string(KEEL_BENCH_SOURCE_DIR) + "/lock_share.sh", "--within", kCommits, "--without",
+        kSetup, "--share", kMemory, dir, sibling_program("journal_driver"), "--engine",
+        "keel-fragmented", "--workload", "w3", "--bytes", "65536", "--seconds", seconds, "--dir",
+        dir},
+       {},
+       "",
+       120});
+}
+
+Result<Study> prepare(const Setting& setting) {
+  const std::string seconds = setting.smoke ? "0.3" : "3";
+  Study study;
+  const auto probe = share(setting.dir, "0.3");
+  if (!probe && probe.error().value == kSkipped) {
+    study.skipped = "perf may not record here; see above";
+    return study;
+  }
+  study.rounds = 2;
+  study.ours = [dir = setting.dir, seconds] { return share(dir, seconds); };
+  return study;
+}
+
+const FamilyRegistration kShare{
+    {{figure_row(
+         "journal.alloc_share", "share", "x", Goal::kOursAtMost, 0.05,
+         "share of allocation and free in the CPU time of 64 KiB commits, fragmented pool")},
+     prepare}};
+
+}  // namespace
+}  // namespace keel::bench
