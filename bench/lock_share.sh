@@ -4,10 +4,10 @@
 #   bench/lock_share.sh [--within PATTERN] [--without PATTERN] [--share PATTERN]
 #                       DIRECTORY PROGRAM [ARG...]
 #
-# Watches the program with perf and counts the samples that have a frame of --within in their stack (an
-# allocating call of keel, unless it is given) and none of --without. With --share, the share of the
-# samples that match it is printed as well. The recording goes to DIRECTORY. Exit status 77, with the reason, where perf may not record
-# user and kernel code.
+# Watches the program with perf and counts the samples that have a frame of --within in their stack
+# (an allocating call of keel, unless it is given) and none of --without. With --share, the share of
+# the samples that match it is printed as well. The recording goes to DIRECTORY. Exit status 77, with
+# the reason, where perf may not record user and kernel code.
 set -euo pipefail
 here=$(dirname "$0")
 # shellcheck source=bench/perf_event.sh
