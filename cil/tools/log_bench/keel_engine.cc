@@ -1,6 +1,7 @@
 #include "log_bench/keel_engine.h"
 
 #include <algorithm>
+#include <atomic>
 #include <deque>
 #include <utility>
 
@@ -13,8 +14,7 @@ constexpr std::size_t kMiB = std::size_t{1} << 20;
 // What a snapshot takes beside its payload, and more.
 constexpr std::size_t kItemBytes = 256;
 
-// Payload of all rings together: the part of the log that is used up before an item is wanted
-// again. An item leaves the log when it is wanted again, so the rest is for what is being written.
+// Payload of all rings together: what can be unstable at a time. Items leave the log by themselves.
 std::size_t ring_payload_bytes(const EngineConfig& config) { return config.log.value() / 3; }
 
 std::size_t items_of_a_thread(const EngineConfig& config) {
@@ -38,15 +38,23 @@ Result<std::shared_ptr<Pool>> make_pool(const EngineConfig& config) {
 
 }  // namespace
 
-// An object whose key changes with each use.
+// An object whose key changes with each use. In async use nothing keeps it in the log once it is
+// stable; else it stays, so that there is something to recover.
 class KeelEngine::KeyItem : public LogItem {
  public:
-  KeyItem() : LogItem(kFirstClientType) {}
+  explicit KeyItem(EngineUse use)
+      : LogItem(kFirstClientType),
+        tracking_(use == EngineUse::kAsync ? Tracking::kRelease : Tracking::kTrack) {}
 
   void set(std::uint64_t key, const std::byte* bytes, std::size_t size_bytes) {
     key_ = key;
     bytes_ = bytes;
     size_bytes_ = size_bytes;
+    is_free_.store(false, std::memory_order_relaxed);  // nobody else knows the item
+  }
+  // The journal knows it no more.
+  [[nodiscard]] bool is_free() const {
+    return is_free_.load(std::memory_order_acquire);  // pairs with release()
   }
   [[nodiscard]] Sequence sequence() const { return sequence_; }
   void set_sequence(Sequence sequence) { sequence_ = sequence; }
@@ -60,12 +68,16 @@ class KeelEngine::KeyItem : public LogItem {
     formatter.copy(&key_, sizeof key_);
     formatter.copy(bytes_, size_bytes_);
   }
+  Tracking committed(Lsn) override { return tracking_; }
+  void release(bool) override { is_free_.store(true, std::memory_order_release); }
 
  private:
+  const Tracking tracking_;
+  std::atomic<bool> is_free_{true};
   std::uint64_t key_ = 0;
   const std::byte* bytes_ = nullptr;
   std::size_t size_bytes_ = 0;
-  Sequence sequence_{};  // of the last commit; 0: none yet
+  Sequence sequence_{};  // of the last commit
 };
 
 struct KeelEngine::ThreadItems {
@@ -120,7 +132,7 @@ Result<std::unique_ptr<KeelEngine>> KeelEngine::open(const EngineConfig& config,
 void KeelEngine::make_items() {
   for (unsigned thread = 0; thread < config_.threads; ++thread) {
     for (std::size_t i = items_of_a_thread(config_); i > 0; --i) {
-      items_[thread].items.emplace_back();
+      items_[thread].items.emplace_back(config_.use);
     }
   }
 }
@@ -131,10 +143,8 @@ Result<KeelEngine::KeyItem*> KeelEngine::item_for(ThreadItems& mine, std::uint64
   }
   KeyItem& item = mine.items[mine.next];
   mine.next = mine.next + 1 == mine.items.size() ? 0 : mine.next + 1;
-  if (item.sequence() == Sequence{}) {
-    return &item;
-  }
-  while (!journal_->release(item)) {
+  // One force is enough: it returns after its items have been released.
+  while (!item.is_free()) {
     if (auto status = journal_->force(item.sequence()); !status) {
       return status.error();
     }
