@@ -80,7 +80,8 @@ class KeelEngine::KeyItem : public LogItem {
   Sequence sequence_{};  // of the last commit
 };
 
-struct KeelEngine::ThreadItems {
+// Each on cache lines of its own.
+struct alignas(128) KeelEngine::ThreadItems {
   std::deque<KeyItem> items;
   std::size_t next = 0;
   Sequence last{};

@@ -38,7 +38,7 @@ class KeelEngine : public Engine {
 
  private:
   class KeyItem;
-  struct alignas(128) ThreadItems;  // each on cache lines of its own
+  struct ThreadItems;
 
   KeelEngine(const EngineConfig& config, std::shared_ptr<Pool> pool);
   void make_items();
