@@ -99,7 +99,7 @@ TEST_CASE("a path that is no log is told apart, with one line, and not touched")
       {"small/x", 3, "not found: open the log: Not a directory"},
       {"directory", 4, "not a keel log: the path is a directory"},
       {"link", 4, "not a keel log: the path is a symbolic link"},
-      {"pipe", 4, "not a keel log: the path is not a regular file"},
+      {"pipe", 4, "not a keel log: the path is neither a regular file nor a block device"},
       {"small", 4, "not a keel log: the file is too small to be a log, bytes (4)"},
       {"empty", 4, "not a keel log: the file is too small to be a log, bytes"},
       {"noise", 4, "not a keel log: no valid superblock"}};

@@ -20,6 +20,7 @@ enum class LockRank : std::uint8_t {
   kJournalCallbacks = 47,    // cil: callbacks that wait for a sequence
   kJournalAil = 50,          // cil: buckets of items in the log
   kJournalBatch = 55,        // cil: the batch of records under way
+  kLogFlush = 58,            // cil: one flush of a buffered log at a time
   kLogDevice = 60,           // cil: error latch
   kPoolUpkeep = 68,          // alloc: one round of a pool's thread
   kPool = 70,                // alloc: growth and trim of the pool
