@@ -77,8 +77,8 @@ void Ail::enter(Bucket& bucket, LogVector* first, const LogVector* end) {
       link(bucket, item);
       ItemAccess::state(item).fetch_or(ItemState::kTracked, std::memory_order_acq_rel);
     } else if (!vector->layout.ordered) {
-      // (An ordered item is not in this checkpoint: what an earlier one holds of it must stay in the
-      // log until it is home.)
+      // (An ordered item is not in this checkpoint: what an earlier one holds of it must stay in
+      // the log until it is home.)
       unlink(item);
       link(bucket, item);
     }

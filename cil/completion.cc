@@ -61,8 +61,8 @@ void Journal::Impl::complete_written() {
   }
 }
 
-// The checkpoint is stable: its items go to the AIL, then they are unpinned (after the insertion: an
-// unpinned item may be released at once), then the waiters are woken: a force that has returned
+// The checkpoint is stable: its items go to the AIL, then they are unpinned (after the insertion:
+// an unpinned item may be released at once), then the waiters are woken: a force that has returned
 // finds the items unpinned.
 void Journal::Impl::complete(Flight& flight) {
   ClosedCheckpoint& checkpoint = flight.checkpoint;

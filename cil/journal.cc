@@ -105,6 +105,9 @@ Sequence Journal::stable_sequence() const { return impl_->stable.now(); }
 
 bool Journal::release(LogItem& item) {
   std::atomic<std::uint32_t>& state = ItemAccess::state(item);
+  if (impl_->stable.failed()) {
+    return false;  // A thread of the journal may be about to let go of it.
+  }
   if (state.load(std::memory_order_acquire) == 0) {
     return true;
   }
@@ -328,8 +331,8 @@ Status Journal::Impl::close() {
   return status;
 }
 
-// So that there is nothing to replay: asks everything with a home to go there, as long as that makes
-// it fewer.
+// So that there is nothing to replay: asks everything with a home to go there, as long as that
+// makes it fewer.
 void Journal::Impl::push_all_home() {
   constexpr int kMostPasses = 1000;
   constexpr std::uint64_t kPauseNs = 1'000'000;

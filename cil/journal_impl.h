@@ -1,8 +1,8 @@
 // Journal::Impl: the parts of a journal put together, and its threads.
 //
 //   commit (transaction.cc)   any thread: snapshots items into the current context
-//   push (push.cc)            a thread in force(), or one of `depth` workers: closes the context and
-//                             writes it as one checkpoint
+//   push (push.cc)            a thread in force(), or one of `depth` workers: closes the context
+//                             and writes it as one checkpoint
 //   completion                whoever finds the oldest checkpoint in flight written: puts its items
 //   (completion.cc)           into the AIL, unpins them, says that it is stable
 //   upkeep (upkeep.cc)        one thread: gets items to leave the log, moves the tail
@@ -10,8 +10,8 @@
 // Locks: their order is LockRank's (keel/base/lock_rank.h); the client's object lock is outside
 // them all. No allocation and no I/O happens under the context lock.
 //
-// I1 Contexts are closed one at a time, and get their place in the log then; they are written in any
-//    order, and completed in the order of their sequences.
+// I1 Contexts are closed one at a time, and get their place in the log then; they are written in
+//    any order, and completed in the order of their sequences.
 // I2 A checkpoint owns its vectors until it is complete; items that are committed meanwhile use
 //    others.
 // I3 Every small checkpoint is written alone: what is committed meanwhile gathers for the next.
