@@ -4,7 +4,8 @@
 // It stands outside keel on purpose, as RawWriter does: plain system calls.
 //
 // Depth d is d threads with one read each in flight, each with one block of memory of its own that
-// it reads into again and again: in huge pages, where the kernel gives them, as reads are fastest so.
+// it reads into again and again: in huge pages, where the kernel gives them, as reads are fastest
+// so.
 #pragma once
 
 #include <cstddef>

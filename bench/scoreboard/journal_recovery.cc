@@ -1,9 +1,10 @@
 // journal.recovery: is a log recovered as fast as its bytes can be read at all?
 //
-// A sample is the log bytes of proven checkpoints per second of scan_log(), from opening the file to
-// the report; the handler looks at every item and touches nothing of the regions. The log is full of
-// 4 KiB objects and closed in order, so that what is read is what is proven. The limit reads as many
-// bytes of the same file with O_DIRECT, in blocks of the size of recovery's reads, as many in flight.
+// A sample is the log bytes of proven checkpoints per second of scan_log(), from opening the file
+// to the report; the handler looks at every item and touches nothing of the regions. The log is
+// full of 4 KiB objects and closed in order, so that what is read is what is proven. The limit
+// reads as many bytes of the same file with O_DIRECT, in blocks of the size of recovery's reads, as
+// many in flight.
 // Both go past the page cache, so none has to be dropped.
 
 #include <algorithm>

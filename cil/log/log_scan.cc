@@ -19,6 +19,7 @@ class Scanner {
     result_.report.tail = Lsn(state.tail_lsn);
     full_ = result_.report.tail + Bytes(file.geometry().data_bytes);
     records_below_ = std::min(full_, Lsn(state.stable_lsn) + reach_of(file.geometry()));
+    chain_.set_records_below(records_below_);
     end_ = closed_cleanly() ? Lsn(state.stable_lsn) : full_;
   }
 
@@ -47,7 +48,7 @@ class Scanner {
         report.reason = "closed in order";
         return {};
       }
-      if (head() >= full_) {
+      if (head() >= records_below_) {
         report.reason = head() >= full_ ? "the log is full to its last block"
                                         : "as far as the newest state lets the log reach";
         return {};

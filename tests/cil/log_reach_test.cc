@@ -147,3 +147,52 @@ TEST_CASE("a record of inconsistent lengths is no witness, though its hash is ri
   CHECK(judge([](format::RecordHeader& h) { h.record_count = 1000; }) == LogEnd::kClean);
   CHECK(judge([](format::RecordHeader& h) { h.incarnation += 1; }) == LogEnd::kClean);
 }
+
+TEST_CASE(
+    "what begins beyond the reach of the newest state does not count, in a chain or as witness") {
+  LogWorld world;
+  Killed killed = killed_log(world, 85, 20000);
+  const std::uint64_t reach = (killed.image.size() - 4 * kBlock) / 2 / kBlock * kBlock;
+  REQUIRE(killed.ends.back() > reach + 100000);
+  // As a writer may not leave it: all of this life's checkpoints under its first state.
+  put_old_state(killed);
+  Found found;
+  const ScanResult result = scan_image(world.disk, killed.image, found);
+  const auto last = std::lower_bound(killed.ends.begin(), killed.ends.end(), reach);
+  const auto within = static_cast<std::size_t>(last - killed.ends.begin());
+  // One more may begin below the reach and end beyond.
+  CHECK(found.size() >= within);
+  CHECK(found.size() <= within + 1);
+  CHECK(result.report.end != LogEnd::kDamaged);
+  CHECK(result.report.read.value() <= reach + format::kMaxRecordBytes);
+  // A witness beyond is none: the second checkpoint rots, all below the reach is gone.
+  for (std::size_t i = 1; i < found.size(); ++i) {
+    killed.image[kData + killed.ends[i] - 4096] ^= std::byte{1};
+  }
+  Found rest;
+  CHECK(scan_image(world.disk, killed.image, rest).report.end == LogEnd::kClean);
+  CHECK(rest.size() == 1);
+}
+
+TEST_CASE("reopening after a crash reads no more than half of the log beyond the stable LSN") {
+  LogWorld world({.size = Bytes(64U << 20)});
+  for (const std::uint64_t share : {0U, 1U, 30U, 49U}) {
+    Killed killed = killed_log(world, share, 500000);
+    for (const bool rotted : {false, true}) {
+      if (rotted && !killed.ends.empty()) {
+        killed.image[kData + 200] ^= std::byte{1};
+      }
+      Found found;
+      const ScanResult result = scan_image(world.disk, killed.image, found);
+      const std::uint64_t data = killed.image.size() - 4 * kBlock;
+      CHECK(result.report.read.value() <= data / 2);
+      for (const SimIo& io : world.disk.io_log()) {
+        CHECK((io.op != SimOp::kRead || io.offset + io.bytes <= kData + data / 2));
+      }
+      CHECK(found.size() == (rotted ? 0 : killed.ends.size()));
+    }
+    world.disk.set_image(kLogPath, SimContent());
+    (void)world.disk.unlink(kLogPath);
+    REQUIRE(create_log(kLogPath, {.size = Bytes(64U << 20)}).ok());
+  }
+}
