@@ -7,6 +7,7 @@
 #include "keel/base/no_throw.h"
 #include "keel/base/os.h"
 #include "keel/base/percpu.h"
+#include "log/lock_memory.h"
 #include "space.h"
 
 namespace keel {
@@ -169,6 +170,17 @@ JournalStats Journal::stats() const {
   return stats;
 }
 
+JournalFacts Journal::facts() const {
+  JournalFacts facts;
+  facts.io_mode = impl_->flights[0].writer->mode();
+  facts.depth = impl_->flight_count;
+  facts.cil_memory = Bytes(impl_->space.limits().memory_bytes);
+  facts.push_threshold = Bytes(impl_->threshold_bytes);
+  facts.memory_locked = impl_->memory_locked;
+  facts.io_flusher = impl_->io_flusher.load(std::memory_order_relaxed);
+  return facts;
+}
+
 void Journal::audit() const {
   Impl& impl = *impl_;
   impl.drain_credit();
@@ -215,7 +227,7 @@ Journal::Impl::~Impl() { KEEL_CHECK(threads.empty(), "journal destroyed while op
 
 Status Journal::Impl::make_flights(unsigned depth) {
   for (; flight_count < depth; ++flight_count) {
-    auto writer = CheckpointWriter::make(pool);
+    auto writer = CheckpointWriter::make(file, settings.io_mode, pool);
     if (!writer) {
       return writer.error();
     }
@@ -237,6 +249,7 @@ Status Journal::Impl::take_over() {
 }
 
 Status Journal::Impl::start_threads() {
+  memory_locked = settings.lock_memory && lock_process_memory().ok();
   try {
     threads.reserve(flight_count + 1);
     threads.emplace_back([this] { upkeep_loop(); });

@@ -107,6 +107,8 @@ struct Journal::Impl : MetadataObject {
   [[nodiscard]] bool close_context(Flight& flight);
   [[nodiscard]] Status write_out(Flight& flight);
   void push_worker();
+  // Asks the kernel for what settings.lock_memory says, for the calling thread.
+  void prepare_thread();
 
   // Completion (completion.cc).
   void finish_write(Flight& flight, const Status& status);
@@ -215,6 +217,8 @@ struct Journal::Impl : MetadataObject {
   bool is_closed = false;
   Status close_status;
 
+  bool memory_locked = false;
+  std::atomic<bool> io_flusher{false};
   std::vector<std::thread> threads;
 };
 

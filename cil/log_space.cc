@@ -205,6 +205,14 @@ void LogSpace::pass_ended(bool hope) {
   wake_first();
 }
 
+bool LogSpace::tail_wanted() const {
+  MutexLock lock(mutex_);
+  return first_waiter_ != nullptr && (head_ - tail_).value() + granted_.log_bytes +
+                                             first_waiter_->wanted.log_bytes + held_bytes_ +
+                                             limits_.set_aside_bytes >
+                                         limits_.log_bytes;
+}
+
 bool LogSpace::memory_wanted() const {
   MutexLock lock(mutex_);
   return first_waiter_ != nullptr &&

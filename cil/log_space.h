@@ -95,6 +95,8 @@ class LogSpace {
   void pass_begins() KEEL_EXCLUDES(mutex_);
   // `hope`: something that is under way outside may still free space.
   void pass_ended(bool hope) KEEL_EXCLUDES(mutex_);
+  // The first waiter needs the tail to move: no push alone can make room for it.
+  [[nodiscard]] bool tail_wanted() const KEEL_EXCLUDES(mutex_);
   // The first waiter lacks memory.
   [[nodiscard]] bool memory_wanted() const KEEL_EXCLUDES(mutex_);
 

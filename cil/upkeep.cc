@@ -35,6 +35,7 @@ bool Journal::Impl::upkeep_due() const {
 }
 
 void Journal::Impl::upkeep_loop() {
+  prepare_thread();
   const std::uint64_t cover_ns =
       settings.cover_after_ns != 0 ? settings.cover_after_ns : kDefaultCoverNs;
   bool hope = false;
@@ -67,9 +68,9 @@ void Journal::Impl::upkeep_loop() {
 }
 
 bool Journal::Impl::upkeep_pass(bool idle) {
-  const bool wanted = space.contended();
+  const bool wanted = space.tail_wanted();
   bool hope = false;
-  if (wanted && space.memory_wanted()) {
+  if (space.memory_wanted()) {
     trim_shadows();
   }
   if (wanted || upkeep_due()) {
@@ -128,7 +129,7 @@ bool Journal::Impl::log_again(std::uint64_t most_bytes) {
     grants_seen = grants;
     again_bytes = 0;
   }
-  if (budget <= unit || !space.contended() || again_bytes > file.geometry().data_bytes ||
+  if (budget <= unit || !space.tail_wanted() || again_bytes > file.geometry().data_bytes ||
       !space.try_reserve_again({budget, 0})) {
     return false;
   }

@@ -1,23 +1,25 @@
-// Batch: neighbouring records of a checkpoint on their way to the disk, and the thread that writes
-// one while the next is built and hashed.
+// Batch: neighbouring records of a checkpoint on their way to the disk, in one write.
 //
-// A checkpoint of one batch is written by the push thread itself: handing it over would only add
-// two wake-ups to every small force.
+// I1 Its memory is taken when it is made: filling and writing it allocate nothing.
 #pragma once
 
 #include <sys/uio.h>
 
-#include <array>
 #include <cstdint>
-#include <thread>
 
-#include "keel/base/mutex.h"
 #include "keel/base/result.h"
 #include "keel/base/units.h"
 #include "log/aligned_buffer.h"
-#include "log/log_file.h"
+#include "log/geometry.h"
 
 namespace keel {
+
+// Where a batch's parts go. It is in two pieces where it crosses the end of the data area.
+struct BatchPieces {
+  struct iovec* parts[2];
+  int counts[2];  // the second is 0 if there is one piece
+  std::uint64_t offsets[2];
+};
 
 struct Batch {
   AlignedBuffer staging;  // headers and packed bytes
@@ -34,42 +36,8 @@ struct Batch {
   [[nodiscard]] bool is_full(std::uint64_t enough_bytes) const;
   // Empties it; the next record goes to `at`.
   void restart(Lsn at);
-};
-
-// Writes what the batch holds; where it crosses the end of the data area, in two halves. Counts the
-// system calls.
-[[nodiscard]] Status write_batch(LogFile& file, Batch& batch, std::uint64_t& writes);
-
-class BatchThread {
- public:
-  BatchThread() = default;
-  // Waits for the batch under way.
-  ~BatchThread();
-  BatchThread(const BatchThread&) = delete;
-  BatchThread& operator=(const BatchThread&) = delete;
-
-  // Errors: kSystem.
-  [[nodiscard]] Status start();
-  // Hands a batch over; it stays untouched until wait_for() it. Batches are written in the order in
-  // which they come; the next one may come while one is under way, so that the disk never idles.
-  void submit(LogFile& file, Batch& batch) KEEL_EXCLUDES(mutex_);
-  // Waits until the batch is not under way. Errors: the first of any batch.
-  [[nodiscard]] Status wait_for(const Batch& batch) KEEL_EXCLUDES(mutex_);
-  // Waits for all batches, and adds their system calls to `writes`.
-  [[nodiscard]] Status finish(std::uint64_t& writes) KEEL_EXCLUDES(mutex_);
-
- private:
-  void loop() KEEL_EXCLUDES(mutex_);
-
-  Mutex mutex_{LockRank::kJournalBatch};
-  CondVar submitted_;
-  CondVar written_;
-  LogFile* file_ KEEL_GUARDED_BY(mutex_) = nullptr;
-  std::array<Batch*, 2> queue_ KEEL_GUARDED_BY(mutex_){};  // the first is under way
-  Status status_ KEEL_GUARDED_BY(mutex_){};                // the first that failed
-  std::uint64_t writes_ KEEL_GUARDED_BY(mutex_) = 0;
-  bool stopping_ KEEL_GUARDED_BY(mutex_) = false;
-  std::thread thread_;
+  // Splits the parts where that is needed. Once for each filling.
+  [[nodiscard]] BatchPieces pieces(const Geometry& geometry);
 };
 
 }  // namespace keel

@@ -8,8 +8,8 @@ namespace keel {
 namespace {
 
 // A checkpoint's first batch is small: nothing is on its way to the disk while it is built.
-constexpr std::uint64_t kFirstBatchBytes = std::uint64_t{1} << 20;
-constexpr std::uint64_t kBatchBytes = std::uint64_t{4} << 20;
+constexpr std::uint64_t kFirstBatchBytes = std::uint64_t{256} << 10;
+constexpr std::uint64_t kBatchBytes = std::uint64_t{1} << 20;
 
 std::uint64_t bulk_blocks_of(const Region& region, const LogVector& vector) {
   return region.bytes / vector.block_bytes;
@@ -106,25 +106,33 @@ int BulkStream::take(std::uint64_t blocks, std::uint32_t block_bytes, struct iov
   return count;
 }
 
-Result<std::unique_ptr<CheckpointWriter>> CheckpointWriter::make(Pool& pool) {
-  auto first = Batch::make(pool);
-  auto second = Batch::make(pool);
-  if (!first || !second) {
-    return !first ? first.error() : second.error();
+Result<std::unique_ptr<CheckpointWriter>> CheckpointWriter::make(LogFile& file, IoMode mode,
+                                                                 Pool& pool) {
+  std::array<Batch, kBatches> batches;
+  std::array<struct iovec, kBatches> staging{};
+  for (unsigned i = 0; i < kBatches; ++i) {
+    auto batch = Batch::make(pool);
+    if (!batch) {
+      return batch.error();
+    }
+    batches[i] = std::move(*batch);
+    staging[i] = {batches[i].staging.data(), batches[i].staging.bytes()};
+  }
+  // Two numbers a batch: one that crosses the end of the data area is two writes.
+  auto queue = WriteQueue::make(file.device(), mode, staging, 2 * kBatches);
+  if (!queue) {
+    return queue.error();
   }
   std::unique_ptr<CheckpointWriter> writer(
-      new (std::nothrow) CheckpointWriter(std::move(*first), std::move(*second)));
+      new (std::nothrow) CheckpointWriter(file, std::move(batches), std::move(*queue)));
   if (writer == nullptr) {
     return Error{Errc::kNoMemory, 0, "make a checkpoint writer", 0};
-  }
-  if (auto status = writer->thread_.start(); !status) {
-    return status.error();
   }
   return writer;
 }
 
-Status CheckpointWriter::write(LogFile& file, const ClosedCheckpoint& checkpoint) {
-  const std::uint32_t block = file.geometry().block_bytes;
+Status CheckpointWriter::write(const ClosedCheckpoint& checkpoint) {
+  const std::uint32_t block = file_.geometry().block_bytes;
   const auto shape =
       format::checkpoint_shape(checkpoint.packed_bytes, checkpoint.bulk_blocks, block);
   KEEL_CHECK(shape.bytes == checkpoint.id.bytes, "extent and streams disagree", shape.bytes,
@@ -134,44 +142,87 @@ Status CheckpointWriter::write(LogFile& file, const ClosedCheckpoint& checkpoint
                     Lsn(checkpoint.id.start_lsn),   Hasher()};
   current().restart(progress.lsn);
   const auto count = static_cast<std::uint32_t>(shape.records);
-  std::uint64_t enough_bytes = kFirstBatchBytes;
-  bool handed_over = false;
-  for (std::uint32_t index = 0; index < count; ++index) {
-    if (current().is_full(enough_bytes)) {
-      if (auto status = hand_over(file, progress.lsn); !status) {
-        return status;
-      }
-      enough_bytes = kBatchBytes;
-      handed_over = true;
-    }
-    build_record(file, checkpoint, index, count, progress);
+  const unsigned first = current_;
+  if (auto status = build_and_write(checkpoint, count, progress); !status) {
+    (void)queue_->wait_all();  // nothing of this checkpoint stays under way
+    return status;
   }
   KEEL_CHECK(progress.lsn == Lsn(checkpoint.id.start_lsn) + Bytes(checkpoint.id.bytes) &&
                  progress.packed_left == 0 && progress.bulk_left == 0,
              "records do not fill the extent", progress.lsn.value(), progress.packed_left,
              progress.bulk_left);
-  if (!handed_over) {
-    return write_batch(file, current(), writes_);
+  if (current_ == first && current().bytes == checkpoint.id.bytes) {
+    return write_alone();
   }
-  thread_.submit(file, current());
-  return thread_.finish(writes_);
+  Status status = start_current();
+  const Status waited = queue_->wait_all();
+  status = status.ok() ? waited : status;
+  ++writes_;
+  return status.ok() ? file_.device().flush() : status;
 }
 
-// Gives the current batch to the thread, and starts the other at `next` once it is free.
-Status CheckpointWriter::hand_over(LogFile& file, Lsn next) {
-  thread_.submit(file, current());
-  current_ = 1 - current_;
-  if (auto status = thread_.wait_for(current()); !status) {
-    (void)thread_.finish(writes_);  // nothing of this checkpoint stays under way
-    return status;
+Status CheckpointWriter::build_and_write(const ClosedCheckpoint& checkpoint, std::uint32_t count,
+                                         Progress& progress) {
+  std::uint64_t enough_bytes = kFirstBatchBytes;
+  for (std::uint32_t index = 0; index < count; ++index) {
+    if (current().is_full(enough_bytes)) {
+      if (auto status = start_current(); !status) {
+        return status;
+      }
+      if (auto status = next_batch(progress.lsn); !status) {
+        return status;
+      }
+      enough_bytes = kBatchBytes;
+    }
+    build_record(checkpoint, index, count, progress);
   }
-  current().restart(next);
   return {};
 }
 
-void CheckpointWriter::build_record(const LogFile& file, const ClosedCheckpoint& checkpoint,
-                                    std::uint32_t index, std::uint32_t count, Progress& progress) {
-  const Geometry& geometry = file.geometry();
+// The whole checkpoint is in one batch.
+Status CheckpointWriter::write_alone() {
+  const BatchPieces pieces = current().pieces(file_.geometry());
+  LogDevice& device = file_.device();
+  ++writes_;
+  if (pieces.counts[1] == 0) {
+    return device.write_durable(pieces.offsets[0], pieces.parts[0], pieces.counts[0]);
+  }
+  writes_ += 2;
+  for (int i = 0; i < 2; ++i) {
+    if (auto status = device.write(pieces.offsets[i], pieces.parts[i], pieces.counts[i]); !status) {
+      return status;
+    }
+  }
+  return device.flush();
+}
+
+Status CheckpointWriter::start_current() {
+  const BatchPieces pieces = current().pieces(file_.geometry());
+  for (unsigned i = 0; i < 2 && pieces.counts[i] != 0; ++i) {
+    if (auto status =
+            queue_->start(2 * current_ + i, pieces.offsets[i], pieces.parts[i], pieces.counts[i]);
+        !status) {
+      return status;
+    }
+  }
+  return {};
+}
+
+// Goes on with the batch that was started longest ago, once it is written.
+Status CheckpointWriter::next_batch(Lsn at) {
+  current_ = (current_ + 1) % kBatches;
+  for (unsigned i = 0; i < 2; ++i) {
+    if (auto status = queue_->wait(2 * current_ + i); !status) {
+      return status;
+    }
+  }
+  current().restart(at);
+  return {};
+}
+
+void CheckpointWriter::build_record(const ClosedCheckpoint& checkpoint, std::uint32_t index,
+                                    std::uint32_t count, Progress& progress) {
+  const Geometry& geometry = file_.geometry();
   const std::uint64_t packed = std::min(progress.packed_left, format::kMaxRecordPackedBytes);
   const std::uint64_t blocks =
       std::min(progress.bulk_left, format::kMaxRecordBulkBytes / geometry.block_bytes);
@@ -191,7 +242,7 @@ void CheckpointWriter::build_record(const LogFile& file, const ClosedCheckpoint&
   header.magic = format::kRecordMagic;
   header.version = format::kVersion;
   header.header_bytes = sizeof header;
-  header.uuid = file.superblock().uuid;
+  header.uuid = file_.superblock().uuid;
   header.incarnation = checkpoint.id.incarnation;
   header.sequence = checkpoint.id.sequence;
   header.lsn = progress.lsn.value();

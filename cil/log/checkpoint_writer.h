@@ -1,10 +1,11 @@
 // CheckpointWriter: turns a closed checkpoint's log vectors into records and writes them.
 //
-// I1 From write() to its return there is no call into any allocator: two batches and the thread
-//    that writes one of them while the other is built are made at open and kept.
+// I1 From write() to its return there is no call into any allocator: batches and the queue that
+//    writes some of them while the next is built are made at open and kept.
 // I2 Headers and packed bytes go through staging; whole blocks of large regions go to the disk from
 //    the log vector itself. So a large region is copied once, from the object to its vector.
 // I3 Records are written in any order and grouping; nothing but the flush after them orders them.
+// I4 A checkpoint of one batch is written and made stable in one system call.
 #pragma once
 
 #include <sys/uio.h>
@@ -20,6 +21,7 @@
 #include "log/batch.h"
 #include "log/hash.h"
 #include "log/log_file.h"
+#include "log/write_queue.h"
 #include "log_vector.h"
 
 namespace keel {
@@ -69,17 +71,21 @@ class BulkStream {
 
 class CheckpointWriter : public MetadataObject {
  public:
-  // Errors: kNoMemory, kSystem.
-  [[nodiscard]] static Result<std::unique_ptr<CheckpointWriter>> make(Pool& pool);
+  // `file` outlives the writer. Errors: kNoMemory, those of WriteQueue::make().
+  [[nodiscard]] static Result<std::unique_ptr<CheckpointWriter>> make(LogFile& file, IoMode mode,
+                                                                      Pool& pool);
 
-  // Writes all records; they are not yet stable. Threads: one at a time.
+  // Writes all records and makes them stable. Threads: one at a time.
   // Errors: kIo and what else the device latched.
-  [[nodiscard]] Status write(LogFile& file, const ClosedCheckpoint& checkpoint);
+  [[nodiscard]] Status write(const ClosedCheckpoint& checkpoint);
 
-  // System calls made so far.
-  [[nodiscard]] std::uint64_t writes() const { return writes_; }
+  // System calls that wrote, and flushes of their own, so far.
+  [[nodiscard]] std::uint64_t writes() const { return writes_ + queue_->system_calls(); }
+  [[nodiscard]] IoMode mode() const { return queue_->mode(); }
 
  private:
+  static constexpr unsigned kBatches = 4;
+
   struct Progress {
     PackedStream packed;
     BulkStream bulk;
@@ -89,17 +95,24 @@ class CheckpointWriter : public MetadataObject {
     Hasher record_hashes;
   };
 
-  CheckpointWriter(Batch first, Batch second) : batches_{std::move(first), std::move(second)} {}
+  CheckpointWriter(LogFile& file, std::array<Batch, kBatches> batches,
+                   std::unique_ptr<WriteQueue> queue)
+      : file_(file), batches_(std::move(batches)), queue_(std::move(queue)) {}
 
-  void build_record(const LogFile& file, const ClosedCheckpoint& checkpoint, std::uint32_t index,
-                    std::uint32_t count, Progress& progress);
-  [[nodiscard]] Status hand_over(LogFile& file, Lsn next);
+  void build_record(const ClosedCheckpoint& checkpoint, std::uint32_t index, std::uint32_t count,
+                    Progress& progress);
+  [[nodiscard]] Status build_and_write(const ClosedCheckpoint& checkpoint, std::uint32_t count,
+                                       Progress& progress);
+  [[nodiscard]] Status write_alone();
+  [[nodiscard]] Status start_current();
+  [[nodiscard]] Status next_batch(Lsn at);
   [[nodiscard]] Batch& current() { return batches_[current_]; }
 
-  std::array<Batch, 2> batches_;
-  std::size_t current_ = 0;  // being built; the other may be under way
+  LogFile& file_;
+  std::array<Batch, kBatches> batches_;
+  unsigned current_ = 0;  // being built; the others may be under way
   std::uint64_t writes_ = 0;
-  BatchThread thread_;  // last: it ends before the batches go
+  std::unique_ptr<WriteQueue> queue_;  // last: it waits before the batches go
 };
 
 }  // namespace keel

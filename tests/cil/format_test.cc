@@ -29,7 +29,7 @@ struct Bench {
     auto opened = LogFile::open(kLogPath, DeviceMode::kReadWrite, false, default_pool());
     REQUIRE(opened.ok());
     file = std::make_unique<LogFile>(std::move(*opened));
-    auto made = CheckpointWriter::make(default_pool());
+    auto made = CheckpointWriter::make(*file, IoMode::kAuto, default_pool());
     REQUIRE(made.ok());
     writer = std::move(*made);
     auto made_reader = CheckpointReader::make(*file, default_pool());
@@ -68,7 +68,7 @@ struct Bench {
     checkpoint.predecessor = {1, 41, start.value() - 4096, 4096};
     checkpoint.id = {file->state().incarnation, 42, start.value(), shape.bytes};
     checkpoint.tail = checkpoint.stable = start;
-    REQUIRE(writer->write(*file, checkpoint).ok());
+    REQUIRE(writer->write(checkpoint).ok());
     while (checkpoint.first != nullptr) {
       default_pool().kvfree(std::exchange(checkpoint.first, checkpoint.first->next));
     }

@@ -80,14 +80,15 @@ TEST_CASE("the same with objects so large that a checkpoint takes several writes
 
 TEST_CASE(
     "what recovery delivers stays, though the journal before was killed and never flushed it") {
-  LogWorld world;
+  LogWorld world({.size = Bytes(16U << 20)});
   Trace trace;
   Probe item(trace, 1);
-  item.regions = {"delivered"};
+  // So large that it takes several writes and a flush.
+  item.regions = {std::string(1500000, 'd')};
   auto journal = world.open();
   // Its flush fails, which is as good as a kill just before it: written, not stable, not promised.
   world.disk.inject({.op = SimOp::kFlush});
-  CHECK_FALSE(journal->force(commit(*journal, {&item})).ok());
+  CHECK_FALSE(journal->force(commit(*journal, {&item}, 1500000)).ok());
   journal.reset();
   world.disk.clear_faults();
   SimSnapshot at_delivery;
@@ -107,7 +108,7 @@ TEST_CASE(
   const ScopedOs scope(after);
   Found found;
   REQUIRE(scan_log(kLogPath, collect_into(found)).ok());
-  CHECK(found == Found{{1, {{17, {"delivered"}}}}});
+  CHECK(found == Found{{1, {{17, item.regions}}}});
   // Closed under its own disk, further down the stack.
   const ScopedOs back(world.disk);
   finish(journal);

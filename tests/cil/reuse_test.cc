@@ -110,11 +110,11 @@ TEST_CASE("a journal that is shut down with a newer context passes its audit") {
   commit(*journal, {&item});
   std::atomic<bool> once{false};
   world.disk.on_io([&](const SimIo& io) {
-    if (io.op == SimOp::kFlush && !once.exchange(true)) {
+    if (io.op == SimOp::kWrite && !once.exchange(true)) {
       std::thread([&] { commit(*journal, {&late}); }).join();
     }
   });
-  world.disk.inject({.op = SimOp::kFlush, .nth = 1, .error = EIO, .for_good = true});
+  world.disk.inject({.op = SimOp::kWrite, .nth = 1, .error = EIO, .for_good = true});
   CHECK_FALSE(journal->force_all().ok());
   CHECK(once);
   while (late.pinned()) {

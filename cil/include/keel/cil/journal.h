@@ -21,6 +21,7 @@
 #include "keel/base/result.h"
 #include "keel/base/scopes.h"
 #include "keel/base/units.h"
+#include "keel/cil/io_mode.h"
 #include "keel/cil/log_file.h"
 #include "keel/cil/log_item.h"
 #include "keel/cil/recovery.h"
@@ -45,6 +46,12 @@ struct JournalConfig {
   // Most memory of snapshots: gathered, in flight and standing by. A hard bound: begin() waits for
   // it. 0: twelve times max_checkpoint, at most half of the pool's capacity.
   Bytes cil_memory{};
+  // How large checkpoints are written. A small one is one system call in any mode.
+  IoMode io_mode = IoMode::kAuto;
+  // Locks the process's memory and tells the kernel that the journal's threads write a log, where
+  // that is permitted (log/lock_memory.h): so that no write waits for memory. JournalFacts says
+  // what was obtained.
+  bool lock_memory = false;
   // Checkpoints that may be in flight at once; 0: 4, or 2 on a machine of one or two CPUs.
   unsigned depth = 0;
   // Makes everything stable that clients have written home; called before log space is reused. May
@@ -55,6 +62,16 @@ struct JournalConfig {
   // replay and knows what must be there. 0: five seconds.
   std::uint64_t cover_after_ns = 0;
   std::function<void(Bytes done, Bytes most)> recovery_progress = {};  // may be empty
+};
+
+// What the machine gave a journal.
+struct JournalFacts {
+  IoMode io_mode = IoMode::kSync;  // kUring or kSync
+  unsigned depth = 0;
+  Bytes cil_memory{};
+  Bytes push_threshold{};
+  bool memory_locked = false;
+  bool io_flusher = false;  // the journal's threads
 };
 
 struct JournalStats {
@@ -182,6 +199,7 @@ class Journal : public MetadataObject {
   [[nodiscard]] const RecoveryReport& recovery() const;
   [[nodiscard]] LogInfo info() const;
   [[nodiscard]] JournalStats stats() const;
+  [[nodiscard]] JournalFacts facts() const;
 
   // Walks every structure and aborts on a broken invariant. Threads: needs a quiet journal.
   void audit() const;
