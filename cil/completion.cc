@@ -25,7 +25,7 @@ void Journal::Impl::finish_write(Flight& flight, const Status& status) {
     flight.step = status.ok() ? Flight::Step::kWritten : Flight::Step::kFailed;
     small_writes -= flight.small ? 1 : 0;
   }
-  start_next();
+  start_next();  // The device has work while those who waited wake.
   complete_written();
 }
 

@@ -320,7 +320,7 @@ Status Journal::Impl::close() {
   // First, or the tail moved below could still grant a transaction to who waits in begin(), and its
   // commit would join a context that nobody writes.
   space.fail({Errc::kShutdown, 0, "the journal is closed", 0});
-  Status status = force(cil.sequence(), Parker::kForever);
+  Status status = force(cil.sequence(), WaitWord::kForever);
   if (status.ok()) {
     push_all_home();
   }

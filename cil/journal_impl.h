@@ -183,6 +183,9 @@ struct Journal::Impl : MetadataObject {
   bool stopping KEEL_GUARDED_BY(push_mutex) = false;
   Sequence push_sequence KEEL_GUARDED_BY(push_mutex){};  // highest that was asked for
   bool starting KEEL_GUARDED_BY(push_mutex) = false;     // a flight has yet to close its context
+  // Somebody was called upon and has not tried to start yet. If that one finds its sequence stable
+  // instead, another has started since.
+  bool called_upon KEEL_GUARDED_BY(push_mutex) = false;
   bool completing KEEL_GUARDED_BY(push_mutex) = false;
   unsigned small_writes KEEL_GUARDED_BY(push_mutex) = 0;
   Flight* first_flight KEEL_GUARDED_BY(push_mutex) = nullptr;  // in the order of sequences

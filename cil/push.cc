@@ -22,11 +22,11 @@ namespace {
 constexpr std::uint64_t kLargeCheckpointBytes = std::uint64_t{512} << 10;
 
 std::uint64_t deadline_of(std::uint64_t timeout_ns) {
-  if (timeout_ns == Parker::kForever) {
+  if (timeout_ns == WaitWord::kForever) {
     return timeout_ns;
   }
   const std::uint64_t now_ns = os().monotonic_ns();
-  return timeout_ns > Parker::kForever - 1 - now_ns ? Parker::kForever : now_ns + timeout_ns;
+  return timeout_ns > WaitWord::kForever - 1 - now_ns ? WaitWord::kForever : now_ns + timeout_ns;
 }
 
 }  // namespace
@@ -85,6 +85,7 @@ void Journal::Impl::request_push(Sequence sequence) {
 Flight* Journal::Impl::try_start(Sequence sequence) {
   MutexLock lock(push_mutex);
   push_sequence = std::max(push_sequence, sequence);
+  called_upon = false;
   const bool small = cil.cost() < kLargeCheckpointBytes;
   if (!may_start(small)) {
     return nullptr;
@@ -120,12 +121,14 @@ bool Journal::Impl::may_start(bool small) const {
 void Journal::Impl::start_next() {
   {
     MutexLock lock(push_mutex);
-    if (!may_start(cil.cost() < kLargeCheckpointBytes)) {
+    if (called_upon || !may_start(cil.cost() < kLargeCheckpointBytes)) {
       return;
     }
+    called_upon = true;
   }
   if (!stable.call_upon(cil.sequence())) {
     MutexLock lock(push_mutex);
+    called_upon = false;
     push_wanted.notify_one();
   }
 }

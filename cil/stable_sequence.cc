@@ -1,57 +1,68 @@
 #include "stable_sequence.h"
 
+#include <tuple>
+
 #include "keel/base/check.h"
 #include "keel/base/os.h"
 
 namespace keel {
-namespace {
-
-constexpr std::uint32_t word(StableSequence::Wake wake) { return static_cast<std::uint32_t>(wake); }
-
-}  // namespace
 
 void StableSequence::enter(Waiter& waiter) {
   waiter.since_ns = os().monotonic_ns();
   MutexLock lock(mutex_);
   if (now() >= waiter.sequence) {
-    (void)waiter.parker.take(word(Wake::kWaiting), word(Wake::kStable));
+    waiter.wake.store(Wake::kStable, std::memory_order_relaxed);  // its own thread's
   } else if (failed()) {
-    (void)waiter.parker.take(word(Wake::kWaiting), word(Wake::kFailed));
+    waiter.wake.store(Wake::kFailed, std::memory_order_relaxed);
   } else {
+    waiter.bit = next_bit_;
+    next_bit_ = std::rotl(next_bit_, 1);
     link(waiter);
   }
 }
 
 StableSequence::Wake StableSequence::wait(Waiter& waiter, std::uint64_t deadline_ns) {
+  WaitWord& word = word_of(waiter.sequence);
   for (;;) {
-    const auto wake = static_cast<Wake>(waiter.parker.value());
+    const std::uint32_t seen = word.value();
+    // Acquire pairs with wake_all(): what was done before the wake is seen.
+    Wake wake = waiter.wake.load(std::memory_order_acquire);
     if (wake == Wake::kCalledUpon) {
-      if (waiter.parker.take(word(wake), word(Wake::kWaiting))) {
-        return wake;
+      if (waiter.wake.compare_exchange_strong(wake, Wake::kWaiting, std::memory_order_acq_rel)) {
+        return Wake::kCalledUpon;
       }
     } else if (wake != Wake::kWaiting) {
       return wake;  // Whoever said so has taken the waiter off the list.
-    } else if (!waiter.parker.park_while(word(Wake::kWaiting), deadline_ns)) {
+    } else if (!word.wait(seen, waiter.bit, deadline_ns)) {
       MutexLock lock(mutex_);
-      // If it is off the list, its wake is on the way.
-      if (waiter.linked && waiter.parker.take(word(Wake::kWaiting), word(Wake::kTimeout))) {
+      // If it is off the list, its wake is on the way; if it was called upon, that comes first.
+      if (waiter.linked && waiter.wake.load(std::memory_order_relaxed) == Wake::kWaiting) {
         unlink(waiter);
         return Wake::kTimeout;
       }
-      deadline_ns = Parker::kForever;
     }
   }
 }
 
 bool StableSequence::call_upon(Sequence at_least) {
-  MutexLock lock(mutex_);
-  for (Waiter* waiter = first_; waiter != nullptr; waiter = waiter->next) {
-    if (waiter->sequence >= at_least &&
-        waiter->parker.replace(word(Wake::kWaiting), word(Wake::kCalledUpon))) {
-      return true;
+  Sequence sequence{};
+  std::uint32_t bit = 0;
+  {
+    MutexLock lock(mutex_);
+    for (Waiter* waiter = first_; waiter != nullptr && bit == 0; waiter = waiter->next) {
+      Wake expected = Wake::kWaiting;
+      if (waiter->sequence >= at_least &&
+          waiter->wake.compare_exchange_strong(expected, Wake::kCalledUpon,
+                                               std::memory_order_acq_rel)) {
+        sequence = waiter->sequence;
+        bit = waiter->bit;
+      }
     }
   }
-  return false;
+  if (bit != 0) {
+    word_of(sequence).wake(bit);
+  }
+  return bit != 0;
 }
 
 void StableSequence::advance(Sequence sequence) {
@@ -124,10 +135,19 @@ StableSequence::Waiter* StableSequence::take(Sequence up_to) {
 }
 
 void StableSequence::wake_all(Waiter* first, Wake why) {
+  static_assert(sizeof(unsigned) * 8 > std::tuple_size_v<decltype(words_)>);
+  unsigned words = 0;
   while (first != nullptr) {
-    Waiter* following = first->next;  // The waiter is gone as soon as it is told.
-    first->parker.set(word(why));
+    Waiter* following = first->next;  // The waiter may be gone as soon as it is told.
+    words |= 1U << (first->sequence.value() % words_.size());
+    // Release pairs with wait().
+    first->wake.store(why, std::memory_order_release);
     first = following;
+  }
+  for (unsigned i = 0; i < words_.size(); ++i) {
+    if ((words >> i & 1U) != 0) {
+      words_[i].word.wake(WaitWord::kEverybody);
+    }
   }
 }
 

@@ -1,20 +1,22 @@
 // StableSequence: the highest sequence that is stable, who waits for one, and the first error.
 //
-// I1 Only moves forward. Waiters for one sequence share one write; each is woken alone, in the
-//    order in which they came, and none of them takes a lock to wake.
+// I1 Only moves forward. Waiters for one sequence share one write. Those whose wait is over are
+//    woken by one system call, and nobody else; none of them takes a lock to wake.
 // I2 The first error is kept for good; every waiter and later call gets it.
 // I3 A waiter may be called upon to push its own context; if it does not, whoever finishes a push
 //    calls upon the next.
 // Locks: one (kJournalStable), for the list.
 #pragma once
 
+#include <array>
 #include <atomic>
+#include <bit>
 #include <cstdint>
 
 #include "keel/base/mutex.h"
-#include "keel/base/parker.h"
 #include "keel/base/result.h"
 #include "keel/base/units.h"
+#include "keel/base/wait_word.h"
 
 namespace keel {
 
@@ -26,7 +28,8 @@ class StableSequence {
   struct Waiter {
     Sequence sequence{};
     std::uint64_t since_ns = 0;
-    Parker parker;  // holds a Wake
+    std::atomic<Wake> wake{Wake::kWaiting};
+    std::uint32_t bit = 1;  // by which it can be woken alone, or almost
     Waiter* next = nullptr;
     Waiter* previous = nullptr;
     bool linked = false;
@@ -43,7 +46,7 @@ class StableSequence {
   // Joins those who wait for waiter.sequence; wait() until it says anything but kCalledUpon.
   void enter(Waiter& waiter) KEEL_EXCLUDES(mutex_);
   // Blocks until the sequence is stable (kStable), the journal failed, `deadline_ns` of the
-  // monotonic clock passed (Parker::kForever: never), or the waiter is called upon.
+  // monotonic clock passed (WaitWord::kForever: never), or the waiter is called upon.
   [[nodiscard]] Wake wait(Waiter& waiter, std::uint64_t deadline_ns) KEEL_EXCLUDES(mutex_);
   // Calls upon the first waiter whose sequence is at least this one; false if there is none.
   bool call_upon(Sequence at_least) KEEL_EXCLUDES(mutex_);
@@ -70,7 +73,16 @@ class StableSequence {
   void link(Waiter& waiter) KEEL_REQUIRES(mutex_);
   void unlink(Waiter& waiter) KEEL_REQUIRES(mutex_);
   [[nodiscard]] Waiter* take(Sequence up_to) KEEL_REQUIRES(mutex_);
-  static void wake_all(Waiter* first, Wake why);
+  void wake_all(Waiter* first, Wake why);
+  [[nodiscard]] WaitWord& word_of(Sequence sequence) {
+    return words_[sequence.value() % words_.size()].word;
+  }
+
+  // Waiters of one sequence, and of some that are far away, sleep on one word.
+  struct alignas(64) PaddedWord {
+    WaitWord word;
+  };
+  std::array<PaddedWord, 8> words_;
 
   mutable Mutex mutex_{LockRank::kJournalStable};
   std::atomic<std::uint64_t> stable_;
@@ -78,6 +90,7 @@ class StableSequence {
   Error error_ KEEL_GUARDED_BY(mutex_){};
   Waiter* first_ KEEL_GUARDED_BY(mutex_) = nullptr;
   Waiter* last_ KEEL_GUARDED_BY(mutex_) = nullptr;
+  std::uint32_t next_bit_ KEEL_GUARDED_BY(mutex_) = 1;
 };
 
 }  // namespace keel

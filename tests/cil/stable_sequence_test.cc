@@ -16,7 +16,7 @@ Status wait_for(StableSequence& stable, Sequence sequence) {
   StableSequence::Waiter waiter;
   waiter.sequence = sequence;
   stable.enter(waiter);
-  const auto wake = stable.wait(waiter, Parker::kForever);
+  const auto wake = stable.wait(waiter, WaitWord::kForever);
   CHECK(wake != StableSequence::Wake::kCalledUpon);
   return wake == StableSequence::Wake::kStable ? Status{} : stable.status();
 }
@@ -103,7 +103,7 @@ TEST_CASE("the first who waits for the open context is called upon; nobody else 
     waiter.sequence = Sequence(sequence);
     stable.enter(waiter);
     for (;;) {
-      const auto wake = stable.wait(waiter, Parker::kForever);
+      const auto wake = stable.wait(waiter, WaitWord::kForever);
       if (wake != StableSequence::Wake::kCalledUpon) {
         CHECK(wake == StableSequence::Wake::kStable);
         return;
