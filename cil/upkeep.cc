@@ -42,8 +42,8 @@ void Journal::Impl::upkeep_loop() {
     bool idle = false;
     {
       MutexLock lock(upkeep_mutex);
-      const Sequence before = cil.sequence();
       while (!upkeep_nudged && !upkeep_stopping && !idle) {
+        const Sequence before = cil.sequence();
         const bool retry = hope && space.contended();
         const bool woken = upkeep_wanted.wait_for(upkeep_mutex, retry ? kRetryNs : cover_ns);
         idle = !woken && !retry && cil.sequence() == before && !cil.is_open();
