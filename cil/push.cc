@@ -56,8 +56,9 @@ Status Journal::Impl::force(Sequence sequence, std::uint64_t timeout_ns) {
   const std::uint64_t deadline_ns = deadline_of(timeout_ns);
   stable.enter(waiter);
   for (;;) {
-    // A thread with a transaction open does not run the items' callbacks.
-    if (in_transaction()) {
+    // A thread with a transaction open does not run the items' callbacks, and a write may take
+    // longer than somebody wants to wait.
+    if (in_transaction() || timeout_ns != Parker::kForever) {
       request_push(waiter.sequence);
     } else if (Flight* flight = try_start(waiter.sequence); flight != nullptr) {
       push(*flight);
