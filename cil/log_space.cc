@@ -168,6 +168,8 @@ void LogSpace::checkpoint_done() {
   MutexLock lock(mutex_);
   KEEL_CHECK(in_flight_ > 0, "no checkpoint is in flight");
   --in_flight_;
+  // What it held can be trimmed or moves the tail: whoever waits waits for the pass that follows.
+  pass_asked_ = pass_asked_ || first_waiter_ != nullptr;
   wake_first();
 }
 

@@ -83,7 +83,8 @@ class LogSpace {
       KEEL_EXCLUDES(mutex_);
   // The context was aborted: it never becomes a checkpoint.
   void drop_context(std::uint64_t granted_bytes) KEEL_EXCLUDES(mutex_);
-  // A checkpoint that close_context() made is stable or aborted.
+  // A checkpoint that close_context() made is stable or aborted. If somebody waits, the caller sees
+  // to a pass of the upkeep.
   void checkpoint_done() KEEL_EXCLUDES(mutex_);
   // Snapshots were freed.
   void free_memory(std::uint64_t bytes) KEEL_EXCLUDES(mutex_);
