@@ -257,15 +257,24 @@ void Journal::Impl::stop_threads() {
     stopping = true;
     push_wanted.notify_all();
   }
+  stop_upkeep();
+  for (std::thread& thread : threads) {
+    if (thread.joinable()) {
+      thread.join();
+    }
+  }
+  threads.clear();
+}
+
+void Journal::Impl::stop_upkeep() {
   {
     MutexLock lock(upkeep_mutex);
     upkeep_stopping = true;
     upkeep_wanted.notify_all();
   }
-  for (std::thread& thread : threads) {
-    thread.join();
+  if (!threads.empty() && threads.front().joinable()) {
+    threads.front().join();
   }
-  threads.clear();
 }
 
 Status Journal::Impl::owned() const {
@@ -307,6 +316,8 @@ Status Journal::Impl::close() {
   // First, or the tail moved below could still grant a transaction to who waits in begin(), and its
   // commit would join a context that nobody writes.
   space.fail({Errc::kShutdown, 0, "the journal is closed", 0});
+  // Before the force: the upkeep might log something again after it, or be pushing items home.
+  stop_upkeep();
   Status status = force(cil.sequence(), Parker::kForever);
   if (status.ok()) {
     push_all_home();

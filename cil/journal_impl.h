@@ -158,6 +158,7 @@ struct Journal::Impl : MetadataObject {
   void release_recovered();
   [[nodiscard]] Status close();
   void stop_threads();
+  void stop_upkeep();
   [[nodiscard]] Status mark_clean();
 
   Pool& pool;
@@ -215,7 +216,7 @@ struct Journal::Impl : MetadataObject {
   bool is_closed = false;
   Status close_status;
 
-  std::vector<std::thread> threads;
+  std::vector<std::thread> threads;  // the first is the upkeep's
 };
 
 }  // namespace keel
