@@ -101,7 +101,8 @@ struct Journal::Impl : MetadataObject {
   // Has everything up to the sequence written, some time soon.
   void request_push(Sequence sequence) KEEL_EXCLUDES(push_mutex);
   [[nodiscard]] Flight* try_start(Sequence sequence) KEEL_EXCLUDES(push_mutex);
-  [[nodiscard]] bool may_start(bool small) const KEEL_REQUIRES(push_mutex);
+  [[nodiscard]] bool may_start(bool small) KEEL_REQUIRES(push_mutex);
+  [[nodiscard]] Flight* free_flight() KEEL_REQUIRES(push_mutex);
   void start_next() KEEL_EXCLUDES(push_mutex);
   void push(Flight& flight);
   [[nodiscard]] bool close_context(Flight& flight);

@@ -89,22 +89,26 @@ Flight* Journal::Impl::try_start(Sequence sequence) {
   if (!may_start(small)) {
     return nullptr;
   }
+  Flight* flight = free_flight();
+  flight->step = Flight::Step::kStarting;
+  flight->small = small;
+  flight->since_ns = os().monotonic_ns();
+  starting = true;
+  small_writes += small ? 1 : 0;
+  return flight;
+}
+
+Flight* Journal::Impl::free_flight() {
   for (unsigned i = 0; i < flight_count; ++i) {
-    Flight& flight = flights[i];
-    if (flight.step == Flight::Step::kFree) {
-      flight.step = Flight::Step::kStarting;
-      flight.small = small;
-      flight.since_ns = os().monotonic_ns();
-      starting = true;
-      small_writes += small ? 1 : 0;
-      return &flight;
+    if (flights[i].step == Flight::Step::kFree) {
+      return &flights[i];
     }
   }
   return nullptr;
 }
 
-bool Journal::Impl::may_start(bool small) const {
-  if (starting || push_sequence < cil.sequence() || !cil.is_open() || stable.failed() ||
+bool Journal::Impl::may_start(bool small) {
+  if (starting || free_flight() == nullptr || push_sequence < cil.sequence() || !cil.is_open() || stable.failed() ||
       (small && small_writes > 0)) {
     return false;
   }
