@@ -116,8 +116,9 @@ bool Journal::release(LogItem& item) {
   if ((before & (ItemState::kPins | ItemState::kHeld)) != 0) {
     return false;
   }
-  impl_->ail.remove(item);
-  state.fetch_and(~ItemState::kReleaseWanted, std::memory_order_acq_rel);
+  if (!impl_->ail.forget(item, true)) {
+    return false;  // Logged again at this moment, or another thread lets go of it.
+  }
   impl_->trim_shadow(item);
   if (impl_->space.contended()) {
     impl_->nudge();
@@ -335,7 +336,7 @@ Status Journal::Impl::close() {
   const bool aborted = stable.failed();
   release_recovered();
   while (LogItem* item = ail.remove_first()) {
-    let_go_of(*item, aborted);
+    let_go_of(*item, aborted, false);
   }
   stable.fail({Errc::kShutdown, 0, "the journal is closed", 0});
   close_status = status;

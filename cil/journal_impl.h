@@ -118,8 +118,8 @@ struct Journal::Impl : MetadataObject {
   void shut_down(const Error& error);
   void abort_chain(LogVector* first);
   void free_chain(LogVector* first);
-  // Nothing of the journal holds the item any more.
-  void let_go_of(LogItem& item, bool aborted);
+  // Lets the item go, unless a checkpoint has it or, if it was released, it was committed since.
+  void let_go_of(LogItem& item, bool aborted, bool if_wanted);
 
   // Upkeep (upkeep.cc).
   void upkeep_loop();

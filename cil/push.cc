@@ -108,8 +108,8 @@ Flight* Journal::Impl::free_flight() {
 }
 
 bool Journal::Impl::may_start(bool small) {
-  if (starting || free_flight() == nullptr || push_sequence < cil.sequence() || !cil.is_open() || stable.failed() ||
-      (small && small_writes > 0)) {
+  if (starting || free_flight() == nullptr || push_sequence < cil.sequence() || !cil.is_open() ||
+      stable.failed() || (small && small_writes > 0)) {
     return false;
   }
   // What is in flight must not reach so far beyond what is stable that the state slots could not
