@@ -52,11 +52,11 @@ class LogSpace {
     std::uint64_t set_aside_bytes;
     std::uint64_t memory_bytes;
   };
-  // What a waiter may ask for. All are called without the lock.
+  // What a waiter may ask for, without the lock but for the last.
   struct Helpers {
     std::function<void()> drain;            // give back what is granted and not in use
     std::function<void()> ask;              // push the context, and then make a pass
-    std::function<bool()> context_is_open;  // there is something to push
+    std::function<bool()> context_is_open;  // there is something to push; a look, no lock
   };
   LogSpace(Limits limits, Lsn tail, Lsn head, Helpers helpers);
 

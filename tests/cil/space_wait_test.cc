@@ -36,6 +36,41 @@ TEST_CASE("a checkpoint that completes after the last pass gives a waiter hope o
   CHECK(status.ok());
 }
 
+TEST_CASE("room that comes while a waiter looks whether there is something to push is not missed") {
+  std::atomic<bool> looking{false};
+  LogSpace* at = nullptr;
+  LogSpace space({1000, 250, 0, 100}, Lsn(0), Lsn(0),
+                 {[] {},
+                  [&] {
+                    at->pass_begins();
+                    at->pass_ended(false);
+                  },
+                  [&] {
+                    looking = true;
+                    let_others_run();
+                    return false;
+                  }});
+  at = &space;
+  for (int i = 0; i < 4; ++i) {
+    REQUIRE(space.reserve({10, 25}).ok());
+  }
+  Status status;
+  std::atomic<bool> returned{false};
+  std::thread waiter([&] {
+    status = space.reserve({10, 20});
+    returned = true;
+  });
+  yield_until([&] { return looking.load(); });
+  space.free_memory(20);
+  for (int i = 0; i < 10 && !returned; ++i) {
+    let_others_run();
+  }
+  CHECK(returned);
+  space.fail({Errc::kShutdown, 0, "the test is over", 0});
+  waiter.join();
+  CHECK(status.ok());
+}
+
 TEST_CASE("begin() waits for memory that standby snapshots take, and is never refused for it") {
   LogWorld world({.size = Bytes(64U << 20)});
   Trace trace;
