@@ -12,6 +12,28 @@ namespace {
 // Empty buckets that are kept for the next checkpoints.
 constexpr std::size_t kMostSpares = 16;
 
+enum class Cleared : std::uint8_t { kNo, kYes, kTracked };
+
+// Clears the state of an item that nothing holds, but of a tracked one only if `locked`. One that is
+// held is marked instead. In one step: it may be committed at any time.
+Cleared clear_state(LogItem& item, bool if_wanted, bool locked) {
+  std::atomic<std::uint32_t>& state = ItemAccess::state(item);
+  std::uint32_t now = state.load(std::memory_order_acquire);
+  for (;;) {
+    const bool held = (now & ItemState::kHeld) != 0;
+    if ((now & ItemState::kPins) != 0 || (if_wanted && (now & ItemState::kReleaseWanted) == 0)) {
+      return Cleared::kNo;
+    }
+    if (!held && !locked && (now & ItemState::kTracked) != 0) {
+      return Cleared::kTracked;
+    }
+    const std::uint32_t wanted = held ? now | ItemState::kReleaseWanted : 0;
+    if (state.compare_exchange_weak(now, wanted, std::memory_order_acq_rel)) {
+      return held ? Cleared::kNo : Cleared::kYes;
+    }
+  }
+}
+
 }  // namespace
 
 Ail::~Ail() {
@@ -92,14 +114,17 @@ void Ail::let_go(Bucket& bucket) {
   drop_empty_front();
 }
 
-void Ail::remove(LogItem& item) {
-  // Only the journal makes an item tracked, and never one that is being removed.
-  if (!item.tracked()) {
-    return;
+bool Ail::forget(LogItem& item, bool if_wanted) {
+  Cleared cleared = clear_state(item, if_wanted, false);
+  if (cleared == Cleared::kTracked) {
+    MutexLock lock(mutex_);
+    cleared = clear_state(item, if_wanted, true);
+    if (cleared == Cleared::kYes && ItemAccess::bucket(item) != nullptr) {
+      unlink(item);
+      drop_empty_front();
+    }
   }
-  MutexLock lock(mutex_);
-  leave(item);
-  drop_empty_front();
+  return cleared == Cleared::kYes;
 }
 
 LogItem* Ail::remove_first() {
@@ -132,15 +157,14 @@ Ail::Batch Ail::hold_next(AilCursor& cursor, Lsn limit) {
       link(*bucket, item);
       ++cursor.visited;
       std::atomic<std::uint32_t>& state = ItemAccess::state(item);
-      if ((state.load(std::memory_order_acquire) & ItemState::kPins) != 0) {
-        ++batch.pinned;
-        continue;
-      }
       // Whoever wants to release it sees the mark, or has left its own.
-      if ((state.fetch_or(ItemState::kHeld, std::memory_order_acq_rel) &
-           ItemState::kReleaseWanted) != 0) {
-        state.fetch_and(~ItemState::kHeld, std::memory_order_acq_rel);
-      } else {
+      std::uint32_t now = state.load(std::memory_order_acquire);
+      while ((now & (ItemState::kPins | ItemState::kReleaseWanted)) == 0 &&
+             !state.compare_exchange_weak(now, now | ItemState::kHeld, std::memory_order_acq_rel)) {
+      }
+      if ((now & ItemState::kPins) != 0) {
+        ++batch.pinned;
+      } else if ((now & ItemState::kReleaseWanted) == 0) {
         batch.items[batch.count++] = &item;
       }
     }

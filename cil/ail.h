@@ -75,8 +75,10 @@ class Ail {
   // The bucket may go once it is empty.
   void let_go(Bucket& bucket) KEEL_EXCLUDES(mutex_);
 
-  // Takes an item out; no effect if it is not tracked.
-  void remove(LogItem& item) KEEL_EXCLUDES(mutex_);
+  // Takes an item out and clears its state: the journal knows it no more. False if a checkpoint has
+  // it (again), or who holds it is left to see to that. `if_wanted`: false also if the item is not
+  // marked ItemState::kReleaseWanted any more.
+  [[nodiscard]] bool forget(LogItem& item, bool if_wanted) KEEL_EXCLUDES(mutex_);
   // Takes any one item out; nullptr if there is none.
   [[nodiscard]] LogItem* remove_first() KEEL_EXCLUDES(mutex_);
 

@@ -112,7 +112,7 @@ LogVector* Journal::Impl::complete_batch(Flight& flight, LogVector* first) {
     }
     const std::uint32_t state = ItemAccess::unpin(item, false);
     if ((state & ItemState::kPins) == 0 && (leaves || (state & ItemState::kReleaseWanted) != 0)) {
-      let_go_of(item, false);
+      let_go_of(item, false, !leaves);
     }
   }
   return end;
@@ -147,7 +147,7 @@ void Journal::Impl::abort_chain(LogVector* first) {
   for (LogVector* vector = first; vector != nullptr; vector = vector->next) {
     LogItem& item = *vector->item;
     if ((ItemAccess::unpin(item, true) & ~ItemState::kReleaseWanted) == 0) {
-      let_go_of(item, true);  // One that is tracked goes when the journal is closed.
+      let_go_of(item, true, false);  // One that is tracked goes when the journal is closed.
     }
   }
   free_chain(first);
@@ -166,15 +166,11 @@ void Journal::Impl::free_chain(LogVector* first) {
   }
 }
 
-void Journal::Impl::let_go_of(LogItem& item, bool aborted) {
-  ail.remove(item);
-  std::atomic<std::uint32_t>& state = ItemAccess::state(item);
-  const std::uint32_t flags = ItemState::kReleaseWanted;
-  if ((state.fetch_and(~flags, std::memory_order_acq_rel) & ~flags) != 0) {
-    return;  // A commit has taken it up again.
+void Journal::Impl::let_go_of(LogItem& item, bool aborted, bool if_wanted) {
+  if (ail.forget(item, if_wanted)) {
+    trim_shadow(item);
+    ItemAccess::release(item, aborted);
   }
-  trim_shadow(item);
-  ItemAccess::release(item, aborted);
 }
 
 void Journal::Impl::trim_shadow(LogItem& item) {

@@ -117,8 +117,9 @@ bool Journal::release(LogItem& item) {
   if ((before & (ItemState::kPins | ItemState::kHeld)) != 0) {
     return false;
   }
-  impl_->ail.remove(item);
-  state.fetch_and(~ItemState::kReleaseWanted, std::memory_order_acq_rel);
+  if (!impl_->ail.forget(item, true)) {
+    return false;  // Logged again at this moment, or another thread lets go of it.
+  }
   impl_->trim_shadow(item);
   if (impl_->space.contended()) {
     impl_->nudge();
@@ -270,15 +271,24 @@ void Journal::Impl::stop_threads() {
     stopping = true;
     push_wanted.notify_all();
   }
+  stop_upkeep();
+  for (std::thread& thread : threads) {
+    if (thread.joinable()) {
+      thread.join();
+    }
+  }
+  threads.clear();
+}
+
+void Journal::Impl::stop_upkeep() {
   {
     MutexLock lock(upkeep_mutex);
     upkeep_stopping = true;
     upkeep_wanted.notify_all();
   }
-  for (std::thread& thread : threads) {
-    thread.join();
+  if (!threads.empty() && threads.front().joinable()) {
+    threads.front().join();
   }
-  threads.clear();
 }
 
 Status Journal::Impl::owned() const {
@@ -320,6 +330,8 @@ Status Journal::Impl::close() {
   // First, or the tail moved below could still grant a transaction to who waits in begin(), and its
   // commit would join a context that nobody writes.
   space.fail({Errc::kShutdown, 0, "the journal is closed", 0});
+  // Before the force: the upkeep might log something again after it, or be pushing items home.
+  stop_upkeep();
   Status status = force(cil.sequence(), WaitWord::kForever);
   if (status.ok()) {
     push_all_home();
@@ -337,7 +349,7 @@ Status Journal::Impl::close() {
   const bool aborted = stable.failed();
   release_recovered();
   while (LogItem* item = ail.remove_first()) {
-    let_go_of(*item, aborted);
+    let_go_of(*item, aborted, false);
   }
   stable.fail({Errc::kShutdown, 0, "the journal is closed", 0});
   close_status = status;

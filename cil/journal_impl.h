@@ -101,7 +101,8 @@ struct Journal::Impl : MetadataObject {
   // Has everything up to the sequence written, some time soon.
   void request_push(Sequence sequence) KEEL_EXCLUDES(push_mutex);
   [[nodiscard]] Flight* try_start(Sequence sequence) KEEL_EXCLUDES(push_mutex);
-  [[nodiscard]] bool may_start(bool small) const KEEL_REQUIRES(push_mutex);
+  [[nodiscard]] bool may_start(bool small) KEEL_REQUIRES(push_mutex);
+  [[nodiscard]] Flight* free_flight() KEEL_REQUIRES(push_mutex);
   void start_next() KEEL_EXCLUDES(push_mutex);
   void push(Flight& flight);
   [[nodiscard]] bool close_context(Flight& flight);
@@ -119,8 +120,8 @@ struct Journal::Impl : MetadataObject {
   void shut_down(const Error& error);
   void abort_chain(LogVector* first);
   void free_chain(LogVector* first);
-  // Nothing of the journal holds the item any more.
-  void let_go_of(LogItem& item, bool aborted);
+  // Lets the item go, unless a checkpoint has it or, if it was released, it was committed since.
+  void let_go_of(LogItem& item, bool aborted, bool if_wanted);
 
   // Upkeep (upkeep.cc).
   void upkeep_loop();
@@ -160,6 +161,7 @@ struct Journal::Impl : MetadataObject {
   void release_recovered();
   [[nodiscard]] Status close();
   void stop_threads();
+  void stop_upkeep();
   [[nodiscard]] Status mark_clean();
 
   Pool& pool;
@@ -222,7 +224,7 @@ struct Journal::Impl : MetadataObject {
 
   bool memory_locked = false;
   std::atomic<bool> io_flusher{false};
-  std::vector<std::thread> threads;
+  std::vector<std::thread> threads;  // the first is the upkeep's
 };
 
 }  // namespace keel

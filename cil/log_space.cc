@@ -93,26 +93,21 @@ Status LogSpace::wait_for_room(Waiter& self) {
       }
       // Asked for already, but since that pass a commit has put something into the context: ask
       // again. Not for an empty context: then the waiter waits for the open transactions.
-      const bool ask = !asked || passes_ended_ > passes_seen;
+      const bool ask = !asked || (passes_ended_ > passes_seen && helpers_.context_is_open());
       if (!drained || ask) {
         const std::uint64_t begun = passes_begun_;
         mutex_.unlock();
         if (!drained) {
           helpers_.drain();
         }
-        const bool useful = !asked || helpers_.context_is_open();
-        if (ask && useful) {
+        if (ask) {
           pass_asked();
           helpers_.ask();
         }
         mutex_.lock();
-        passes_seen = ask && useful ? begun : passes_seen;
-        const bool changed = !drained || (ask && useful);
-        drained = true;
-        asked = asked || ask;
-        if (changed) {
-          continue;
-        }
+        passes_seen = ask ? begun : passes_seen;
+        drained = asked = true;
+        continue;  // Who was to wake this thread may have come meanwhile.
       }
     }
     self.condition.wait(mutex_);
@@ -168,6 +163,8 @@ void LogSpace::checkpoint_done() {
   MutexLock lock(mutex_);
   KEEL_CHECK(in_flight_ > 0, "no checkpoint is in flight");
   --in_flight_;
+  // What it held can be trimmed or moves the tail: whoever waits waits for the pass that follows.
+  pass_asked_ = pass_asked_ || first_waiter_ != nullptr;
   wake_first();
 }
 

@@ -52,11 +52,11 @@ class LogSpace {
     std::uint64_t set_aside_bytes;
     std::uint64_t memory_bytes;
   };
-  // What a waiter may ask for. All are called without the lock.
+  // What a waiter may ask for, without the lock but for the last.
   struct Helpers {
     std::function<void()> drain;            // give back what is granted and not in use
     std::function<void()> ask;              // push the context, and then make a pass
-    std::function<bool()> context_is_open;  // there is something to push
+    std::function<bool()> context_is_open;  // there is something to push; a look, no lock
   };
   LogSpace(Limits limits, Lsn tail, Lsn head, Helpers helpers);
 
@@ -83,7 +83,8 @@ class LogSpace {
       KEEL_EXCLUDES(mutex_);
   // The context was aborted: it never becomes a checkpoint.
   void drop_context(std::uint64_t granted_bytes) KEEL_EXCLUDES(mutex_);
-  // A checkpoint that close_context() made is stable or aborted.
+  // A checkpoint that close_context() made is stable or aborted. If somebody waits, the caller sees
+  // to a pass of the upkeep.
   void checkpoint_done() KEEL_EXCLUDES(mutex_);
   // Snapshots were freed.
   void free_memory(std::uint64_t bytes) KEEL_EXCLUDES(mutex_);

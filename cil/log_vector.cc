@@ -104,6 +104,17 @@ void ItemAccess::pin(LogItem& item) {
   item.pin();
 }
 
+bool ItemAccess::try_pin(LogItem& item) {
+  std::uint32_t now = item.state_.load(std::memory_order_acquire);
+  do {
+    if ((now & (ItemState::kPins | ItemState::kReleaseWanted)) != 0) {
+      return false;
+    }
+  } while (!item.state_.compare_exchange_weak(now, now + 1, std::memory_order_acq_rel));
+  item.pin();
+  return true;
+}
+
 // Nothing touches the item after its count went down, unless this thread is to let it go: whoever
 // sees an item that the journal does not know may destroy it. Release pairs with the acquire in
 // pinned().

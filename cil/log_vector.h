@@ -120,6 +120,8 @@ struct ItemAccess {
   static void size(const LogItem& item, ItemSize& size) { item.size(size); }
   static void format(const LogItem& item, ItemFormatter& formatter) { item.format(formatter); }
   static void pin(LogItem& item);
+  // False, and nothing, if it is pinned or about to leave.
+  [[nodiscard]] static bool try_pin(LogItem& item);
   // Returns the state that is left.
   static std::uint32_t unpin(LogItem& item, bool aborted);
   static void committing(LogItem& item, Sequence sequence) { item.committing(sequence); }

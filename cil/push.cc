@@ -57,8 +57,9 @@ Status Journal::Impl::force(Sequence sequence, std::uint64_t timeout_ns) {
   const std::uint64_t deadline_ns = deadline_of(timeout_ns);
   stable.enter(waiter);
   for (;;) {
-    // A thread with a transaction open does not run the items' callbacks.
-    if (in_transaction()) {
+    // A thread with a transaction open does not run the items' callbacks, and a write may take
+    // longer than somebody wants to wait.
+    if (in_transaction() || timeout_ns != Parker::kForever) {
       request_push(waiter.sequence);
     } else if (Flight* flight = try_start(waiter.sequence); flight != nullptr) {
       push(*flight);
@@ -90,23 +91,27 @@ Flight* Journal::Impl::try_start(Sequence sequence) {
   if (!may_start(small)) {
     return nullptr;
   }
+  Flight* flight = free_flight();
+  flight->step = Flight::Step::kStarting;
+  flight->small = small;
+  flight->since_ns = os().monotonic_ns();
+  starting = true;
+  small_writes += small ? 1 : 0;
+  return flight;
+}
+
+Flight* Journal::Impl::free_flight() {
   for (unsigned i = 0; i < flight_count; ++i) {
-    Flight& flight = flights[i];
-    if (flight.step == Flight::Step::kFree) {
-      flight.step = Flight::Step::kStarting;
-      flight.small = small;
-      flight.since_ns = os().monotonic_ns();
-      starting = true;
-      small_writes += small ? 1 : 0;
-      return &flight;
+    if (flights[i].step == Flight::Step::kFree) {
+      return &flights[i];
     }
   }
   return nullptr;
 }
 
-bool Journal::Impl::may_start(bool small) const {
-  if (starting || push_sequence < cil.sequence() || !cil.is_open() || stable.failed() ||
-      (small && small_writes > 0)) {
+bool Journal::Impl::may_start(bool small) {
+  if (starting || free_flight() == nullptr || push_sequence < cil.sequence() || !cil.is_open() ||
+      stable.failed() || (small && small_writes > 0)) {
     return false;
   }
   // What is in flight must not reach so far beyond what is stable that the state slots could not

@@ -172,7 +172,11 @@ Status Transaction::prepare_shadow(Entry& entry) {
   Journal::Impl& impl = *journal_->impl_;
   LogItem& item = *entry.item;
   if (entry.shadow == nullptr) {
+    const bool pinned = item.pinned();  // before the shadow is claimed
     entry.shadow = ItemAccess::claim_shadow(item);
+    if (pinned && entry.shadow != nullptr) {
+      entry.shadow->is_snapshot = false;  // A newer one is on its way to the log.
+    }
   }
   const std::size_t wanted = log_vector_bytes(entry.layout);
   if (entry.shadow != nullptr && wanted <= entry.shadow->capacity_bytes) {

@@ -43,8 +43,8 @@ void Journal::Impl::upkeep_loop() {
     bool idle = false;
     {
       MutexLock lock(upkeep_mutex);
-      const Sequence before = cil.sequence();
       while (!upkeep_nudged && !upkeep_stopping && !idle) {
+        const Sequence before = cil.sequence();
         const bool retry = hope && space.contended();
         const bool woken = upkeep_wanted.wait_for(upkeep_mutex, retry ? kRetryNs : cover_ns);
         idle = !woken && !retry && cil.sequence() == before && !cil.is_open();
@@ -108,7 +108,7 @@ Journal::Impl::PushSums Journal::Impl::push_items(Lsn target) {
       }
       const std::uint32_t state = Ail::release_held(item);
       if ((state & ItemState::kPins) == 0 && (state & ItemState::kReleaseWanted) != 0) {
-        let_go_of(item, false);
+        let_go_of(item, false, true);
       }
     }
   } while (!batch.is_last);
@@ -164,29 +164,25 @@ bool Journal::Impl::log_again(std::uint64_t most_bytes) {
 // False when the budget is used up.
 bool Journal::Impl::log_again_item(LogItem& item, CilPart& part, Sequence sequence,
                                    const Again& again) {
-  const std::uint32_t state = ItemAccess::state(item).load(std::memory_order_acquire);
-  if ((state & (ItemState::kPins | ItemState::kReleaseWanted)) != 0) {
-    return true;  // In a checkpoint that will move it, or about to leave.
-  }
   LogVector* vector = ItemAccess::claim_shadow(item);
   if (vector == nullptr) {
     return true;  // A commit has it.
   }
   const bool fits = again.used + vector->cost() <= again.budget;
-  if (!vector->is_snapshot || !fits) {
-    const bool usable = vector->is_snapshot;
+  const bool usable = vector->is_snapshot;
+  // One that is pinned is in a checkpoint that will move it; or it is about to leave.
+  if (!usable || !fits || !ItemAccess::try_pin(item)) {
     if (!ItemAccess::put_shadow(item, vector)) {  // A commit that was cancelled left another.
       vector->next = again.trash;
       again.trash = vector;
     }
-    return !usable;
+    return !usable || fits;
   }
   again.used += vector->cost();
   vector->order = cil.take_orders(1);
   ItemAccess::active(item, sequence) = vector;
   part.sums.packed_bytes += vector->packed_bytes;
   part.sums.bulk_blocks += vector->bulk_blocks;
-  ItemAccess::pin(item);
   part.append(item, sequence);
   return true;
 }
@@ -203,7 +199,7 @@ void Journal::Impl::trim_shadows() {
       trim_shadow(item);
       const std::uint32_t state = Ail::release_held(item);
       if ((state & ItemState::kPins) == 0 && (state & ItemState::kReleaseWanted) != 0) {
-        let_go_of(item, false);
+        let_go_of(item, false, true);
       }
     }
   } while (!batch.is_last && space.memory_wanted());

@@ -146,7 +146,7 @@ void run_model(std::uint64_t seed, unsigned dry_percent) {
     } else if (draw < 95) {
       const std::size_t item = sim_random(random) % kItems;
       model.drop(item);
-      ail.remove(*items[item]);
+      CHECK(ail.forget(*items[item], false));
     } else if (draw == 99) {
       LogItem* item = ail.remove_first();
       for (std::size_t i = 0; i < kItems; ++i) {
@@ -202,7 +202,7 @@ TEST_CASE("a bucket that is held keeps the tail until it is let go, also one tha
   vector.item = &item;
   ail.enter(*joined, &vector, nullptr);
   ail.let_go(*joined);
-  ail.remove(item);
+  CHECK(ail.forget(item, false));
   CHECK_FALSE(ail.tail().empty);
   CHECK(ail.tail().lsn == Lsn(4096));
   ail.let_go(*kept);

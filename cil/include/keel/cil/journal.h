@@ -168,8 +168,9 @@ class Journal : public MetadataObject {
   [[nodiscard]] Result<Transaction> begin(std::size_t max_bytes, std::uint32_t max_items);
 
   // Blocks until checkpoint `sequence` and all before it are stable.
-  // The calling thread may write the checkpoint itself: then unpin() and committed() of the items
-  // in it are called on it. After `timeout_ns` it gives up waiting; the push goes on.
+  // Without a timeout the calling thread may write the checkpoint itself: then unpin() and
+  // committed() of the items in it are called on it. After `timeout_ns` it gives up waiting; the
+  // push goes on.
   // Errors: kFutureSequence, kForked, kTimeout, the first error (then `sequence` may or may not be
   // stable).
   // Source: xfs_log_force_seq (Linux).

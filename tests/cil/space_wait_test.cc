@@ -1,0 +1,97 @@
+// A thread that waits in begin() is helped, and not told that the log is full while help is coming.
+#include <doctest/doctest.h>
+
+#include <memory>
+#include <thread>
+#include <vector>
+
+#include "gate.h"
+#include "log_space.h"
+#include "probe.h"
+
+using namespace keel;
+using namespace keel_test;
+
+TEST_CASE("a checkpoint that completes after the last pass gives a waiter hope of the next pass") {
+  std::atomic<int> asked{0};
+  LogSpace space({1000, 250, 0, 100}, Lsn(0), Lsn(0),
+                 {[] {}, [&] { ++asked; }, [] { return false; }});
+  for (int i = 0; i < 4; ++i) {
+    REQUIRE(space.reserve({10, 25}).ok());
+  }
+  CHECK(space.close_context(40, 40) == Lsn(0));
+  Status status;
+  std::thread waiter([&] { status = space.reserve({10, 20}); });
+  yield_until([&] { return asked != 0; });
+  space.pass_begins();
+  space.pass_ended(false);  // before the checkpoint: nothing to be trimmed yet
+  let_others_run();
+  space.checkpoint_done();  // its snapshots now stand by
+  let_others_run();
+  CHECK(space.contended());
+  space.pass_begins();
+  space.free_memory(50);
+  space.pass_ended(false);
+  waiter.join();
+  CHECK(status.ok());
+}
+
+TEST_CASE("room that comes while a waiter looks whether there is something to push is not missed") {
+  std::atomic<bool> looking{false};
+  LogSpace* at = nullptr;
+  LogSpace space({1000, 250, 0, 100}, Lsn(0), Lsn(0),
+                 {[] {},
+                  [&] {
+                    at->pass_begins();
+                    at->pass_ended(false);
+                  },
+                  [&] {
+                    looking = true;
+                    let_others_run();
+                    return false;
+                  }});
+  at = &space;
+  for (int i = 0; i < 4; ++i) {
+    REQUIRE(space.reserve({10, 25}).ok());
+  }
+  Status status;
+  std::atomic<bool> returned{false};
+  std::thread waiter([&] {
+    status = space.reserve({10, 20});
+    returned = true;
+  });
+  yield_until([&] { return looking.load(); });
+  space.free_memory(20);
+  for (int i = 0; i < 10 && !returned; ++i) {
+    let_others_run();
+  }
+  CHECK(returned);
+  space.fail({Errc::kShutdown, 0, "the test is over", 0});
+  waiter.join();
+  CHECK(status.ok());
+}
+
+TEST_CASE("begin() waits for memory that standby snapshots take, and is never refused for it") {
+  LogWorld world({.size = Bytes(64U << 20)});
+  Trace trace;
+  std::vector<std::unique_ptr<Probe>> items;
+  auto journal = world.open({.cil_memory = Bytes(1U << 20)});
+  // A slow disk: checkpoints complete long after the pass that was asked for with them.
+  world.disk.on_io([&](const SimIo& io) {
+    if (io.op == SimOp::kFlush) {
+      let_others_run();
+    }
+  });
+  for (std::uint32_t i = 0; i < 300; ++i) {
+    items.push_back(std::make_unique<Probe>(trace, i));
+    items.back()->regions = {std::string(30'000, 'x')};
+    commit(*journal, {items.back().get()}, 30'000);
+    if (i % 32 == 0) {
+      CHECK(journal->stats().memory <= Bytes(1U << 20));
+    }
+  }
+  world.disk.on_io(nullptr);
+  REQUIRE(journal->force_all().ok());
+  journal->audit();
+  finish(journal);
+}
