@@ -26,17 +26,6 @@ LogVector* merge(LogVector* a, LogVector* b) {
   return merged;
 }
 
-// Cuts the ascending run at the front off the chain.
-LogVector* cut_run(LogVector*& first) {
-  LogVector* run = first;
-  LogVector* last = run;
-  while (last->next != nullptr && last->order < last->next->order) {
-    last = last->next;
-  }
-  first = std::exchange(last->next, nullptr);
-  return run;
-}
-
 }  // namespace
 
 static_assert(static_cast<unsigned>(LockRank::kJournalContext) + Cil::kMostParts - 1 ==
@@ -181,35 +170,49 @@ std::uint64_t Cil::audit(std::uint32_t block_bytes) {
   return memory;
 }
 
-LogVector* take_vectors(const ClosedContext& context) {
-  LogVector* first = nullptr;
-  LogVector** end = &first;
+LogVector* take_vectors(const ClosedContext& context, std::uint64_t& written) {
+  VectorSorter sorter;
+  written = 0;
   for (LogItem* item = context.first; item != nullptr;) {
     LogItem* following = std::exchange(ItemAccess::next(*item, context.sequence), nullptr);
     LogVector* vector = std::exchange(ItemAccess::active(*item, context.sequence), nullptr);
     KEEL_CHECK(vector != nullptr && vector->item == item, "an item of the context has no vector");
-    *end = vector;
-    end = &vector->next;
+    if (following != nullptr) {
+      __builtin_prefetch(ItemAccess::active(*following, context.sequence));
+    }
+    written += vector->region_count != 0 ? 1 : 0;
+    sorter.add(vector);
     item = following;
   }
-  *end = nullptr;
-  return first;
+  return sorter.finish();
 }
 
-// Merge sort over the runs that are there: slot i holds the merge of 2^i of them. The list is
-// nearly sorted (only relogged items are out of place), but a plain merge of it would be wrong.
-LogVector* sort_by_order(LogVector* first) {
-  std::array<LogVector*, 64> runs{};
-  while (first != nullptr) {
-    LogVector* run = cut_run(first);
-    std::size_t i = 0;
-    for (; runs[i] != nullptr; ++i) {
-      run = merge(std::exchange(runs[i], nullptr), run);
-    }
-    runs[i] = run;
+void VectorSorter::add(LogVector* vector) {
+  vector->next = nullptr;
+  if (last_ != nullptr && last_->order < vector->order) {
+    last_ = last_->next = vector;
+    return;
   }
+  end_run();
+  first_ = last_ = vector;
+}
+
+void VectorSorter::end_run() {
+  LogVector* run = first_;
+  if (run == nullptr) {
+    return;
+  }
+  std::size_t i = 0;
+  for (; runs_[i] != nullptr; ++i) {
+    run = merge(std::exchange(runs_[i], nullptr), run);
+  }
+  runs_[i] = run;
+}
+
+LogVector* VectorSorter::finish() {
+  end_run();
   LogVector* sorted = nullptr;
-  for (LogVector* run : runs) {
+  for (LogVector* run : runs_) {
     sorted = merge(run, sorted);
   }
   return sorted;

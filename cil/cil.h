@@ -138,12 +138,25 @@ class KEEL_CAPABILITY("context lock") Cil {
   std::array<PaddedPart, kMostParts> parts_;
 };
 
-// Takes every item's vector of this closed context away from it and chains them, in no order.
+// Vectors as they come, and then in order. Fast for a few ascending runs, which is what the parts'
+// lists are: only relogged items are out of place in them, but a plain merge of them would be wrong.
 // No allocation.
-[[nodiscard]] LogVector* take_vectors(const ClosedContext& context);
+class VectorSorter {
+ public:
+  void add(LogVector* vector);
+  // The chain of all that were added.
+  [[nodiscard]] LogVector* finish();
 
-// Sorts a chain by order. Fast for a few ascending runs, which is what take_vectors() gives.
-// No allocation.
-[[nodiscard]] LogVector* sort_by_order(LogVector* first);
+ private:
+  void end_run();
+
+  LogVector* first_ = nullptr;  // of the run at hand
+  LogVector* last_ = nullptr;
+  std::array<LogVector*, 64> runs_{};  // slot i: the merge of 2^i runs
+};
+
+// Takes every item's vector of this closed context away from it and chains them in order; `written`
+// is the number of those that have regions. No allocation.
+[[nodiscard]] LogVector* take_vectors(const ClosedContext& context, std::uint64_t& written);
 
 }  // namespace keel

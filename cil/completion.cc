@@ -137,7 +137,8 @@ void Journal::Impl::shut_down(const Error& error) {
     cil.unlock_exclusive();
     if (context) {
       space.drop_context(context->sums.cost);
-      vectors = take_vectors(*context);
+      std::uint64_t written = 0;
+      vectors = take_vectors(*context, written);
     }
   }
   abort_chain(vectors);

@@ -59,7 +59,7 @@ Status Journal::Impl::force(Sequence sequence, std::uint64_t timeout_ns) {
   for (;;) {
     // A thread with a transaction open does not run the items' callbacks, and a write may take
     // longer than somebody wants to wait.
-    if (in_transaction() || timeout_ns != Parker::kForever) {
+    if (in_transaction() || timeout_ns != WaitWord::kForever) {
       request_push(waiter.sequence);
     } else if (Flight* flight = try_start(waiter.sequence); flight != nullptr) {
       push(*flight);
@@ -174,7 +174,6 @@ void Journal::Impl::push(Flight& flight) {
     return;
   }
   start_next();  // a large context may have gathered already
-  flight.checkpoint.first = sort_by_order(flight.checkpoint.first);
   finish_write(flight, write_out(flight));
 }
 
@@ -216,16 +215,13 @@ bool Journal::Impl::close_context(Flight& flight) {
   }
   cil.unlock_exclusive();
   if (closed) {
-    checkpoint.first = take_vectors(*closed);
+    checkpoint.first = take_vectors(*closed, checkpoint.item_count);
   }
   return closed.has_value();
 }
 
 Status Journal::Impl::write_out(Flight& flight) {
   ClosedCheckpoint& checkpoint = flight.checkpoint;
-  for (const LogVector* vector = checkpoint.first; vector != nullptr; vector = vector->next) {
-    checkpoint.item_count += vector->region_count != 0 ? 1 : 0;
-  }
   const TailPosition tail = ail.tail();
   checkpoint.tail = tail.empty ? checkpoint.stable : tail.lsn;
   if (auto status = keep_state_near(Lsn(checkpoint.id.start_lsn) + Bytes(checkpoint.id.bytes));

@@ -47,6 +47,10 @@ bool PackedStream::next_piece() {
     piece_bytes_ = sizeof scratch_;
   };
   if (step_ == Step::kItem) {
+    if (vector_->next != nullptr) {
+      __builtin_prefetch(vector_->next->item);
+      __builtin_prefetch(vector_->next + 1);
+    }
     header(format::ItemHeader{vector_->item->type(), vector_->region_count});
     region_ = 0;
     step_ = Step::kRegion;

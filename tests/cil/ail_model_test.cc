@@ -226,7 +226,11 @@ TEST_CASE("vectors are sorted by the order of commits") {
     }
     std::stable_sort(expected.begin(), expected.end(),
                      [](const LogVector* a, const LogVector* b) { return a->order < b->order; });
-    LogVector* sorted = sort_by_order(count != 0 ? vectors.data() : nullptr);
+    VectorSorter sorter;
+    for (LogVector& vector : vectors) {
+      sorter.add(&vector);
+    }
+    LogVector* sorted = sorter.finish();
     for (const LogVector* want : expected) {
       REQUIRE(sorted == want);
       sorted = sorted->next;
