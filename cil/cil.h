@@ -139,7 +139,8 @@ class KEEL_CAPABILITY("context lock") Cil {
 };
 
 // Vectors as they come, and then in order. Fast for a few ascending runs, which is what the parts'
-// lists are: only relogged items are out of place in them, but a plain merge of them would be wrong.
+// lists are: only relogged items are out of place in them, but a plain merge of them would be
+// wrong.
 // No allocation.
 class VectorSorter {
  public:

@@ -13,7 +13,7 @@ using namespace keel_test;
 
 namespace {
 
-constexpr std::size_t kLarge = 600'000;  // such a context is written beside others
+constexpr std::size_t kLarge = 1500000;  // several writes and a flush
 
 std::unique_ptr<Probe> large_item(Trace& trace, std::uint32_t id) {
   auto item = std::make_unique<Probe>(trace, id);
