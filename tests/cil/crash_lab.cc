@@ -58,6 +58,8 @@ struct Change {
 struct Moment {
   SimSnapshot disk;
   std::uint64_t forced = 0;
+  // Before the snapshot and after: other threads may write home meanwhile.
+  Versions home_before{};
   Versions home{};
 };
 
@@ -156,16 +158,23 @@ class Life {
 
   void take_moment() {
     Moment moment;
+    {
+      MutexLock lock(mutex_);
+      moment.forced = forced_;
+      moment.home_before = home_;
+    }
     moment.disk = disk_.snapshot();
     MutexLock lock(mutex_);
-    moment.forced = forced_;
     moment.home = home_;
     moments_.push_back(std::move(moment));
   }
 
   void live(std::uint64_t base_sequence) {
     Recovered recovered;
-    auto journal = Journal::open(kLogPath, {}, collector(recovered));
+    JournalConfig config;
+    config.depth = plan_.in_flight;
+    config.push_threshold = Bytes(plan_.push_threshold);
+    auto journal = Journal::open(kLogPath, config, collector(recovered));
     if (!journal) {
       FAIL("open: " << journal.error().message() << ", depth " << depth_ << " seed " << seed_);
     }
@@ -393,7 +402,7 @@ class Life {
       const bool in_log = recovered.versions[id] != 0 || recovered.erased[id];
       const bool right =
           in_log ? (recovered.erased[id] ? is_erasure(want) : recovered.versions[id] == want)
-                 : moment.home[id] == want;
+                 : moment.home[id] == want || moment.home_before[id] == want;
       if (!right) {
         fail("object " + std::to_string(id) + " has version " +
              std::to_string(recovered.versions[id]) + ", at home " +
@@ -428,7 +437,7 @@ class Life {
   Versions base_{};
   std::vector<std::unique_ptr<Object>> objects_;
   std::array<std::vector<Change>, kCrashObjects> history_;  // each of one thread
-  std::vector<Moment> moments_;                             // of the thread that does the I/O
+  std::vector<Moment> moments_;                             // guarded by mutex_ while threads run
 };
 
 }  // namespace

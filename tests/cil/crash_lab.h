@@ -35,7 +35,9 @@ struct CrashPlan {
   std::uint32_t children = 2;  // lives that begin at crashes of a life
   std::uint32_t depth = 3;
   std::uint64_t log_bytes = keel::kMinLogBytes.value();
-  bool large_objects = false;  // up to 768 KiB: checkpoints of several batches
+  bool large_objects = false;        // up to 768 KiB: checkpoints of several batches
+  unsigned in_flight = 0;            // JournalConfig::depth
+  std::uint64_t push_threshold = 0;  // JournalConfig::push_threshold
   // Of so many moments one is crashed.
   std::uint32_t moment_stride = 1;
 };

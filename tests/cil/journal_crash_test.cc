@@ -78,6 +78,25 @@ TEST_CASE("the same with objects so large that a checkpoint takes several writes
   print("large crash", tally);
 }
 
+TEST_CASE("the same with several checkpoints in flight at once") {
+  const std::uint64_t seed = test_seed("flights crash", 301);
+  CrashTally tally;
+  const std::uint64_t rounds = test_rounds(3, 1);
+  for (std::uint64_t round = 0; round < rounds; ++round) {
+    add(tally, run_crash_plan({.seed = seed + round,
+                               .transactions = some(100, 30),
+                               .threads = 4,
+                               .crashes = 4,
+                               .children = 1,
+                               .log_bytes = std::uint64_t{24} << 20,
+                               .large_objects = true,
+                               .in_flight = 2U << round,
+                               .push_threshold = 600'000,
+                               .moment_stride = some(5, 9)}));
+  }
+  print("flights crash", tally);
+}
+
 TEST_CASE(
     "what recovery delivers stays, though the journal before was killed and never flushed it") {
   LogWorld world({.size = Bytes(16U << 20)});

@@ -81,33 +81,34 @@ using Things = std::vector<std::unique_ptr<Thing>>;
 void act(Journal& journal, Things& things, std::uint64_t& random) {
   const std::size_t most = 1 + sim_random(random) % (sim_random(random) % 8 == 0 ? 30000 : 3000);
   const auto count = static_cast<std::uint32_t>(1 + sim_random(random) % 3);
-  auto transaction = journal.begin(most, count);
-  if (!transaction) {
-    KEEL_CHECK(transaction.error().code == Errc::kLogFull, "begin");
+  auto begun = journal.begin(most, count);
+  if (!begun) {
+    KEEL_CHECK(begun.error().code == Errc::kLogFull, "begin");
     return;
   }
   const std::size_t first = sim_random(random) % things.size();
   std::vector<std::unique_lock<std::mutex>> locks;
+  Transaction transaction = std::move(*begun);  // ends before the locks
   for (std::size_t i = 0; i < count && first + i < things.size(); ++i) {
     Thing& thing = *things[first + i];
     locks.emplace_back(thing.mutex);
     thing.bytes = sim_random(random) % 16 == 0 ? 4 * most : most / count;
     thing.regions = sim_random(random) % 10 == 0 ? 0 : 1 + sim_random(random) % 4;
     thing.is_ordered = sim_random(random) % 16 == 0;
-    KEEL_CHECK(transaction->log(thing).ok(), "log");
+    KEEL_CHECK(transaction.log(thing).ok(), "log");
   }
   const std::uint64_t fate = sim_random(random) % 16;
   if (fate == 0) {
     return;  // cancelled before
   }
-  auto committed = transaction->commit();
+  auto committed = transaction.commit();
   if (!committed) {
     KEEL_CHECK(committed.error().code == Errc::kReservationExceeded, "commit");
     for (std::size_t i = 0; i < locks.size() && fate < 8; ++i) {
       things[first + i]->bytes = 0;  // smaller; else it is cancelled now
       things[first + i]->regions = 1;
     }
-    committed = fate < 8 ? transaction->commit() : committed;
+    committed = fate < 8 ? transaction.commit() : committed;
     KEEL_CHECK(fate >= 8 || committed.ok(), "commit again");
   }
 }
