@@ -75,6 +75,8 @@ class Ail {
   // The bucket may go once it is empty.
   void let_go(Bucket& bucket) KEEL_EXCLUDES(mutex_);
 
+  // Puts an item that is not tracked into a bucket that is held.
+  void adopt(Bucket& bucket, LogItem& item) KEEL_EXCLUDES(mutex_);
   // Takes an item out; no effect if it is not tracked.
   void remove(LogItem& item) KEEL_EXCLUDES(mutex_);
   // Takes any one item out; nullptr if there is none.

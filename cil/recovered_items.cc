@@ -123,6 +123,25 @@ std::optional<RecoveredRange> RecoveredRange::from(const RecoveredItem& item) {
                 : std::nullopt;
 }
 
+std::optional<RecoveredIntent> RecoveredIntent::from(const RecoveredItem& item) {
+  const auto header = header_of<format::IntentHeader>(item, format::kTypeIntent);
+  if (!header || item.regions().size() > 2) {
+    return std::nullopt;
+  }
+  RecoveredIntent intent{header->id, {}};
+  if (item.regions().size() == 2) {
+    intent.payload = item.regions()[1];
+  }
+  return intent.payload.size_bytes() == header->payload_bytes ? std::optional(intent)
+                                                              : std::nullopt;
+}
+
+std::optional<RecoveredDone> RecoveredDone::from(const RecoveredItem& item) {
+  const auto header = header_of<format::DoneHeader>(item, format::kTypeDone);
+  return header && item.regions().size() == 1 ? std::optional(RecoveredDone{header->id})
+                                              : std::nullopt;
+}
+
 Status RecoveredRange::apply_to(std::span<std::byte> memory) const {
   if (auto status = check_size(memory, size_bytes); !status) {
     return status;

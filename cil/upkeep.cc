@@ -167,6 +167,10 @@ bool Journal::Impl::log_again_item(LogItem& item, CilPart& part, Sequence sequen
   if ((state & (ItemState::kPins | ItemState::kReleaseWanted)) != 0) {
     return true;  // In a checkpoint that will move it, or about to leave.
   }
+  if (const IntentItem* intent = IntentAccess::intent(item);
+      intent != nullptr && IntentAccess::is_done(*intent)) {
+    return true;  // It leaves soon, and must not come to stand behind its done.
+  }
   LogVector* vector = ItemAccess::claim_shadow(item);
   if (vector == nullptr) {
     return true;  // A commit has it.

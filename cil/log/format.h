@@ -139,10 +139,12 @@ static_assert(sizeof(Range) == 16);
 
 inline constexpr std::uint32_t kTypeObject = 1;
 inline constexpr std::uint32_t kTypeRange = 2;
+inline constexpr std::uint32_t kTypeIntent = 3;
+inline constexpr std::uint32_t kTypeDone = 4;
 inline constexpr std::uint32_t kFirstClientType = 16;
 
-// First region of an item of type kTypeObject. kWrite: the second, if size_bytes is not 0, holds the
-// object's bytes. kWriteRanges: the ranges follow.
+// First region of an item of type kTypeObject. kWrite: the second, if size_bytes is not 0, holds
+// the object's bytes. kWriteRanges: the ranges follow.
 enum class ObjectOperation : std::uint32_t { kWrite = 1, kErase = 2, kWriteRanges = 3 };
 struct ObjectHeader {
   std::uint64_t id;
@@ -160,13 +162,26 @@ struct RangeHeader {
 };
 static_assert(sizeof(RangeHeader) == 24);
 
+// First region of an item of type kTypeIntent; the second, if payload_bytes is not 0, is the
+// payload.
+struct IntentHeader {
+  std::uint64_t id;
+  std::uint64_t payload_bytes;
+};
+// The one region of an item of type kTypeDone: the intent's id.
+struct DoneHeader {
+  std::uint64_t id;
+};
+static_assert(sizeof(IntentHeader) == 16 && sizeof(DoneHeader) == 8);
+
 // Plain bytes without padding.
 template <class Struct>
 inline constexpr bool kIsPlain = std::is_trivially_copyable_v<Struct>&&
     std::is_standard_layout_v<Struct>&& std::has_unique_object_representations_v<Struct>;
 static_assert(kIsPlain<Superblock> && kIsPlain<CheckpointId> && kIsPlain<StateSlot> &&
               kIsPlain<RecordHeader> && kIsPlain<ItemHeader> && kIsPlain<RegionHeader> &&
-              kIsPlain<ObjectHeader> && kIsPlain<Range> && kIsPlain<RangeHeader>);
+              kIsPlain<ObjectHeader> && kIsPlain<Range> && kIsPlain<RangeHeader> &&
+              kIsPlain<IntentHeader> && kIsPlain<DoneHeader>);
 
 // The offsets in FORMAT.md's tables, of the fields that others could change places with.
 static_assert(offsetof(Superblock, uuid) == 16 && offsetof(Superblock, block_bytes) == 32 &&
@@ -193,6 +208,7 @@ static_assert(
 static_assert(offsetof(Range, bytes) == 8);
 static_assert(offsetof(ObjectHeader, size_bytes) == 8 && offsetof(ObjectHeader, operation) == 16 &&
               offsetof(ObjectHeader, range_count) == 20);
+static_assert(offsetof(IntentHeader, payload_bytes) == 8);
 static_assert(offsetof(RangeHeader, size_bytes) == 8 && offsetof(RangeHeader, range_count) == 16);
 static_assert(kMaxRecordPackedBytes == 65384 && kMaxRecordBulkBytes == 1048576);
 

@@ -78,6 +78,12 @@ std::string describe(const RecoveredItem& item) {
   if (const auto range = RecoveredRange::from(item)) {
     return "range " + std::to_string(range->id) + ": " + describe(range->ranges, range->size_bytes);
   }
+  if (const auto intent = RecoveredIntent::from(item)) {
+    return "intent " + std::to_string(intent->id);
+  }
+  if (const auto done = RecoveredDone::from(item)) {
+    return "done " + std::to_string(done->id);
+  }
   return "item of type " + std::to_string(item.type());
 }
 
@@ -160,6 +166,10 @@ class Dump {
       json["range"] = range->id;
       json["memory_bytes"] = range->size_bytes;
       add_ranges(json, range->ranges);
+    } else if (const auto intent = RecoveredIntent::from(item)) {
+      json["intent"] = intent->id;
+    } else if (const auto done = RecoveredDone::from(item)) {
+      json["done"] = done->id;
     }
     Json sizes = Json::array();
     Json bytes = Json::array();

@@ -1,9 +1,9 @@
 // ObjectItem: the ready-made item for an object, an id and bytes in the caller's memory: logged
 // whole, or only the ranges of it that have changed since the object was last home.
 //
-// I1 A snapshot replaces the item's earlier one, whose place in the log is reused. So it holds every
-//    range marked since clean(), not only those of its own commit: it is enough on top of what is
-//    home.
+// I1 A snapshot replaces the item's earlier one, whose place in the log is reused. So it holds
+//    every range marked since clean(), not only those of its own commit: it is enough on top of
+//    what is home.
 // I2 Marks are cleared by clean() alone, and never while a checkpoint that is not yet stable holds
 //    the item: a commit that joins that checkpoint would take the place of what it has.
 #pragma once

@@ -1,9 +1,9 @@
 // RangeItem: the ready-made item for a stretch of the caller's memory, of which only what has been
 // marked is logged, in chunks of 128 bytes.
 //
-// I1 A snapshot replaces the item's earlier one, whose place in the log is reused. So it holds every
-//    chunk marked since clean(), not only those of its own commit: it is enough on top of what is
-//    home.
+// I1 A snapshot replaces the item's earlier one, whose place in the log is reused. So it holds
+//    every chunk marked since clean(), not only those of its own commit: it is enough on top of
+//    what is home.
 // I2 Marks are cleared by clean() alone, and never while a checkpoint that is not yet stable holds
 //    the item: a commit that joins that checkpoint would take the place of what it has.
 // Source: xfs_buf_log_item (XFS).

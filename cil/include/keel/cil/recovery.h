@@ -87,6 +87,21 @@ struct RecoveredRange {
   [[nodiscard]] Status apply_to(std::span<std::byte> memory) const;
 };
 
+// An IntentItem as it was logged. It stands until a RecoveredDone of its id follows.
+struct RecoveredIntent {
+  std::uint64_t id = 0;
+  RecoveredRegion payload{};
+
+  [[nodiscard]] static std::optional<RecoveredIntent> from(const RecoveredItem& item);
+};
+
+// A DoneItem as it was logged.
+struct RecoveredDone {
+  std::uint64_t id = 0;
+
+  [[nodiscard]] static std::optional<RecoveredDone> from(const RecoveredItem& item);
+};
+
 // One checkpoint, whole and proven. Its memory is recovery's: valid during the handler's call only.
 struct RecoveredCheckpoint {
   Sequence sequence{};
