@@ -3,7 +3,8 @@
 // Random writes, erasures, forces and homecomings on a small simulated log. At some I/Os the disk
 // is remembered, with what was home and what had been forced by then. Afterwards each of these
 // moments is crashed, and what recovery lays over what was home must be, for every object and
-// stretch of memory, exactly what the last recovered checkpoint left of it. Then the next life begins there.
+// stretch of memory, exactly what the last recovered checkpoint left of it. Then the next life
+// begins there.
 #include <doctest/doctest.h>
 
 #include <algorithm>
