@@ -107,6 +107,12 @@ void Ail::enter(Bucket& bucket, LogVector* first, const LogVector* end) {
   }
 }
 
+void Ail::adopt(Bucket& bucket, LogItem& item) {
+  MutexLock lock(mutex_);
+  link(bucket, item);
+  ItemAccess::state(item).fetch_or(ItemState::kTracked, std::memory_order_acq_rel);
+}
+
 void Ail::let_go(Bucket& bucket) {
   MutexLock lock(mutex_);
   KEEL_CHECK(bucket.holds > 0, "a bucket let go twice");

@@ -75,6 +75,8 @@ class Ail {
   // The bucket may go once it is empty.
   void let_go(Bucket& bucket) KEEL_EXCLUDES(mutex_);
 
+  // Puts an item that is not tracked into a bucket that is held.
+  void adopt(Bucket& bucket, LogItem& item) KEEL_EXCLUDES(mutex_);
   // Takes an item out and clears its state: the journal knows it no more. False if a checkpoint has
   // it (again), or who holds it is left to see to that. `if_wanted`: false also if the item is not
   // marked ItemState::kReleaseWanted any more.

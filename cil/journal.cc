@@ -51,7 +51,14 @@ Result<std::unique_ptr<Journal>> Journal::open_or_throw(const std::string& path,
   if (!file) {
     return file.error();
   }
-  const auto found = scan(*file, pool, handler, config.recovery_progress);
+  IntentCollector intents;
+  const auto found = scan(
+      *file, pool,
+      [&](const RecoveredCheckpoint& checkpoint) {
+        intents.add(checkpoint);
+        return handler(checkpoint);
+      },
+      config.recovery_progress);
   if (!found) {
     return found.error();
   }
@@ -66,6 +73,8 @@ Result<std::unique_ptr<Journal>> Journal::open_or_throw(const std::string& path,
   if (auto status = impl->make_flights(choose_depth(config)); !status) {
     return status.error();
   }
+  impl->recovered_intents = intents.take();
+  impl->intents.reserve(impl->recovered_intents.size());
   if (auto status = impl->take_over(); !status) {
     return status.error();
   }
@@ -77,10 +86,12 @@ Result<std::unique_ptr<Journal>> Journal::open_or_throw(const std::string& path,
     (void)impl->close();  // still here: nothing was constructed from it
     return Error{Errc::kNoMemory, 0, "open a journal", 0};
   }
+  journal->impl_->adopt_intents(*journal);
   return journal;
 }
 
-Result<Transaction> Journal::begin(std::size_t max_bytes, std::uint32_t max_items) {
+Result<Transaction> Journal::begin(std::size_t max_bytes, std::uint32_t max_items,
+                                   std::uint32_t max_intents) {
   if (auto status = impl_->usable(); !status) {
     return status.error();
   }
@@ -92,8 +103,11 @@ Result<Transaction> Journal::begin(std::size_t max_bytes, std::uint32_t max_item
     return Error{Errc::kTooLarge, 0, "a transaction's worst case exceeds max_checkpoint, bytes",
                  most};
   }
-  return Transaction::begin(*this, max_items,
-                            worst_case(max_bytes, max_items, impl_->block_bytes()));
+  Reservation wanted = worst_case(max_bytes, max_items, impl_->block_bytes());
+  const Reservation done = done_reservation(impl_->block_bytes());
+  wanted.log_bytes += max_intents * done.log_bytes;
+  wanted.memory_bytes += max_intents * done.memory_bytes;
+  return Transaction::begin(*this, max_items, wanted);
 }
 
 Status Journal::force(Sequence sequence, std::uint64_t timeout_ns) {
@@ -186,7 +200,8 @@ void Journal::audit() const {
   Impl& impl = *impl_;
   impl.drain_credit();
   impl.cil.lock_exclusive();
-  const std::uint64_t memory = impl.cil.audit(impl.block_bytes()) + impl.ail.audit();
+  const std::uint64_t memory = impl.cil.audit(impl.block_bytes()) + impl.ail.audit() +
+                               impl.held_memory.load(std::memory_order_relaxed);
   const LogSpace::Sums sums = impl.space.sums();
   const ContextSums context = impl.cil.sums();
   impl.cil.unlock_exclusive();

@@ -27,6 +27,7 @@
 
 #include "ail.h"
 #include "cil.h"
+#include "intents.h"
 #include "keel/alloc/pool.h"
 #include "keel/base/metadata_object.h"
 #include "keel/base/mutex.h"
@@ -95,6 +96,12 @@ struct Journal::Impl : MetadataObject {
   void drain_credit();
   void sum_parts(CommitCounts& counts, Reservation& credit, ContextSums& context);
   void trim_shadow(LogItem& item);
+
+  // Intents (intents.cc).
+  void adopt_intents(Journal& journal);
+  [[nodiscard]] Status take_held(IntentItem& intent);
+  void hold_for(IntentItem& intent);
+  void drop_held(IntentItem& intent);
 
   // Push (push.cc).
   [[nodiscard]] Status force(Sequence sequence, std::uint64_t timeout_ns);
@@ -219,6 +226,11 @@ struct Journal::Impl : MetadataObject {
   // What info() tells: the file's own is guarded by state_mutex.
   mutable Mutex info_mutex{LockRank::kJournalInfo};
   LogInfo info KEEL_GUARDED_BY(info_mutex){};
+  // Found at open and owned; what recovered_intents() tells. Constant after that.
+  std::vector<std::unique_ptr<OwnedIntent>> recovered_intents;
+  std::vector<IntentItem*> intents;
+  std::atomic<std::uint64_t> held_memory{0};  // a sum: it publishes nothing
+
   bool is_closed = false;
   Status close_status;
 

@@ -140,6 +140,21 @@ bool LogSpace::try_unhold(std::uint64_t log_bytes) {
   return true;
 }
 
+void LogSpace::drop_held(const Reservation& room) {
+  MutexLock lock(mutex_);
+  KEEL_CHECK(held_bytes_ >= room.log_bytes && granted_.memory_bytes >= room.memory_bytes,
+             "more dropped than held", held_bytes_, room.log_bytes);
+  held_bytes_ -= room.log_bytes;
+  granted_.memory_bytes -= room.memory_bytes;
+  wake_first();
+}
+
+void LogSpace::adopt_held(const Reservation& room) {
+  MutexLock lock(mutex_);
+  held_bytes_ += room.log_bytes;
+  granted_.memory_bytes += room.memory_bytes;
+}
+
 Lsn LogSpace::close_context(std::uint64_t granted_bytes, std::uint64_t bytes) {
   MutexLock lock(mutex_);
   KEEL_CHECK(bytes <= granted_bytes && granted_bytes <= granted_.log_bytes,

@@ -3,8 +3,6 @@
 #include <algorithm>
 #include <cstring>
 
-#include "log/format.h"
-
 namespace keel {
 
 const char* to_string(LogEnd end) {
@@ -47,27 +45,6 @@ std::size_t RecoveredRegion::copy_to(void* place, std::size_t bytes) const {
     std::memcpy(to + from_bulk, rest.data(), from_rest);
   }
   return from_bulk + from_rest;
-}
-
-std::optional<RecoveredObject> RecoveredObject::from(const RecoveredItem& item) {
-  format::ObjectHeader header{};
-  const auto regions = item.regions();
-  if (item.type() != format::kTypeObject || regions.empty() || regions.size() > 2 ||
-      regions[0].size_bytes() != sizeof header) {
-    return std::nullopt;
-  }
-  regions[0].copy_to(&header, sizeof header);
-  RecoveredObject object;
-  object.id = header.id;
-  if (regions.size() == 2) {
-    object.bytes = regions[1];
-  }
-  const auto operation = static_cast<format::ObjectOperation>(header.operation);
-  object.erased = operation == format::ObjectOperation::kErase;
-  const bool sound = (object.erased || operation == format::ObjectOperation::kWrite) &&
-                     header.size_bytes == object.bytes.size_bytes() &&
-                     !(object.erased && header.size_bytes != 0);
-  return sound ? std::optional(object) : std::nullopt;
 }
 
 }  // namespace keel

@@ -33,6 +33,13 @@ ContextSums sums_of(const LogVector* vector) {
              : ContextSums{1, vector->packed_bytes, vector->bulk_blocks, vector->cost()};
 }
 
+// What an intent takes of the transaction beside its snapshot, at its first commit.
+std::uint64_t room_to_hold(LogItem& item, std::uint32_t block_bytes) {
+  IntentItem* intent = IntentAccess::intent(item);
+  const bool first = intent != nullptr && IntentAccess::logged(*intent) == Sequence{};
+  return first ? done_reservation(block_bytes).log_bytes : 0;
+}
+
 // Snapshots an item into its active vector, or into the shadow if that one is too small; the other
 // is left as the shadow. A closed context has taken the active vector away: then the shadow, which
 // prepare() made sure of, takes its place.
@@ -70,7 +77,8 @@ Transaction::Transaction(Transaction&& other) noexcept
       entry_count_(std::exchange(other.entry_count_, 0)),
       max_items_(other.max_items_),
       reserved_log_bytes_(std::exchange(other.reserved_log_bytes_, 0)),
-      reserved_memory_bytes_(std::exchange(other.reserved_memory_bytes_, 0)) {
+      reserved_memory_bytes_(std::exchange(other.reserved_memory_bytes_, 0)),
+      intent_(std::exchange(other.intent_, nullptr)) {
   if (entries_ == other.inline_entries()) {
     std::copy_n(other.inline_bytes_, sizeof inline_bytes_, inline_bytes_);
     entries_ = inline_entries();
@@ -88,11 +96,18 @@ Transaction::Entry* Transaction::inline_entries() {
   return reinterpret_cast<Entry*>(inline_bytes_);
 }
 
+Status Transaction::check_alone(const char* call) {
+  if (t_journal != nullptr) {
+    report_bug({.bug = Bug::kNestedTransaction, .call = call});
+    return Error{Errc::kInvalidArgument, 0, "this thread has a transaction open", 0};
+  }
+  return {};
+}
+
 Result<Transaction> Transaction::begin(Journal& journal, std::uint32_t max_items,
                                        Reservation wanted) {
-  if (t_journal != nullptr) {
-    report_bug({.bug = Bug::kNestedTransaction, .call = "Journal::begin"});
-    return Error{Errc::kInvalidArgument, 0, "this thread has a transaction open", 0};
+  if (auto status = check_alone("Journal::begin"); !status) {
+    return status.error();
   }
   void* entries = nullptr;
   if (max_items > kInlineEntries) {
@@ -158,6 +173,7 @@ Status Transaction::prepare() {
     entry.empty = size.empty();
     entry.layout = layout_of(size);
     needed += format::checkpoint_cost(size.packed_bytes(), size.bulk_blocks(), block);
+    needed += room_to_hold(*entry.item, block);
     if (needed > reserved_log_bytes_) {
       return Error{Errc::kReservationExceeded, 0, "more bytes than begun for; needs", needed};
     }
@@ -215,8 +231,10 @@ Result<Sequence> Transaction::insert() {
   ContextSums before;
   ContextSums after;
   for (std::uint32_t i = 0; i < entry_count_; ++i) {
-    if (!entries_[i].empty) {
-      insert_item(entries_[i], part, sequence, order + i, before, after);
+    Entry& entry = entries_[i];
+    entry.empty = entry.empty || settle_intent(*entry.item, sequence, before, after);
+    if (!entry.empty) {
+      insert_item(entry, part, sequence, order + i, before, after);
     }
   }
   account(part, before, after);
@@ -311,6 +329,12 @@ void Transaction::finish() {
       reserved_memory_bytes_ += entry.shadow->capacity_bytes;
       impl.pool.kvfree(entry.shadow);
     }
+  }
+  if (intent_ != nullptr) {  // No commit: what it held goes back to it.
+    const Reservation room = done_reservation(impl.block_bytes());
+    reserved_log_bytes_ -= room.log_bytes;
+    reserved_memory_bytes_ -= room.memory_bytes;
+    impl.hold_for(*std::exchange(intent_, nullptr));
   }
   if (reserved_log_bytes_ != 0 || reserved_memory_bytes_ != 0 || impl.space.contended()) {
     impl.space.give_back({reserved_log_bytes_, reserved_memory_bytes_});

@@ -164,6 +164,10 @@ bool Journal::Impl::log_again(std::uint64_t most_bytes) {
 // False when the budget is used up.
 bool Journal::Impl::log_again_item(LogItem& item, CilPart& part, Sequence sequence,
                                    const Again& again) {
+  if (const IntentItem* intent = IntentAccess::intent(item);
+      intent != nullptr && IntentAccess::is_done(*intent)) {
+    return true;  // It leaves soon, and must not come to stand behind its done.
+  }
   LogVector* vector = ItemAccess::claim_shadow(item);
   if (vector == nullptr) {
     return true;  // A commit has it.

@@ -128,17 +128,51 @@ struct RegionHeader {
 };
 static_assert(sizeof(ItemHeader) == kPackedUnitBytes && sizeof(RegionHeader) == kPackedUnitBytes);
 
-// First region of an item of type kObject; the second, if size is not 0, holds the object's bytes.
+// Ranges of something that has `size_bytes` (below): a table of Range, ascending, disjoint, none
+// empty, all within; then one region for each entry, in order, of the bytes there. No ranges: no
+// table.
+struct Range {
+  std::uint64_t offset;
+  std::uint64_t bytes;
+};
+static_assert(sizeof(Range) == 16);
+
 inline constexpr std::uint32_t kTypeObject = 1;
+inline constexpr std::uint32_t kTypeRange = 2;
+inline constexpr std::uint32_t kTypeIntent = 3;
+inline constexpr std::uint32_t kTypeDone = 4;
 inline constexpr std::uint32_t kFirstClientType = 16;
-enum class ObjectOperation : std::uint32_t { kWrite = 1, kErase = 2 };
+
+// First region of an item of type kTypeObject. kWrite: the second, if size_bytes is not 0, holds
+// the object's bytes. kWriteRanges: the ranges follow.
+enum class ObjectOperation : std::uint32_t { kWrite = 1, kErase = 2, kWriteRanges = 3 };
 struct ObjectHeader {
   std::uint64_t id;
-  std::uint64_t size_bytes;  // 0 for kErase
-  std::uint32_t operation;   // ObjectOperation
-  std::uint32_t reserved;    // 0
+  std::uint64_t size_bytes;   // of the object; 0 for kErase
+  std::uint32_t operation;    // ObjectOperation
+  std::uint32_t range_count;  // 0 but for kWriteRanges
 };
 static_assert(sizeof(ObjectHeader) == 24);
+
+// First region of an item of type kTypeRange; the ranges follow, at least one.
+struct RangeHeader {
+  std::uint64_t id;
+  std::uint64_t size_bytes;  // of the memory
+  std::uint64_t range_count;
+};
+static_assert(sizeof(RangeHeader) == 24);
+
+// First region of an item of type kTypeIntent; the second, if payload_bytes is not 0, is the
+// payload.
+struct IntentHeader {
+  std::uint64_t id;
+  std::uint64_t payload_bytes;
+};
+// The one region of an item of type kTypeDone: the intent's id.
+struct DoneHeader {
+  std::uint64_t id;
+};
+static_assert(sizeof(IntentHeader) == 16 && sizeof(DoneHeader) == 8);
 
 // Plain bytes without padding.
 template <class Struct>
@@ -146,7 +180,8 @@ inline constexpr bool kIsPlain = std::is_trivially_copyable_v<Struct>&&
     std::is_standard_layout_v<Struct>&& std::has_unique_object_representations_v<Struct>;
 static_assert(kIsPlain<Superblock> && kIsPlain<CheckpointId> && kIsPlain<StateSlot> &&
               kIsPlain<RecordHeader> && kIsPlain<ItemHeader> && kIsPlain<RegionHeader> &&
-              kIsPlain<ObjectHeader>);
+              kIsPlain<ObjectHeader> && kIsPlain<Range> && kIsPlain<RangeHeader> &&
+              kIsPlain<IntentHeader> && kIsPlain<DoneHeader>);
 
 // The offsets in FORMAT.md's tables, of the fields that others could change places with.
 static_assert(offsetof(Superblock, uuid) == 16 && offsetof(Superblock, block_bytes) == 32 &&
@@ -170,7 +205,11 @@ static_assert(
     offsetof(RecordHeader, record_count) == 124 && offsetof(RecordHeader, packed_bytes) == 128 &&
     offsetof(RecordHeader, bulk_blocks) == 132 && offsetof(RecordHeader, checkpoint_hash) == 136 &&
     offsetof(RecordHeader, record_hash) == 144);
-static_assert(offsetof(ObjectHeader, size_bytes) == 8 && offsetof(ObjectHeader, operation) == 16);
+static_assert(offsetof(Range, bytes) == 8);
+static_assert(offsetof(ObjectHeader, size_bytes) == 8 && offsetof(ObjectHeader, operation) == 16 &&
+              offsetof(ObjectHeader, range_count) == 20);
+static_assert(offsetof(IntentHeader, payload_bytes) == 8);
+static_assert(offsetof(RangeHeader, size_bytes) == 8 && offsetof(RangeHeader, range_count) == 16);
 static_assert(kMaxRecordPackedBytes == 65384 && kMaxRecordBulkBytes == 1048576);
 
 // Bytes that a region whose rest is this long takes in the packed stream.

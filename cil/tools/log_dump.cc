@@ -55,6 +55,50 @@ void print_hex(const std::vector<std::uint8_t>& bytes) {
   }
 }
 
+const char* operation_of(const RecoveredObject& object) {
+  return object.erased ? "erase" : object.partial ? "write-ranges" : "write";
+}
+
+// "3 ranges of 8192 bytes: 0+10 512+128 8000+192"
+std::string describe(const RecoveredRanges& ranges, std::uint64_t size_bytes) {
+  std::string text = std::to_string(ranges.count()) + " ranges of " + std::to_string(size_bytes);
+  text += " bytes";
+  for (std::size_t i = 0; i < ranges.count(); ++i) {
+    text += (i == 0 ? ": " : " ") + std::to_string(ranges.offset(i)) + "+" +
+            std::to_string(ranges.bytes(i).size_bytes());
+  }
+  return text;
+}
+
+std::string describe(const RecoveredItem& item) {
+  if (const auto object = RecoveredObject::from(item)) {
+    const std::string name = "object " + std::to_string(object->id) + ": " + operation_of(*object);
+    return object->partial ? name + ", " + describe(object->ranges, object->size_bytes) : name;
+  }
+  if (const auto range = RecoveredRange::from(item)) {
+    return "range " + std::to_string(range->id) + ": " + describe(range->ranges, range->size_bytes);
+  }
+  if (const auto intent = RecoveredIntent::from(item)) {
+    return "intent " + std::to_string(intent->id);
+  }
+  if (const auto done = RecoveredDone::from(item)) {
+    return "done " + std::to_string(done->id);
+  }
+  return "item of type " + std::to_string(item.type());
+}
+
+// As pairs of offset and length.
+void add_ranges(Json& json, const RecoveredRanges& ranges) {
+  if (ranges.count() == 0) {
+    return;
+  }
+  Json pairs = Json::array();
+  for (std::size_t i = 0; i < ranges.count(); ++i) {
+    pairs.push_back(Json::array({ranges.offset(i), ranges.bytes(i).size_bytes()}));
+  }
+  json["ranges"] = pairs;
+}
+
 class Dump {
  public:
   Dump(const Options& options, bool json) : options_(options), json_(json) {}
@@ -85,12 +129,7 @@ class Dump {
   }
 
   void item_as_text(const RecoveredItem& item) const {
-    const auto object = RecoveredObject::from(item);
-    if (object) {
-      std::printf("  object %llu: %s", number(object->id), object->erased ? "erase" : "write");
-    } else {
-      std::printf("  item of type %u", item.type());
-    }
+    std::printf("  %s", describe(item).c_str());
     std::printf(", regions of");
     for (const RecoveredRegion& region : item.regions()) {
       std::printf(" %zu", region.size_bytes());
@@ -120,7 +159,17 @@ class Dump {
     Json json{{"type", item.type()}};
     if (const auto object = RecoveredObject::from(item)) {
       json["object"] = object->id;
-      json["operation"] = object->erased ? "erase" : "write";
+      json["operation"] = operation_of(*object);
+      json["object_bytes"] = object->size_bytes;
+      add_ranges(json, object->ranges);
+    } else if (const auto range = RecoveredRange::from(item)) {
+      json["range"] = range->id;
+      json["memory_bytes"] = range->size_bytes;
+      add_ranges(json, range->ranges);
+    } else if (const auto intent = RecoveredIntent::from(item)) {
+      json["intent"] = intent->id;
+    } else if (const auto done = RecoveredDone::from(item)) {
+      json["done"] = done->id;
     }
     Json sizes = Json::array();
     Json bytes = Json::array();

@@ -17,7 +17,9 @@ namespace {
 
 constexpr const char* kDetails =
     "Writes the newest state of each object to DIR/ID, ID being 16 hex digits; an erased object\n"
-    "has no file. Items that are no objects go to DIR/items.jsonl in the order of the log, one\n"
+    "has no file. Of an object that the log holds only in part, ID.partial has those parts, and\n"
+    "holes between them: it belongs on top of what is home. Items that are no objects go to "
+    "DIR/items.jsonl in the order of the log, one\n"
     "JSON object a line: sequence, type, and the regions' bytes in hex. DIR gets its name when\n"
     "all of it is written and synced; until then there is only DIR.keel-XXXXXX beside it.\n"
     "Damage is refused (exit code 1); with --salvage what stands before it is written, and the\n"
@@ -77,6 +79,7 @@ void print_result(const Context& context, const Options& options, const Recovere
                 {"path", options.path},
                 {"directory", options.directory},
                 {"objects", made.objects()},
+                {"partial_objects", made.partial_objects()},
                 {"other_items", made.other_items()},
                 {"salvaged", report.end == LogEnd::kDamaged},
                 {"report", to_json(report)}});
@@ -84,9 +87,9 @@ void print_result(const Context& context, const Options& options, const Recovere
   }
   std::printf("%s\n", printable(options.path).c_str());
   print_text(report);
-  std::printf("  %-15s %s objects, %s other items in %s\n", "recovered",
-              grouped(made.objects()).c_str(), grouped(made.other_items()).c_str(),
-              printable(options.directory).c_str());
+  std::printf("  %-15s %s objects (%s of them in part), %s other items in %s\n", "recovered",
+              grouped(made.objects()).c_str(), grouped(made.partial_objects()).c_str(),
+              grouped(made.other_items()).c_str(), printable(options.directory).c_str());
 }
 
 int run(const Context& context, const Options& options) {

@@ -51,9 +51,9 @@ void check_absent_or_empty(const std::string& path) {
 }
 
 // 0 or an errno.
-int write_all(int fd, std::span<const std::byte> bytes) {
+int write_all(int fd, std::span<const std::byte> bytes, std::uint64_t offset) {
   while (!bytes.empty()) {
-    const ssize_t wrote = ::write(fd, bytes.data(), bytes.size());
+    const ssize_t wrote = ::pwrite(fd, bytes.data(), bytes.size(), static_cast<off_t>(offset));
     if (wrote < 0 && errno == EINTR) {
       continue;
     }
@@ -61,8 +61,14 @@ int write_all(int fd, std::span<const std::byte> bytes) {
       return wrote < 0 ? errno : EIO;
     }
     bytes = bytes.subspan(static_cast<std::size_t>(wrote));
+    offset += static_cast<std::uint64_t>(wrote);
   }
   return 0;
+}
+
+int write_region(int fd, const RecoveredRegion& region, std::uint64_t offset) {
+  const int error = write_all(fd, region.bulk, offset);
+  return error != 0 ? error : write_all(fd, region.rest, offset + region.bulk.size());
 }
 
 void append_hex(std::string& text, std::span<const std::byte> bytes) {
@@ -120,31 +126,65 @@ void RecoveredDirectory::add(const RecoveredCheckpoint& checkpoint) {
 // The one place that knows what an object's item does to the object.
 void RecoveredDirectory::apply(const RecoveredObject& object) {
   const std::string name = name_of(object.id);
-  const bool was_there = ::faccessat(directory_, name.c_str(), F_OK, 0) == 0;
-  if (object.erased) {
-    if (was_there && ::unlinkat(directory_, name.c_str(), 0) != 0) {
-      fail(path_, "remove an erased object's file", errno);
-    }
-    objects_ -= was_there ? 1U : 0U;
+  const std::string partial_name = name + kPartial;
+  const bool was_whole = exists(name);
+  if (object.partial && was_whole) {
+    write_ranges(name, object);
     return;
   }
-  write_whole(name, object.bytes);
-  objects_ += was_there ? 0U : 1U;
+  const bool was_partial = exists(partial_name);
+  if (object.partial) {
+    write_ranges(partial_name, object);
+    partial_objects_ += was_partial ? 0U : 1U;
+  } else {
+    remove(partial_name);
+    partial_objects_ -= was_partial ? 1U : 0U;
+    object.erased ? remove(name) : write_whole(name, object.bytes);
+  }
+  objects_ -= was_whole || was_partial ? 1U : 0U;
+  objects_ += object.erased ? 0U : 1U;
 }
 
-void RecoveredDirectory::write_whole(const std::string& name, const RecoveredRegion& bytes) {
-  const int fd = ::openat(directory_, name.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+bool RecoveredDirectory::exists(const std::string& name) const {
+  return ::faccessat(directory_, name.c_str(), F_OK, 0) == 0;
+}
+
+void RecoveredDirectory::remove(const std::string& name) {
+  if (::unlinkat(directory_, name.c_str(), 0) != 0 && errno != ENOENT) {
+    fail(path_, "remove an object's file", errno);
+  }
+}
+
+int RecoveredDirectory::open_file(const std::string& name, int more_flags) {
+  const int fd =
+      ::openat(directory_, name.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC | more_flags, 0600);
   if (fd < 0) {
     fail(path_, "make an object's file", errno);
   }
-  int error = write_all(fd, bytes.bulk);
-  error = error != 0 ? error : write_all(fd, bytes.rest);
+  return fd;
+}
+
+void RecoveredDirectory::close_file(int fd, int error) {
   if (::close(fd) != 0 && error == 0) {
     error = errno;
   }
   if (error != 0) {
     fail(path_, "write an object's file", error);
   }
+}
+
+void RecoveredDirectory::write_whole(const std::string& name, const RecoveredRegion& bytes) {
+  const int fd = open_file(name, O_TRUNC);
+  close_file(fd, write_region(fd, bytes, 0));
+}
+
+void RecoveredDirectory::write_ranges(const std::string& name, const RecoveredObject& object) {
+  const int fd = open_file(name, 0);
+  int error = ::ftruncate(fd, static_cast<off_t>(object.size_bytes)) == 0 ? 0 : errno;
+  for (std::size_t i = 0; error == 0 && i < object.ranges.count(); ++i) {
+    error = write_region(fd, object.ranges.bytes(i), object.ranges.offset(i));
+  }
+  close_file(fd, error);
 }
 
 void RecoveredDirectory::add_other(const RecoveredCheckpoint& checkpoint,

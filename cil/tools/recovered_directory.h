@@ -5,6 +5,9 @@
 //    ends the process.
 // I2 Without publish() nothing stays.
 // I3 Objects are applied in the order of the log; how one is applied stands in apply() alone.
+// I4 An object of which the log holds only ranges has a file of another name, with holes where the
+//    log does not tell what is there: it is to be laid over what is home. So no file of a whole
+//    object's name lacks a byte.
 #pragma once
 
 #include <cstdint>
@@ -27,16 +30,24 @@ class RecoveredDirectory {
   void add(const RecoveredCheckpoint& checkpoint);
   void publish();
 
-  [[nodiscard]] std::uint64_t objects() const { return objects_; }
+  [[nodiscard]] std::uint64_t objects() const { return objects_; }  // partial ones too
+  [[nodiscard]] std::uint64_t partial_objects() const { return partial_objects_; }
   [[nodiscard]] std::uint64_t other_items() const { return other_items_; }
 
   // The file of an object: its id in 16 hex digits.
   [[nodiscard]] static std::string name_of(std::uint64_t id);
+  // The file of one that the log does not hold whole: its name, and this.
+  static constexpr char kPartial[] = ".partial";
   static constexpr char kOtherItems[] = "items.jsonl";
 
  private:
   void apply(const RecoveredObject& object);
+  [[nodiscard]] bool exists(const std::string& name) const;
+  void remove(const std::string& name);
+  [[nodiscard]] int open_file(const std::string& name, int more_flags);
+  void close_file(int fd, int error);
   void write_whole(const std::string& name, const RecoveredRegion& bytes);
+  void write_ranges(const std::string& name, const RecoveredObject& object);
   void add_other(const RecoveredCheckpoint& checkpoint, const RecoveredItem& item);
   void close_other();
 
@@ -45,6 +56,7 @@ class RecoveredDirectory {
   int directory_ = -1;    // building_, open
   std::FILE* other_ = nullptr;
   std::uint64_t objects_ = 0;
+  std::uint64_t partial_objects_ = 0;
   std::uint64_t other_items_ = 0;
 };
 

@@ -166,6 +166,59 @@ TEST_CASE("log recover refuses damage and leaves nothing; --salvage writes what 
   CHECK(read_file(to + "/" + kOne) == std::string(9000, 'o'));
 }
 
+TEST_CASE("log recover keeps objects that the log holds only in part apart from whole ones") {
+  const TestDirectory directory;
+  const std::string log = directory.path("log"), to = directory.path("to");
+  REQUIRE(run("log create --size 8M " + log).code == 0);
+  JournalConfig config;
+  config.buffered = buffered();
+  auto opened = Journal::open(log, config, [](const RecoveredCheckpoint&) { return Status{}; });
+  REQUIRE(opened.ok());
+  Journal& journal = **opened;
+  std::string text(10000, 'h'), whole(9000, 'w'), gone(50, 'g');
+  ObjectItem part(1), both(2), erased(3);
+  const auto commit = [&journal](ObjectItem& item) {
+    auto transaction = journal.begin(ObjectItem::log_bytes(10000), 1);
+    REQUIRE(transaction.ok());
+    REQUIRE(transaction->log(item).ok());
+    REQUIRE(journal.force(*transaction->commit()).ok());
+  };
+  const auto bytes_of = [](const std::string& of) { return std::as_bytes(std::span(of)); };
+  part.attach(bytes_of(text));  // holds the tail, so that no checkpoint leaves the log
+  text.replace(100, 5, "first");
+  part.mark(100, 5);
+  commit(part);
+  both.set(bytes_of(whole));
+  commit(both);
+  REQUIRE(journal.release(both));
+  both.clean();
+  whole.replace(8000, 3, "new");
+  both.mark(8000, 3);
+  commit(both);
+  erased.attach(bytes_of(gone));
+  erased.mark(0, 3);
+  commit(erased);
+  erased.erase();
+  commit(erased);
+  REQUIRE(journal.close().ok());
+  const auto json = run("log recover " + log + " --json --to-directory " + to).json();
+  CHECK(json["objects"] == 2);
+  CHECK(json["partial_objects"] == 1);
+  const std::string partial = std::string(kOne) + ".partial";
+  CHECK(names_in(to) == partial + " 0000000000000002");
+  std::string holes(10000, '\0');
+  holes.replace(100, 5, "first");
+  CHECK((read_file(to + "/" + partial) == holes));
+  CHECK((read_file(to + "/0000000000000002") == whole));
+  const Outcome dump = run("log dump " + log);
+  CHECK(dump.out.find("object 1: write-ranges, 1 ranges of 10000 bytes: 100+5") !=
+        std::string::npos);
+  const auto dumped = run("log dump --json " + log).json()["checkpoints"][0]["items"][0];
+  CHECK(dumped["operation"] == "write-ranges");
+  CHECK(dumped["ranges"][0][0] == 100);
+  CHECK(dumped["ranges"][0][1] == 5);
+}
+
 namespace {
 
 // A checkpoint of one object, id 5.

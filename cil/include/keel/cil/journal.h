@@ -14,6 +14,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 
 #include "keel/alloc/pool.h"
@@ -28,6 +29,7 @@
 
 namespace keel {
 
+class IntentItem;
 class Journal;
 struct CilPart;
 struct ContextSums;
@@ -123,6 +125,10 @@ class Transaction {
 
   [[nodiscard]] static Result<Transaction> begin(Journal& journal, std::uint32_t max_items,
                                                  Reservation wanted);
+  [[nodiscard]] static Result<Transaction> begin_done(Journal& journal, IntentItem& intent);
+  [[nodiscard]] static Status check_alone(const char* call);
+  [[nodiscard]] bool settle_intent(LogItem& item, Sequence sequence, ContextSums& before,
+                                   ContextSums& after);
   [[nodiscard]] Entry* inline_entries();
   [[nodiscard]] Status prepare();
   [[nodiscard]] Status prepare_shadow(Entry& entry);
@@ -140,6 +146,7 @@ class Transaction {
   std::uint32_t max_items_ = 0;
   std::uint64_t reserved_log_bytes_ = 0;
   std::uint64_t reserved_memory_bytes_ = 0;
+  IntentItem* intent_ = nullptr;  // whose done it was begun for, until that is committed
   alignas(8) std::byte inline_bytes_[kInlineEntries * 56];
 };
 
@@ -163,9 +170,16 @@ class Journal : public MetadataObject {
   // Reserves log space for a transaction of at most `max_bytes` payload (what the items' regions
   // add up to) in `max_items` items, and waits for it in turn if need be. Take it before any object
   // lock. Four regions an item are allowed for; each more needs 15 bytes more of `max_bytes`, or
-  // commit() may answer kReservationExceeded.
+  // commit() may answer kReservationExceeded. `max_intents` of the items may be intents that are
+  // committed for the first time: each then holds what its done will take.
   // Errors: kTooLarge (more than max_checkpoint), kLogFull, kNoMemory, kForked, the first error.
-  [[nodiscard]] Result<Transaction> begin(std::size_t max_bytes, std::uint32_t max_items);
+  [[nodiscard]] Result<Transaction> begin(std::size_t max_bytes, std::uint32_t max_items,
+                                          std::uint32_t max_intents = 0);
+  // Begins a transaction for the intent's done, and nothing else, out of what the intent holds. It
+  // never waits for log space; only if the context is as large as a checkpoint can be, until that
+  // is stable. Without a commit the intent holds it again.
+  // Errors: kForked, the first error.
+  [[nodiscard]] Result<Transaction> begin_done(IntentItem& intent);
 
   // Blocks until checkpoint `sequence` and all before it are stable.
   // Without a timeout the calling thread may write the checkpoint itself: then unpin() and
@@ -191,6 +205,11 @@ class Journal : public MetadataObject {
 
   // What open() recovered no longer needs the log. Idempotent.
   void release_recovered();
+
+  // Intents that open() found in the log without a done, in the log's order. The journal owns them;
+  // their work is to be finished, and a done committed for each. Until that is stable they hold the
+  // tail, whether release_recovered() was called or not; after a close they are found again.
+  [[nodiscard]] std::span<IntentItem* const> recovered_intents() const;
 
   // Forces everything, marks the log clean, lets go of every item (LogItem::release). No
   // transaction may be open. Errors: the first error; the journal is closed all the same.

@@ -35,14 +35,71 @@ class RecoveredItem {
   std::span<const RecoveredRegion> regions_;
 };
 
+// Ranges as they were logged: where in something they stand, and what stands there. In ascending
+// order, disjoint, each within what they belong to.
+class RecoveredRanges {
+ public:
+  RecoveredRanges() = default;
+  // Takes a table and the regions that it names. nullopt if they are not sound for `size_bytes`.
+  [[nodiscard]] static std::optional<RecoveredRanges> from(std::span<const RecoveredRegion> regions,
+                                                           std::uint64_t range_count,
+                                                           std::uint64_t size_bytes);
+
+  [[nodiscard]] std::size_t count() const { return regions_.empty() ? 0 : regions_.size() - 1; }
+  [[nodiscard]] std::uint64_t offset(std::size_t i) const;
+  [[nodiscard]] const RecoveredRegion& bytes(std::size_t i) const { return regions_[i + 1]; }
+  // Copies each to its place; `whole` holds what they are ranges of.
+  void apply_to(std::span<std::byte> whole) const;
+
+ private:
+  std::span<const RecoveredRegion> regions_;  // the table, then one for each range
+};
+
 // An ObjectItem as it was logged.
 struct RecoveredObject {
   std::uint64_t id = 0;
   bool erased = false;
-  RecoveredRegion bytes{};  // empty if erased
+  bool partial = false;          // only `ranges` of it are here
+  std::uint64_t size_bytes = 0;  // of the object, 0 if erased
+  RecoveredRegion bytes{};       // all of them; empty if erased or partial
+  RecoveredRanges ranges{};      // none but if partial
 
   // nullopt if the item is not an object. Errors in an object item's form: nullopt as well.
   [[nodiscard]] static std::optional<RecoveredObject> from(const RecoveredItem& item);
+
+  // Makes an object what it was when it was logged. The caller has cut it, or grown it with zeros,
+  // to size_bytes; an erased one is the caller's to remove.
+  // Errors: kInvalidArgument: another size.
+  [[nodiscard]] Status apply_to(std::span<std::byte> object) const;
+};
+
+// A RangeItem as it was logged.
+struct RecoveredRange {
+  std::uint64_t id = 0;
+  std::uint64_t size_bytes = 0;  // of the memory that it covers
+  RecoveredRanges ranges{};
+
+  // nullopt if the item is not a range item, or not a sound one.
+  [[nodiscard]] static std::optional<RecoveredRange> from(const RecoveredItem& item);
+
+  // Puts what was logged into the memory, which holds what is home.
+  // Errors: kInvalidArgument: another size.
+  [[nodiscard]] Status apply_to(std::span<std::byte> memory) const;
+};
+
+// An IntentItem as it was logged. It stands until a RecoveredDone of its id follows.
+struct RecoveredIntent {
+  std::uint64_t id = 0;
+  RecoveredRegion payload{};
+
+  [[nodiscard]] static std::optional<RecoveredIntent> from(const RecoveredItem& item);
+};
+
+// A DoneItem as it was logged.
+struct RecoveredDone {
+  std::uint64_t id = 0;
+
+  [[nodiscard]] static std::optional<RecoveredDone> from(const RecoveredItem& item);
 };
 
 // One checkpoint, whole and proven. Its memory is recovery's: valid during the handler's call only.

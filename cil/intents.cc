@@ -1,0 +1,217 @@
+#include "intents.h"
+
+#include <algorithm>
+
+#include "journal_impl.h"
+#include "keel/base/check.h"
+#include "keel/base/os.h"
+#include "log/format.h"
+#include "space.h"
+
+namespace keel {
+namespace {
+
+// Between two looks at whether the context has room.
+constexpr std::uint64_t kPauseNs = 100'000;
+
+}  // namespace
+
+IntentItem::IntentItem(std::uint64_t id, std::span<const std::byte> payload)
+    : LogItem(BuiltIn{format::kTypeIntent}), id_(id), payload_(payload) {}
+
+std::size_t IntentItem::log_bytes(std::size_t payload_bytes) {
+  return sizeof(format::IntentHeader) + payload_bytes;
+}
+
+void IntentItem::size(ItemSize& size) const {
+  size.region(sizeof(format::IntentHeader));
+  if (!payload_.empty()) {
+    size.region(payload_.size());
+  }
+}
+
+void IntentItem::format(ItemFormatter& formatter) const {
+  const format::IntentHeader header{id_, payload_.size()};
+  formatter.copy(&header, sizeof header);
+  if (!payload_.empty()) {
+    formatter.copy(payload_.data(), payload_.size());
+  }
+}
+
+DoneItem::DoneItem(IntentItem& intent) : LogItem(BuiltIn{format::kTypeDone}), intent_(intent) {}
+
+std::size_t DoneItem::log_bytes() { return sizeof(format::DoneHeader); }
+
+void DoneItem::size(ItemSize& size) const { size.region(sizeof(format::DoneHeader)); }
+
+void DoneItem::format(ItemFormatter& formatter) const {
+  const format::DoneHeader header{intent_.id()};
+  formatter.copy(&header, sizeof header);
+}
+
+// The done is stable, so the intent may leave: nothing in the log needs finishing any more. After a
+// failure it leaves with all others.
+void DoneItem::release(bool aborted) {
+  IntentItem& intent = intent_;  // its release() may destroy this item
+  if (!aborted && IntentAccess::journal(intent)->release(intent)) {
+    ItemAccess::release(intent, false);
+  }
+}
+
+Reservation done_reservation(std::uint32_t block_bytes) {
+  return worst_case(DoneItem::log_bytes(), 1, block_bytes);
+}
+
+IntentItem* IntentAccess::intent(LogItem& item) {
+  return item.type() == format::kTypeIntent ? static_cast<IntentItem*>(&item) : nullptr;
+}
+
+DoneItem* IntentAccess::done(LogItem& item) {
+  return item.type() == format::kTypeDone ? static_cast<DoneItem*>(&item) : nullptr;
+}
+
+OwnedIntent::OwnedIntent(std::uint64_t id, const RecoveredRegion& bytes)
+    : payload([&] {
+        std::vector<std::byte> copy(bytes.size_bytes());
+        bytes.copy_to(copy.data(), copy.size());
+        return copy;
+      }()),
+      item(id, payload) {}
+
+void IntentCollector::add(const RecoveredCheckpoint& checkpoint) {
+  for (const RecoveredItem& item : checkpoint.items) {
+    if (const auto intent = RecoveredIntent::from(item)) {
+      forget(intent->id);  // logged again
+      found_.push_back(std::make_unique<OwnedIntent>(intent->id, intent->payload));
+    } else if (const auto done = RecoveredDone::from(item)) {
+      forget(done->id);
+    }
+  }
+}
+
+void IntentCollector::forget(std::uint64_t id) {
+  found_.erase(std::remove_if(found_.begin(), found_.end(),
+                              [id](const auto& owned) { return owned->item.id() == id; }),
+               found_.end());
+}
+
+// What was recovered holds the tail already; each intent goes on doing so until it is done, and
+// holds room for that, as it did before.
+void Journal::Impl::adopt_intents(Journal& journal) {
+  const Reservation room = done_reservation(block_bytes());
+  for (const auto& owned : recovered_intents) {
+    IntentItem& intent = owned->item;
+    IntentAccess::journal(intent) = &journal;
+    // Long stable, so no context is the one that it joined.
+    IntentAccess::logged(intent) = report.last_sequence;
+    IntentAccess::holds(intent) = true;
+    space.adopt_held(room);
+    held_memory.fetch_add(room.memory_bytes, std::memory_order_relaxed);
+    {
+      MutexLock lock(recovered_mutex);
+      ail.adopt(*recovered, intent);
+    }
+    intents.push_back(&intent);
+  }
+}
+
+// Turns what the intent holds into a transaction's grant. Never waits for space: only, if the
+// context is as large as a checkpoint may be, for its push.
+Status Journal::Impl::take_held(IntentItem& intent) {
+  const Reservation room = done_reservation(block_bytes());
+  KEEL_CHECK(IntentAccess::holds(intent), "begin_done() of an intent that is not open",
+             intent.id());
+  while (!space.try_unhold(room.log_bytes)) {
+    drain_credit();
+    if (auto status = force(cil.sequence(), UINT64_MAX); !status) {
+      return status;
+    }
+    os().sleep_ns(kPauseNs);  // What is granted may be open transactions', which end soon.
+  }
+  held_memory.fetch_sub(room.memory_bytes, std::memory_order_relaxed);
+  IntentAccess::holds(intent) = false;
+  return {};
+}
+
+// A part of a transaction's grant becomes what the intent holds.
+void Journal::Impl::hold_for(IntentItem& intent) {
+  const Reservation room = done_reservation(block_bytes());
+  space.hold(room.log_bytes);
+  held_memory.fetch_add(room.memory_bytes, std::memory_order_relaxed);
+  IntentAccess::holds(intent) = true;
+}
+
+// The done is committed, out of another grant.
+void Journal::Impl::drop_held(IntentItem& intent) {
+  const Reservation room = done_reservation(block_bytes());
+  held_memory.fetch_sub(room.memory_bytes, std::memory_order_relaxed);
+  IntentAccess::holds(intent) = false;
+  space.drop_held(room);
+}
+
+Result<Transaction> Journal::begin_done(IntentItem& intent) {
+  if (auto status = impl_->usable(); !status) {
+    return status.error();
+  }
+  return Transaction::begin_done(*this, intent);
+}
+
+std::span<IntentItem* const> Journal::recovered_intents() const { return impl_->intents; }
+
+Result<Transaction> Transaction::begin_done(Journal& journal, IntentItem& intent) {
+  if (auto status = check_alone("Journal::begin_done"); !status) {
+    return status.error();
+  }
+  Journal::Impl& impl = *journal.impl_;
+  if (auto status = impl.take_held(intent); !status) {
+    return status.error();
+  }
+  Transaction transaction(journal, done_reservation(impl.block_bytes()), 1, nullptr);
+  transaction.intent_ = &intent;
+  return transaction;
+}
+
+// Called with the context lock held shared, for an item that is about to be inserted. True for a
+// done that takes back its intent: then nothing is inserted, and what the intent had taken of the
+// context comes back with the sums.
+bool Transaction::settle_intent(LogItem& item, Sequence sequence, ContextSums& before,
+                                ContextSums& after) {
+  Journal::Impl& impl = *journal_->impl_;
+  if (IntentItem* intent = IntentAccess::intent(item); intent != nullptr) {
+    KEEL_CHECK(!IntentAccess::is_done(*intent), "an intent after its done", intent->id());
+    if (IntentAccess::logged(*intent) == Sequence{}) {
+      IntentAccess::logged(*intent) = sequence;
+      IntentAccess::journal(*intent) = journal_;
+      const Reservation room = done_reservation(impl.block_bytes());
+      reserved_log_bytes_ -= room.log_bytes;
+      reserved_memory_bytes_ -= room.memory_bytes;
+      impl.hold_for(*intent);
+    }
+    return false;
+  }
+  DoneItem* done = IntentAccess::done(item);
+  if (done == nullptr) {
+    return false;
+  }
+  IntentItem& intent = IntentAccess::intent_of(*done);
+  KEEL_CHECK(IntentAccess::logged(intent) != Sequence{}, "a done before its intent", intent.id());
+  KEEL_CHECK(!IntentAccess::is_done(intent), "a second done", intent.id());
+  IntentAccess::is_done(intent) = true;
+  if (IntentAccess::holds(intent)) {
+    impl.drop_held(intent);
+  }
+  intent_ = intent_ == &intent ? nullptr : intent_;
+  LogVector* vector = ItemAccess::active(intent, sequence);
+  if (IntentAccess::logged(intent) != sequence || vector == nullptr) {
+    return false;
+  }
+  before += {1, vector->packed_bytes, vector->bulk_blocks, vector->cost()};
+  after.items += 1;
+  vector->region_count = 0;
+  vector->packed_bytes = 0;
+  vector->bulk_blocks = 0;
+  vector->cancelled = true;
+  return true;
+}
+
+}  // namespace keel

@@ -1,0 +1,383 @@
+// Intents and their dones: taken back together, or held until the work is finished.
+#include "keel/cil/intent_item.h"
+
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <memory>
+#include <mutex>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "item_home.h"
+#include "support/death.h"
+#include "support/test_seed.h"
+
+using namespace keel;
+using namespace keel_test;
+
+namespace {
+
+class Intent : public IntentItem {
+ public:
+  explicit Intent(std::uint64_t id, const std::string& payload = "do it")
+      : IntentItem(id, bytes_of(payload)) {}
+  int released = 0;
+  DoneItem done{*this};
+
+ protected:
+  void release(bool aborted) override { released += aborted ? 100 : 1; }
+};
+
+const std::string kPayload = "do it";
+
+Sequence commit_intent(Journal& journal, LogItem& intent) {
+  auto transaction = journal.begin(IntentItem::log_bytes(100), 1, 1);
+  REQUIRE(transaction.ok());
+  REQUIRE(transaction->log(intent).ok());
+  const auto sequence = transaction->commit();
+  REQUIRE(sequence.ok());
+  journal.audit();
+  return *sequence;
+}
+
+Sequence commit_done(Journal& journal, IntentItem& intent, DoneItem& done) {
+  auto transaction = journal.begin_done(intent);
+  REQUIRE(transaction.ok());
+  REQUIRE(transaction->log(done).ok());
+  const auto sequence = transaction->commit();
+  REQUIRE(sequence.ok());
+  journal.audit();
+  return *sequence;
+}
+
+std::string types(const Found& found) {
+  std::string text;
+  for (const FoundCheckpoint& checkpoint : found) {
+    text += "[";
+    for (const FoundItem& item : checkpoint.items) {
+      text += std::to_string(item.type);
+    }
+    text += "]";
+  }
+  return text;
+}
+
+// What the disk holds now.
+Found crash(const LogWorld& world) {
+  SimDisk after;
+  after.boot_with(world.disk.snapshot(), [](const SimSector&) { return SimFate::kDrop; });
+  const ScopedOs scope(after);
+  Found found;
+  REQUIRE(scan_log(kLogPath, collect_into(found)).ok());
+  return found;
+}
+
+std::vector<std::uint64_t> open_intents(const Journal& journal) {
+  std::vector<std::uint64_t> ids;
+  for (const IntentItem* intent : journal.recovered_intents()) {
+    ids.push_back(intent->id());
+  }
+  std::sort(ids.begin(), ids.end());
+  return ids;
+}
+
+}  // namespace
+
+TEST_CASE("an intent and its done in one checkpoint take each other back: nothing is written") {
+  LogWorld world;
+  Trace trace;
+  Probe other(trace, 1);
+  other.regions = {"x"};
+  auto journal = world.open();
+  Intent intent(5, kPayload);
+  commit(*journal, {&other});
+  const std::uint64_t before = journal->stats().log_used.value();
+  commit_intent(*journal, intent);
+  const Sequence sequence = commit_done(*journal, intent, intent.done);
+  CHECK(journal->stats().log_used.value() == before);
+  CHECK_FALSE(intent.done.pinned());
+  CHECK(intent.pinned());
+  REQUIRE(journal->force(sequence).ok());
+  CHECK(intent.released == 1);
+  CHECK_FALSE(intent.tracked());
+  journal->audit();
+  CHECK(types(crash(world)) == "[17]");
+  finish(journal);
+}
+
+TEST_CASE("an intent and its done in one transaction take each other back too") {
+  LogWorld world;
+  auto journal = world.open();
+  Intent intent(5, kPayload);
+  {
+    auto transaction = journal->begin(IntentItem::log_bytes(100) + DoneItem::log_bytes(), 2, 1);
+    REQUIRE(transaction.ok());
+    REQUIRE(transaction->log(intent).ok());
+    REQUIRE(transaction->log(intent.done).ok());
+    REQUIRE(transaction->commit().ok());
+  }
+  journal->audit();
+  REQUIRE(journal->force_all().ok());
+  journal->audit();
+  CHECK(intent.released == 1);
+  CHECK(types(crash(world)) == "[]");
+  finish(journal);
+}
+
+TEST_CASE("an intent of an earlier checkpoint leaves when its done is stable, not before") {
+  LogWorld world;
+  auto journal = world.open();
+  Intent intent(5, kPayload);
+  REQUIRE(journal->force(commit_intent(*journal, intent)).ok());
+  CHECK(intent.tracked());
+  const Sequence sequence = commit_done(*journal, intent, intent.done);
+  CHECK(intent.tracked());
+  CHECK(intent.released == 0);
+  REQUIRE(journal->force(sequence).ok());
+  CHECK_FALSE(intent.tracked());
+  CHECK(intent.released == 1);
+  journal->audit();
+  CHECK(types(crash(world)) == "[3][4]");
+  finish(journal);
+  CHECK(intent.released == 1);
+}
+
+TEST_CASE("an intent logged again is not taken back: an earlier checkpoint has it") {
+  LogWorld world;
+  auto journal = world.open();
+  Intent intent(5, kPayload);
+  REQUIRE(journal->force(commit_intent(*journal, intent)).ok());
+  commit_intent(*journal, intent);
+  REQUIRE(journal->force(commit_done(*journal, intent, intent.done)).ok());
+  CHECK(intent.released == 1);
+  journal->audit();
+  CHECK(types(crash(world)) == "[3][34]");
+  finish(journal);
+  journal = world.open();
+  CHECK(open_intents(*journal).empty());
+  finish(journal);
+}
+
+TEST_CASE("a transaction of begin_done() that is cancelled leaves the intent what it held") {
+  LogWorld world;
+  auto journal = world.open();
+  Intent intent(5, kPayload);
+  REQUIRE(journal->force(commit_intent(*journal, intent)).ok());
+  for (int i = 0; i < 3; ++i) {
+    auto transaction = journal->begin_done(intent);
+    REQUIRE(transaction.ok());
+    if (i == 1) {
+      REQUIRE(transaction->log(intent.done).ok());
+    }
+    if (i == 2) {
+      REQUIRE(transaction->commit().ok());  // of nothing
+    }
+  }
+  journal->audit();
+  REQUIRE(journal->force(commit_done(*journal, intent, intent.done)).ok());
+  CHECK(intent.released == 1);
+  finish(journal);
+}
+
+TEST_CASE("a done may be committed with other items: then what its intent held comes back") {
+  LogWorld world;
+  Trace trace;
+  Probe other(trace, 1);
+  other.regions = {"x"};
+  auto journal = world.open();
+  Intent intent(5, kPayload);
+  REQUIRE(journal->force(commit_intent(*journal, intent)).ok());
+  REQUIRE(journal->force(commit(*journal, {&other, &intent.done})).ok());
+  journal->audit();
+  CHECK(intent.released == 1);
+  CHECK(types(crash(world)) == "[3][174]");
+  finish(journal);
+}
+
+TEST_CASE("an intent commits only with room for its done") {
+  LogWorld world;
+  auto journal = world.open();
+  Intent intent(5, kPayload);
+  {
+    auto transaction = journal->begin(IntentItem::log_bytes(100), 1);
+    REQUIRE(transaction.ok());
+    REQUIRE(transaction->log(intent).ok());
+    CHECK(transaction->commit().error().code == Errc::kReservationExceeded);
+  }
+  journal->audit();
+  finish(journal);
+}
+
+TEST_CASE("intents without a done are found again at open, and hold the tail until they have one") {
+  LogWorld world;
+  {
+    auto journal = world.open();
+    Intent done(4, kPayload), open(5, kPayload), empty(6, "");
+    commit_intent(*journal, done);
+    commit_intent(*journal, open);
+    REQUIRE(journal->force(commit_intent(*journal, empty)).ok());
+    REQUIRE(journal->force(commit_done(*journal, done, done.done)).ok());
+    finish(journal);
+    CHECK(open.released == 1);  // by the close
+  }
+  for (int i = 0; i < 2; ++i) {
+    auto journal = world.open();
+    CHECK(open_intents(*journal) == std::vector<std::uint64_t>{5, 6});
+    journal->audit();
+    journal->release_recovered();
+    finish(journal);
+  }
+  auto journal = world.open();
+  journal->release_recovered();
+  for (IntentItem* intent : journal->recovered_intents()) {
+    CHECK(std::string(reinterpret_cast<const char*>(intent->payload().data()),
+                      intent->payload().size()) == (intent->id() == 5 ? kPayload : ""));
+    DoneItem done(*intent);
+    REQUIRE(journal->force(commit_done(*journal, *intent, done)).ok());
+    CHECK_FALSE(intent->tracked());
+  }
+  journal->audit();
+  finish(journal);
+  journal = world.open();
+  CHECK(open_intents(*journal).empty());
+  finish(journal);
+}
+
+TEST_CASE("in a log full of intents every done still finds its room") {
+  LogWorld world;
+  const auto fill = [](Journal& journal, std::vector<std::unique_ptr<Intent>>& intents) {
+    for (std::uint64_t id = 1;; ++id) {
+      auto transaction = journal.begin(IntentItem::log_bytes(100), 1, 1);
+      if (!transaction) {
+        CHECK(transaction.error().code == Errc::kLogFull);
+        return;
+      }
+      intents.push_back(std::make_unique<Intent>(id, kPayload));
+      REQUIRE(transaction->log(*intents.back()).ok());
+      REQUIRE(transaction->commit().ok());
+      if (id % 4 == 0) {
+        REQUIRE(journal.force_all().ok());
+      }
+    }
+  };
+  std::vector<std::unique_ptr<Intent>> intents;
+  auto journal = world.open();
+  fill(*journal, intents);
+  REQUIRE(intents.size() > 8);
+  REQUIRE(journal->force_all().ok());
+  for (const auto& intent : intents) {  // the worst: each alone in its checkpoint
+    REQUIRE(journal->force(commit_done(*journal, *intent, intent->done)).ok());
+    CHECK(intent->released == 1);
+  }
+  journal->audit();
+  // Again, finished by the next life.
+  std::vector<std::unique_ptr<Intent>> more;
+  fill(*journal, more);
+  finish(journal);
+  journal = world.open();
+  CHECK(journal->recovered_intents().size() == more.size());
+  for (IntentItem* intent : journal->recovered_intents()) {
+    DoneItem done(*intent);
+    REQUIRE(journal->force(commit_done(*journal, *intent, done)).ok());
+  }
+  journal->audit();
+  finish(journal);
+}
+
+TEST_CASE("a second done, and a done or an intent out of order, abort") {
+  LogWorld world;
+  // All in the child, with a pool of its own: the parent's is none of its business.
+  const auto ending = [](int which) {
+    return run_in_child([which] {
+      auto pool = Pool::create({.capacity_bytes = std::size_t{64} << 20});
+      JournalConfig config;
+      config.pool = pool->get();
+      const auto journal = Journal::open(kLogPath, config, kIgnore);
+      Intent intent(5, kPayload);
+      DoneItem second(intent);
+      if (which != 0) {
+        (void)(*journal)->force(commit_intent(**journal, intent));
+        commit_done(**journal, intent, intent.done);
+      }
+      auto transaction = (*journal)->begin(1000, 1, 1);
+      (void)transaction->log(which < 2 ? static_cast<LogItem&>(second) : intent);
+      (void)transaction->commit();
+    });
+  };
+  CHECK(ending(0).aborted_with("a done before its intent"));
+  CHECK(ending(1).aborted_with("a second done"));
+  CHECK(ending(2).aborted_with("an intent after its done"));
+}
+
+TEST_CASE("after a crash at any I/O exactly the intents are open whose done is not in the log") {
+  struct State {
+    std::uint64_t sequence;
+    std::set<std::uint64_t> open;
+  };
+  struct Moment {
+    SimSnapshot disk;
+    std::uint64_t forced;
+  };
+  const std::uint64_t seed = test_seed("intents", 1);
+  for (std::uint64_t round = 0; round < test_rounds(4, 1); ++round) {
+    std::uint64_t random = seed * 100 + round;
+    LogWorld world;
+    auto journal = world.open();
+    std::mutex mutex;
+    std::uint64_t forced = 0;
+    std::vector<Moment> moments;
+    world.disk.on_io([&](const SimIo&) {
+      const std::lock_guard lock(mutex);
+      moments.push_back({world.disk.snapshot(), forced});
+    });
+    std::vector<std::unique_ptr<Intent>> all, open;
+    std::vector<State> states{{0, {}}};
+    std::set<std::uint64_t> ids;
+    for (std::uint64_t i = 1; i <= 300; ++i) {
+      const std::uint64_t draw = sim_random(random) % 10;
+      if (draw == 0) {
+        REQUIRE(journal->force_all().ok());
+        const std::lock_guard lock(mutex);
+        forced = states.back().sequence;
+      } else if (open.size() > 30 || (draw < 6 && !open.empty())) {
+        const std::size_t which = sim_random(random) % open.size();
+        Intent& intent = *open[which];
+        ids.erase(intent.id());
+        states.push_back({commit_done(*journal, intent, intent.done).value(), ids});
+        all.push_back(std::move(open[which]));
+        open.erase(open.begin() + static_cast<std::ptrdiff_t>(which));
+      } else {
+        auto transaction = journal->begin(IntentItem::log_bytes(100), 1, 1);
+        if (!transaction) {
+          REQUIRE(transaction.error().code == Errc::kLogFull);
+          continue;
+        }
+        open.push_back(std::make_unique<Intent>(i % 40 + 1000 * i, kPayload));
+        REQUIRE(transaction->log(*open.back()).ok());
+        ids.insert(open.back()->id());
+        states.push_back({transaction->commit()->value(), ids});
+      }
+    }
+    world.disk.on_io(nullptr);
+    for (const Moment& moment : moments) {
+      SimDisk after;
+      after.boot(moment.disk, seed);
+      const ScopedOs scope(after);
+      auto opened = Journal::open(kLogPath, {}, kIgnore);
+      REQUIRE(opened.ok());
+      const std::uint64_t last = (*opened)->recovery().last_sequence.value();
+      REQUIRE(last >= moment.forced);
+      std::set<std::uint64_t> expected;
+      for (const State& state : states) {
+        expected = state.sequence <= last ? state.open : expected;
+      }
+      const auto found = open_intents(**opened);
+      CHECK((std::set<std::uint64_t>(found.begin(), found.end()) == expected));
+      (*opened)->audit();
+      finish(*opened);
+    }
+    finish(journal);
+  }
+}
