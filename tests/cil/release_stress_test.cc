@@ -35,7 +35,7 @@ struct Object {
   bool leaving = false;  // released, and not yet let go
 };
 
-// Releases the object's item, or looks whether it is gone meanwhile; then a new one takes its place.
+// Releases the item, or looks whether it is gone meanwhile; then a new one takes its place.
 bool replace(Journal& journal, Object& object) {
   if (!object.leaving) {
     object.leaving = !journal.release(*object.item);
