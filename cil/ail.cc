@@ -14,7 +14,7 @@ constexpr std::size_t kMostSpares = 16;
 
 enum class Cleared : std::uint8_t { kNo, kYes, kTracked };
 
-// Clears the state of an item that nothing holds, but of a tracked one only if `locked`. One that is
+// Clears the state of an item that nothing holds; of a tracked one only if `locked`. One that is
 // held is marked instead. In one step: it may be committed at any time.
 Cleared clear_state(LogItem& item, bool if_wanted, bool locked) {
   std::atomic<std::uint32_t>& state = ItemAccess::state(item);

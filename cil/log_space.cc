@@ -249,7 +249,8 @@ LogSpace::Sums LogSpace::sums() const {
   KEEL_CHECK(granted_.log_bytes == 0 ||
                  (head_ - tail_).value() + granted_.log_bytes + held_bytes_ <= limits_.log_bytes,
              "more is granted than the log holds", granted_.log_bytes, held_bytes_);
-  return {granted_, held_bytes_, head_ - tail_, tail_, in_flight_, grants_};
+  return {granted_,   held_bytes_, head_ - tail_, tail_,
+          in_flight_, grants_,     passes_begun_, passes_begun_ != passes_ended_};
 }
 
 std::uint64_t LogSpace::waiting_ns() const {

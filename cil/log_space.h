@@ -115,6 +115,8 @@ class LogSpace {
     Lsn tail{};
     unsigned in_flight = 0;
     std::uint64_t grants = 0;  // to those who had to wait, so far
+    std::uint64_t passes = 0;  // begun
+    bool in_pass = false;
   };
   [[nodiscard]] Sums sums() const KEEL_EXCLUDES(mutex_);
   // How long the first waiter has waited, or 0.

@@ -132,3 +132,55 @@ TEST_CASE("a snapshot that a cancelled transaction gives back is not logged in p
   world.disk.on_io(nullptr);
   finish(journal);
 }
+
+TEST_CASE("an item that is committed again after its release stays in the log") {
+  LogWorld world;
+  Trace trace;
+  Probe item(trace, 1);
+  item.regions = {"old"};
+  auto journal = world.open();
+  commit(*journal, {&item});
+  CHECK_FALSE(journal->release(item));
+  item.regions = {"new"};
+  REQUIRE(journal->force(commit(*journal, {&item})).ok());
+  CHECK(item.tracked());
+  CHECK(trace.count(Call::kRelease) == 0);
+  finish(journal);
+}
+
+namespace {
+
+class SlowProbe : public Probe {
+ public:
+  using Probe::Probe;
+  Gate gate;
+
+ protected:
+  Tracking committed(Lsn lsn) override {
+    gate.pass();
+    return Probe::committed(lsn);
+  }
+};
+
+}  // namespace
+
+TEST_CASE("while one checkpoint is completed, the next one that is written waits for its turn") {
+  LogWorld world;
+  Trace trace;
+  SlowProbe slow(trace, 1);
+  Probe item(trace, 2);
+  slow.regions = item.regions = {"x"};
+  auto journal = world.open({.depth = 2});
+  const Sequence first = commit(*journal, {&slow});
+  std::thread force_first([&] { CHECK(journal->force(first).ok()); });
+  slow.gate.wait_for_arrival();
+  const Sequence second = commit(*journal, {&item});
+  std::thread force_second([&] { CHECK(journal->force(second).ok()); });
+  let_others_run();
+  CHECK(trace.count(Call::kCommitted) == 0);
+  CHECK(journal->stable_sequence() < first);
+  slow.gate.open();
+  force_first.join();
+  force_second.join();
+  finish(journal);
+}

@@ -16,11 +16,40 @@ using namespace keel_test;
 
 namespace {
 
-struct Object {
-  explicit Object(std::uint64_t id) : item(std::make_unique<ObjectItem>(id)) {}
-  std::mutex mutex;
-  std::unique_ptr<ObjectItem> item;
+class Item : public ObjectItem {
+ public:
+  using ObjectItem::ObjectItem;
+  std::atomic<bool> told{false};
+
+ protected:
+  void release(bool aborted) override {
+    (void)aborted;
+    told = true;
+  }
 };
+
+struct Object {
+  explicit Object(std::uint64_t id) : item(std::make_unique<Item>(id)) {}
+  std::mutex mutex;
+  std::unique_ptr<Item> item;
+  bool leaving = false;  // released, and not yet let go
+};
+
+// Releases the item, or looks whether it is gone meanwhile; then a new one takes its place.
+bool replace(Journal& journal, Object& object) {
+  if (!object.leaving) {
+    object.leaving = !journal.release(*object.item);
+    KEEL_CHECK(object.leaving || !object.item->told, "gone and told");
+  } else if (object.item->told) {
+    object.leaving = false;
+  }
+  if (object.leaving) {
+    return false;
+  }
+  KEEL_CHECK(!object.item->pinned() && !object.item->tracked(), "gone");
+  object.item = std::make_unique<Item>(1);
+  return true;
+}
 
 }  // namespace
 
@@ -43,12 +72,7 @@ TEST_CASE(
         Object& object = *objects[sim_random(random) % objects.size()];
         if (sim_random(random) % 4 == 0) {
           const std::lock_guard<std::mutex> lock(object.mutex);
-          if (journal->release(*object.item)) {
-            KEEL_CHECK(!object.item->pinned() && !object.item->tracked(), "gone");
-            const std::uint64_t id = sim_random(random) % 1000;
-            object.item = std::make_unique<ObjectItem>(id);
-            ++destroyed;
-          }
+          destroyed += replace(*journal, object) ? 1 : 0;
           continue;
         }
         auto transaction = journal->begin(21'000, 1);
@@ -57,6 +81,9 @@ TEST_CASE(
           continue;
         }
         const std::lock_guard<std::mutex> lock(object.mutex);
+        if (object.leaving) {
+          continue;
+        }
         object.item->set(bytes.data(), 1 + sim_random(random) % bytes.size());
         KEEL_CHECK(transaction->log(*object.item).ok(), "log");
         KEEL_CHECK(transaction->commit().ok(), "commit");
