@@ -79,6 +79,25 @@ Result<std::unique_ptr<Journal>> Journal::open_or_throw(const std::string& path,
   return journal;
 }
 
+Status Journal::Impl::on_stable(Sequence sequence, StableCallbacks::Callback callback) {
+  if (auto status = owned(); !status) {
+    return status;
+  }
+  Sequence needed = sequence;
+  if (stable.now() < sequence) {
+    const auto found = sequence_needed(sequence);
+    if (!found) {
+      return found.error();
+    }
+    needed = *found;
+  }
+  if (auto status = callbacks.add(needed, std::move(callback)); !status) {
+    return status;
+  }
+  request_push(needed);
+  return {};
+}
+
 Result<Transaction> Journal::begin(std::size_t max_bytes, std::uint32_t max_items) {
   if (auto status = impl_->usable(); !status) {
     return status.error();
@@ -96,10 +115,18 @@ Result<Transaction> Journal::begin(std::size_t max_bytes, std::uint32_t max_item
 }
 
 Status Journal::force(Sequence sequence, std::uint64_t timeout_ns) {
+  if (impl_->callbacks.calling_here()) {
+    report_bug({.bug = Bug::kForceInCallback, .call = "Journal::force"});
+    return Error{Errc::kInvalidArgument, 0, "a callback may not wait for a sequence", 0};
+  }
   return impl_->force(sequence, timeout_ns);
 }
 
 Status Journal::force_all() { return force(impl_->cil.sequence()); }
+
+Status Journal::on_stable(Sequence sequence, std::function<void(const Status&)> callback) {
+  return impl_->on_stable(sequence, std::move(callback));
+}
 
 Sequence Journal::stable_sequence() const { return impl_->stable.now(); }
 
@@ -303,11 +330,19 @@ Status Journal::Impl::close() {
   if (is_closed) {
     return close_status;
   }
+  if (callbacks.calling_here()) {
+    report_bug({.bug = Bug::kForceInCallback, .call = "Journal::close"});
+    return Error{Errc::kInvalidArgument, 0, "a callback may not close its journal", 0};
+  }
   is_closed = true;
   // First, or the tail moved below could still grant a transaction to who waits in begin(), and its
   // commit would join a context that nobody writes.
   space.fail({Errc::kShutdown, 0, "the journal is closed", 0});
   Status status = force(cil.sequence(), Parker::kForever);
+  callbacks.close();  // what they have committed is forced below
+  if (status.ok()) {
+    status = force(cil.sequence(), Parker::kForever);
+  }
   if (status.ok()) {
     push_all_home();
   }

@@ -35,6 +35,7 @@
 #include "log/log_file.h"
 #include "log/log_scan.h"
 #include "log_space.h"
+#include "stable_callbacks.h"
 #include "stable_sequence.h"
 
 namespace keel {
@@ -98,6 +99,9 @@ struct Journal::Impl : MetadataObject {
 
   // Push (push.cc).
   [[nodiscard]] Status force(Sequence sequence, std::uint64_t timeout_ns);
+  // What to wait for, for `sequence` to be stable. Errors: kFutureSequence, the first error.
+  [[nodiscard]] Result<Sequence> sequence_needed(Sequence sequence) const;
+  [[nodiscard]] Status on_stable(Sequence sequence, StableCallbacks::Callback callback);
   // Has everything up to the sequence written, some time soon.
   void request_push(Sequence sequence) KEEL_EXCLUDES(push_mutex);
   [[nodiscard]] Flight* try_start(Sequence sequence) KEEL_EXCLUDES(push_mutex);
@@ -169,6 +173,7 @@ struct Journal::Impl : MetadataObject {
 
   LogSpace space;
   StableSequence stable;
+  StableCallbacks callbacks{stable};
   Ail ail;
   JournalCounters counters;
 

@@ -10,6 +10,14 @@ constexpr std::uint32_t word(StableSequence::Wake wake) { return static_cast<std
 
 }  // namespace
 
+std::uint64_t deadline_of(std::uint64_t timeout_ns) {
+  if (timeout_ns == Parker::kForever) {
+    return timeout_ns;
+  }
+  const std::uint64_t now_ns = os().monotonic_ns();
+  return timeout_ns > Parker::kForever - 1 - now_ns ? Parker::kForever : now_ns + timeout_ns;
+}
+
 void StableSequence::enter(Waiter& waiter) {
   waiter.since_ns = os().monotonic_ns();
   MutexLock lock(mutex_);
@@ -46,7 +54,7 @@ StableSequence::Wake StableSequence::wait(Waiter& waiter, std::uint64_t deadline
 bool StableSequence::call_upon(Sequence at_least) {
   MutexLock lock(mutex_);
   for (Waiter* waiter = first_; waiter != nullptr; waiter = waiter->next) {
-    if (waiter->sequence >= at_least &&
+    if (!waiter->looks_on && waiter->sequence >= at_least &&
         waiter->parker.replace(word(Wake::kWaiting), word(Wake::kCalledUpon))) {
       return true;
     }
@@ -89,7 +97,11 @@ Status StableSequence::status() const {
 
 StableSequence::Longest StableSequence::longest() const {
   MutexLock lock(mutex_);
-  return first_ == nullptr ? Longest{} : Longest{first_->sequence, first_->since_ns};
+  const Waiter* waiter = first_;
+  while (waiter != nullptr && waiter->looks_on) {
+    waiter = waiter->next;
+  }
+  return waiter == nullptr ? Longest{} : Longest{waiter->sequence, waiter->since_ns};
 }
 
 void StableSequence::link(Waiter& waiter) {

@@ -5,6 +5,8 @@
 // I2 The first error is kept for good; every waiter and later call gets it.
 // I3 A waiter may be called upon to push its own context; if it does not, whoever finishes a push
 //    calls upon the next.
+// I4 One that only looks on (a follower, a callback) is never called upon and is not counted among
+//    those who wait in a force.
 // Locks: one (kJournalStable), for the list.
 #pragma once
 
@@ -18,6 +20,9 @@
 
 namespace keel {
 
+// The moment of the monotonic clock at which `timeout_ns` from now have passed; UINT64_MAX: never.
+[[nodiscard]] std::uint64_t deadline_of(std::uint64_t timeout_ns);
+
 class StableSequence {
  public:
   enum class Wake : std::uint32_t { kWaiting, kStable, kFailed, kCalledUpon, kTimeout };
@@ -27,6 +32,7 @@ class StableSequence {
     Sequence sequence{};
     std::uint64_t since_ns = 0;
     Parker parker;  // holds a Wake
+    bool looks_on = false;
     Waiter* next = nullptr;
     Waiter* previous = nullptr;
     bool linked = false;
@@ -59,7 +65,7 @@ class StableSequence {
   // Ok until fail().
   [[nodiscard]] Status status() const KEEL_EXCLUDES(mutex_);
 
-  // The waiter who has waited longest: its sequence and since when; sequence 0 if nobody waits.
+  // The waiter in a force who has waited longest: its sequence and since when; sequence 0 if nobody waits.
   struct Longest {
     Sequence sequence{};
     std::uint64_t since_ns = 0;
