@@ -270,11 +270,14 @@ Status Journal::Impl::start_threads() {
     for (unsigned i = 0; i < flight_count; ++i) {
       threads.emplace_back([this] { push_worker(); });
     }
+    watchdog.start();
   } catch (const std::system_error& error) {
-    stop_threads();
+    stop_threads();  // the watchdog is the last to start
     release_recovered();
     return Error{Errc::kSystem, error.code().value(), "start the journal's threads", 0};
   }
+  // A pool that has no room for one more shrinker goes without this one.
+  (void)pool.add_shrinker(shrinker);
   return {};
 }
 
@@ -335,7 +338,8 @@ Status Journal::Impl::close() {
     return Error{Errc::kInvalidArgument, 0, "a callback may not close its journal", 0};
   }
   is_closed = true;
-  // First, or the tail moved below could still grant a transaction to who waits in begin(), and its
+  pool.remove_shrinker(shrinker);  // first of all: it needs the journal's threads
+  // Before the rest, or the tail moved below could still grant a transaction to who waits in begin(), and its
   // commit would join a context that nobody writes.
   space.fail({Errc::kShutdown, 0, "the journal is closed", 0});
   Status status = force(cil.sequence(), Parker::kForever);
@@ -347,6 +351,8 @@ Status Journal::Impl::close() {
     push_all_home();
   }
   stop_threads();
+  watchdog.stop();
+  followers.close();
   if (status.ok()) {
     status = stable.status();  // a thread may have failed after what was forced
   }

@@ -21,12 +21,15 @@
 #include <array>
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <thread>
 #include <vector>
 
 #include "ail.h"
 #include "cil.h"
+#include "followers.h"
+#include "journal_shrinker.h"
 #include "keel/alloc/pool.h"
 #include "keel/base/metadata_object.h"
 #include "keel/base/mutex.h"
@@ -37,6 +40,7 @@
 #include "log_space.h"
 #include "stable_callbacks.h"
 #include "stable_sequence.h"
+#include "watchdog.h"
 
 namespace keel {
 
@@ -70,8 +74,6 @@ struct Flight {
   std::uint64_t since_ns = 0;
   Flight* next = nullptr;  // in the order of sequences
 };
-
-inline constexpr unsigned kMostDepth = 16;
 
 struct Journal::Impl : MetadataObject {
   Impl(LogFile log_file, Pool& memory, const ScanResult& found, const JournalConfig& config);
@@ -147,6 +149,7 @@ struct Journal::Impl : MetadataObject {
   [[nodiscard]] bool log_again_item(LogItem& item, CilPart& part, Sequence sequence,
                                     const Again& again);
   void trim_shadows();
+  void trim_tracked(const std::function<bool(LogItem&)>& trim);
   void push_all_home();
   [[nodiscard]] Status move_tail(bool needed) KEEL_EXCLUDES(state_mutex);
   // Rewrites the state if a checkpoint up to `end` would lie too far beyond what it says.
@@ -175,6 +178,7 @@ struct Journal::Impl : MetadataObject {
   StableSequence stable;
   StableCallbacks callbacks{stable};
   Ail ail;
+  Followers followers;
   JournalCounters counters;
 
   // Held from the switch of contexts until the closed one is taken apart.
@@ -203,6 +207,11 @@ struct Journal::Impl : MetadataObject {
   std::uint64_t again_bytes = 0;
   std::uint64_t grants_seen = 0;
 
+  // For the watchdog: calls of LogItem::push(), and the type of the newest. Relaxed: read to report.
+  std::atomic<std::uint64_t> home_pushes_begun{0};
+  std::atomic<std::uint64_t> home_pushes_ended{0};
+  std::atomic<std::uint32_t> home_push_type{0};
+
   Mutex state_mutex{LockRank::kJournalState};
   std::uint64_t incarnation = 0;  // constant once the log is taken over
   Lsn incarnation_start{};
@@ -221,6 +230,8 @@ struct Journal::Impl : MetadataObject {
   Status close_status;
 
   std::vector<std::thread> threads;
+  Watchdog watchdog{*this};
+  JournalShrinker shrinker{*this};
 };
 
 }  // namespace keel
