@@ -42,11 +42,13 @@ void Journal::Impl::upkeep_loop() {
     bool idle = false;
     {
       MutexLock lock(upkeep_mutex);
-      const Sequence before = cil.sequence();
+      Sequence before = cil.sequence();
       while (!upkeep_nudged && !upkeep_stopping && !idle) {
         const bool retry = hope && space.contended();
         const bool woken = upkeep_wanted.wait_for(upkeep_mutex, retry ? kRetryNs : cover_ns);
-        idle = !woken && !retry && cil.sequence() == before && !cil.is_open();
+        const Sequence now = cil.sequence();
+        idle = !woken && !retry && now == before && !cil.is_open();
+        before = now;  // Nobody nudges for a commit: the next wait may find the journal at rest.
         if (!woken && retry) {
           break;
         }
