@@ -339,8 +339,8 @@ Status Journal::Impl::close() {
   }
   is_closed = true;
   pool.remove_shrinker(shrinker);  // first of all: it needs the journal's threads
-  // Before the rest, or the tail moved below could still grant a transaction to who waits in begin(), and its
-  // commit would join a context that nobody writes.
+  // Before the rest, or the tail moved below could still grant a transaction to who waits in
+  // begin(), and its commit would join a context that nobody writes.
   space.fail({Errc::kShutdown, 0, "the journal is closed", 0});
   Status status = force(cil.sequence(), Parker::kForever);
   callbacks.close();  // what they have committed is forced below

@@ -207,7 +207,7 @@ struct Journal::Impl : MetadataObject {
   std::uint64_t again_bytes = 0;
   std::uint64_t grants_seen = 0;
 
-  // For the watchdog: calls of LogItem::push(), and the type of the newest. Relaxed: read to report.
+  // For the watchdog: calls of LogItem::push(), and the type of the newest. Relaxed: only reported.
   std::atomic<std::uint64_t> home_pushes_begun{0};
   std::atomic<std::uint64_t> home_pushes_ended{0};
   std::atomic<std::uint32_t> home_push_type{0};

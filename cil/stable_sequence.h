@@ -65,7 +65,7 @@ class StableSequence {
   // Ok until fail().
   [[nodiscard]] Status status() const KEEL_EXCLUDES(mutex_);
 
-  // The waiter in a force who has waited longest: its sequence and since when; sequence 0 if nobody waits.
+  // The waiter in a force who has waited longest: its sequence and since when; 0 if nobody waits.
   struct Longest {
     Sequence sequence{};
     std::uint64_t since_ns = 0;

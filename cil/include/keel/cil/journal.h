@@ -183,8 +183,8 @@ class Journal : public MetadataObject {
 
   // Follows the journal from a checkpoint on (follower.h). Reads what is stable before that one.
   // Threads: any; reads the device. Owner: the caller; it destroys the follower before the journal.
-  // Errors: kLagged (value: config.from, which the log no longer holds), kFutureSequence, kNoMemory,
-  // kIo, kDamaged, kForked, the first error.
+  // Errors: kLagged (value: config.from, which the log no longer holds), kFutureSequence,
+  // kNoMemory, kIo, kDamaged, kForked, the first error.
   [[nodiscard]] Result<std::unique_ptr<Follower>> follow(const FollowConfig& config);
 
   // All up to here is stable. Threads: any; no lock.
