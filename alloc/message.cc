@@ -44,6 +44,8 @@ MessageHook set_message_hook(MessageHook hook) {
   return g_hook.exchange(hook != nullptr ? hook : print_to_stderr, std::memory_order_relaxed);
 }
 
+void send_message(const char* line) { g_hook.load(std::memory_order_relaxed)(line); }
+
 void send_memory_report(const MemoryReport& report, const PageAllocator& allocator) {
   const std::uint64_t free_bytes = bytes_of(allocator.counts().free);
   Line line;
@@ -57,7 +59,7 @@ void send_memory_report(const MemoryReport& report, const PageAllocator& allocat
     line.add("%s '%s' %" PRIu64, i == 0 ? "" : ",", largest[i].owner, bytes_of(largest[i].pages));
   }
   line.add("%s", count == 0 ? " nobody" : "");
-  g_hook.load(std::memory_order_relaxed)(line.text());
+  send_message(line.text());
 }
 
 }  // namespace keel

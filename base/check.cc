@@ -22,6 +22,7 @@ const char* to_string(Bug bug) {
     case Bug::kAllocationInNoAllocScope: return "allocation inside a NoAllocScope";
     case Bug::kItemInUse: return "log item in use";
     case Bug::kNestedTransaction: return "nested transaction";
+    case Bug::kForceInCallback: return "force inside a callback of on_stable";
   }
   return "unknown bug";
 }

@@ -27,6 +27,7 @@ const char* to_string(Errc code) {
     case Errc::kForked: return "opened by a parent process";
     case Errc::kExists: return "exists already";
     case Errc::kNotFound: return "not found";
+    case Errc::kLagged: return "no longer in the log";
     case Errc::kPermission: return "no permission";
     case Errc::kSystem: return "system call failed";
   }

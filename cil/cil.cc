@@ -8,6 +8,11 @@
 namespace keel {
 namespace {
 
+// Only the lock's holder writes it, so this need not be one operation.
+void count_hold(CilPart& part) {
+  part.holds.store(part.holds.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
+}
+
 LockRank rank_of(unsigned part) {
   return static_cast<LockRank>(static_cast<unsigned>(LockRank::kJournalContext) + part);
 }
@@ -78,12 +83,12 @@ CilPart& Cil::lock_shared() KEEL_NO_THREAD_SAFETY_ANALYSIS {
       part->mutex.lock();
     }
   }
-  ++part->holds;
+  count_hold(*part);
   return *part;
 }
 
 void Cil::unlock_shared(CilPart& part) KEEL_NO_THREAD_SAFETY_ANALYSIS {
-  ++part.holds;
+  count_hold(part);
   part.mutex.unlock();
 }
 

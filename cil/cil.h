@@ -59,7 +59,9 @@ struct CilPart {
   std::uint64_t unfolded_cost = 0;  // not yet in Cil::cost()
   Reservation credit;               // granted, for the next transactions of this CPU
   CommitCounts counts;
-  std::uint64_t holds = 0;  // times the lock was taken; odd while it is held shared (the watchdog)
+  // Times the lock was taken and let go; odd while it is held shared. The holder writes it, the
+  // watchdog reads it without the lock: relaxed, since nothing else is concluded from it.
+  std::atomic<std::uint64_t> holds{0};
 
   void append(LogItem& item, Sequence context);
 };
@@ -112,6 +114,12 @@ class KEEL_CAPABILITY("context lock") Cil {
   [[nodiscard]] ContextSums sums() const KEEL_REQUIRES(this);
 
   [[nodiscard]] CilPart& first_part() KEEL_REQUIRES(this) { return parts_[0].value; }
+
+  [[nodiscard]] unsigned part_count() const { return part_count_; }
+  // CilPart::holds of one part. Threads: any; no lock.
+  [[nodiscard]] std::uint64_t holds(unsigned part) const {
+    return parts_[part].value.holds.load(std::memory_order_relaxed);
+  }
 
   template <class Each>
   void for_each_part(const Each& each) {

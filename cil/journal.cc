@@ -90,6 +90,25 @@ Result<std::unique_ptr<Journal>> Journal::open_or_throw(const std::string& path,
   return journal;
 }
 
+Status Journal::Impl::on_stable(Sequence sequence, StableCallbacks::Callback callback) {
+  if (auto status = owned(); !status) {
+    return status;
+  }
+  Sequence needed = sequence;
+  if (stable.now() < sequence) {
+    const auto found = sequence_needed(sequence);
+    if (!found) {
+      return found.error();
+    }
+    needed = *found;
+  }
+  if (auto status = callbacks.add(needed, std::move(callback)); !status) {
+    return status;
+  }
+  request_push(needed);
+  return {};
+}
+
 Result<Transaction> Journal::begin(std::size_t max_bytes, std::uint32_t max_items,
                                    std::uint32_t max_intents) {
   if (auto status = impl_->usable(); !status) {
@@ -111,10 +130,18 @@ Result<Transaction> Journal::begin(std::size_t max_bytes, std::uint32_t max_item
 }
 
 Status Journal::force(Sequence sequence, std::uint64_t timeout_ns) {
+  if (impl_->callbacks.calling_here()) {
+    report_bug({.bug = Bug::kForceInCallback, .call = "Journal::force"});
+    return Error{Errc::kInvalidArgument, 0, "a callback may not wait for a sequence", 0};
+  }
   return impl_->force(sequence, timeout_ns);
 }
 
 Status Journal::force_all() { return force(impl_->cil.sequence()); }
+
+Status Journal::on_stable(Sequence sequence, std::function<void(const Status&)> callback) {
+  return impl_->on_stable(sequence, std::move(callback));
+}
 
 Sequence Journal::stable_sequence() const { return impl_->stable.now(); }
 
@@ -274,11 +301,14 @@ Status Journal::Impl::start_threads() {
     for (unsigned i = 0; i < flight_count; ++i) {
       threads.emplace_back([this] { push_worker(); });
     }
+    watchdog.start();
   } catch (const std::system_error& error) {
-    stop_threads();
+    stop_threads();  // the watchdog is the last to start
     release_recovered();
     return Error{Errc::kSystem, error.code().value(), "start the journal's threads", 0};
   }
+  // A pool that has no room for one more shrinker goes without this one.
+  (void)pool.add_shrinker(shrinker);
   return {};
 }
 
@@ -343,17 +373,28 @@ Status Journal::Impl::close() {
   if (is_closed) {
     return close_status;
   }
+  if (callbacks.calling_here()) {
+    report_bug({.bug = Bug::kForceInCallback, .call = "Journal::close"});
+    return Error{Errc::kInvalidArgument, 0, "a callback may not close its journal", 0};
+  }
   is_closed = true;
-  // First, or the tail moved below could still grant a transaction to who waits in begin(), and its
-  // commit would join a context that nobody writes.
+  pool.remove_shrinker(shrinker);  // first of all: it needs the journal's threads
+  // Before the rest, or the tail moved below could still grant a transaction to who waits in
+  // begin(), and its commit would join a context that nobody writes.
   space.fail({Errc::kShutdown, 0, "the journal is closed", 0});
   // Before the force: the upkeep might log something again after it, or be pushing items home.
   stop_upkeep();
   Status status = force(cil.sequence(), WaitWord::kForever);
+  callbacks.close();  // what they have committed is forced below
+  if (status.ok()) {
+    status = force(cil.sequence(), WaitWord::kForever);
+  }
   if (status.ok()) {
     push_all_home();
   }
   stop_threads();
+  watchdog.stop();
+  followers.close();
   if (status.ok()) {
     status = stable.status();  // a thread may have failed after what was forced
   }

@@ -21,13 +21,16 @@
 #include <array>
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <thread>
 #include <vector>
 
 #include "ail.h"
 #include "cil.h"
+#include "followers.h"
 #include "intents.h"
+#include "journal_shrinker.h"
 #include "keel/alloc/pool.h"
 #include "keel/base/metadata_object.h"
 #include "keel/base/mutex.h"
@@ -36,7 +39,9 @@
 #include "log/log_file.h"
 #include "log/log_scan.h"
 #include "log_space.h"
+#include "stable_callbacks.h"
 #include "stable_sequence.h"
+#include "watchdog.h"
 
 namespace keel {
 
@@ -71,8 +76,6 @@ struct Flight {
   Flight* next = nullptr;  // in the order of sequences
 };
 
-inline constexpr unsigned kMostDepth = 16;
-
 struct Journal::Impl : MetadataObject {
   Impl(LogFile log_file, Pool& memory, const ScanResult& found, const JournalConfig& config);
   ~Impl();
@@ -105,6 +108,9 @@ struct Journal::Impl : MetadataObject {
 
   // Push (push.cc).
   [[nodiscard]] Status force(Sequence sequence, std::uint64_t timeout_ns);
+  // What to wait for, for `sequence` to be stable. Errors: kFutureSequence, the first error.
+  [[nodiscard]] Result<Sequence> sequence_needed(Sequence sequence) const;
+  [[nodiscard]] Status on_stable(Sequence sequence, StableCallbacks::Callback callback);
   // Has everything up to the sequence written, some time soon.
   void request_push(Sequence sequence) KEEL_EXCLUDES(push_mutex);
   [[nodiscard]] Flight* try_start(Sequence sequence) KEEL_EXCLUDES(push_mutex);
@@ -153,6 +159,7 @@ struct Journal::Impl : MetadataObject {
   [[nodiscard]] bool log_again_item(LogItem& item, CilPart& part, Sequence sequence,
                                     const Again& again);
   void trim_shadows();
+  void trim_tracked(const std::function<bool(LogItem&)>& trim);
   void push_all_home();
   [[nodiscard]] Status move_tail(bool needed) KEEL_EXCLUDES(state_mutex);
   // Rewrites the state if a checkpoint up to `end` would lie too far beyond what it says.
@@ -180,7 +187,9 @@ struct Journal::Impl : MetadataObject {
 
   LogSpace space;
   StableSequence stable;
+  StableCallbacks callbacks{stable};
   Ail ail;
+  Followers followers;
   JournalCounters counters;
 
   // Held from the switch of contexts until the closed one is taken apart.
@@ -212,6 +221,11 @@ struct Journal::Impl : MetadataObject {
   std::uint64_t again_bytes = 0;
   std::uint64_t grants_seen = 0;
 
+  // For the watchdog: calls of LogItem::push(), and the type of the newest. Relaxed: only reported.
+  std::atomic<std::uint64_t> home_pushes_begun{0};
+  std::atomic<std::uint64_t> home_pushes_ended{0};
+  std::atomic<std::uint32_t> home_push_type{0};
+
   Mutex state_mutex{LockRank::kJournalState};
   std::uint64_t incarnation = 0;  // constant once the log is taken over
   Lsn incarnation_start{};
@@ -237,6 +251,8 @@ struct Journal::Impl : MetadataObject {
   bool memory_locked = false;
   std::atomic<bool> io_flusher{false};
   std::vector<std::thread> threads;  // the first is the upkeep's
+  Watchdog watchdog{*this};
+  JournalShrinker shrinker{*this};
 };
 
 }  // namespace keel

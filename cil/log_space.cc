@@ -258,6 +258,12 @@ std::uint64_t LogSpace::waiting_ns() const {
   return first_waiter_ == nullptr ? 0 : os().monotonic_ns() - first_waiter_->since_ns;
 }
 
+LogSpace::Longest LogSpace::longest() const {
+  MutexLock lock(mutex_);
+  return first_waiter_ == nullptr ? Longest{}
+                                  : Longest{first_waiter_->since_ns, first_waiter_->wanted};
+}
+
 void LogSpace::wake_first() {
   if (first_waiter_ != nullptr) {
     first_waiter_->condition.notify_one();

@@ -3,6 +3,7 @@
 #include <cstring>
 #include <new>
 
+#include "debug_switch.h"
 #include "keel/alloc/pool.h"
 #include "keel/base/check.h"
 #include "log/format.h"
@@ -30,7 +31,9 @@ std::size_t log_vector_bytes(const SnapshotLayout& layout) {
 
 LogVector* allocate_log_vector(Pool& pool, const SnapshotLayout& layout,
                                std::uint32_t block_bytes) {
-  void* memory = pool.kvmalloc(log_vector_bytes(layout), AllocFlags::kKernel, "log vector");
+  const AllocFlags flags =
+      allocate_under_context_lock() ? AllocFlags::kNoFail : AllocFlags::kKernel;
+  void* memory = pool.kvmalloc(log_vector_bytes(layout), flags, "log vector");
   if (memory == nullptr) {
     return nullptr;
   }

@@ -21,15 +21,23 @@ namespace {
 // answering.
 constexpr std::uint64_t kLargeCheckpointBytes = std::uint64_t{512} << 10;
 
-std::uint64_t deadline_of(std::uint64_t timeout_ns) {
-  if (timeout_ns == WaitWord::kForever) {
-    return timeout_ns;
-  }
-  const std::uint64_t now_ns = os().monotonic_ns();
-  return timeout_ns > WaitWord::kForever - 1 - now_ns ? WaitWord::kForever : now_ns + timeout_ns;
-}
-
 }  // namespace
+
+Result<Sequence> Journal::Impl::sequence_needed(Sequence sequence) const {
+  const Sequence current = cil.sequence();
+  if (sequence > current) {
+    return Error{Errc::kFutureSequence, 0, "the newest sequence is", current.value()};
+  }
+  // Nothing has been committed to an empty context, so there is nothing of it to wait for.
+  // A shutdown empties it too, but only after the error is set.
+  if (sequence == current && !cil.is_open() && cil.sequence() == sequence) {
+    if (auto status = stable.status(); !status) {
+      return status.error();
+    }
+    return previous(sequence);
+  }
+  return sequence;
+}
 
 Status Journal::Impl::force(Sequence sequence, std::uint64_t timeout_ns) {
   if (auto status = owned(); !status) {
@@ -38,21 +46,12 @@ Status Journal::Impl::force(Sequence sequence, std::uint64_t timeout_ns) {
   if (stable.now() >= sequence) {
     return {};
   }
-  StableSequence::Waiter waiter;
-  waiter.sequence = sequence;
-  if (const Sequence current = cil.sequence(); sequence >= current) {
-    if (sequence > current) {
-      return Error{Errc::kFutureSequence, 0, "the newest sequence is", current.value()};
-    }
-    // Nothing has been committed to an empty context, so there is nothing of it to wait for.
-    // A shutdown empties it too, but only after the error is set.
-    if (!cil.is_open() && cil.sequence() == sequence) {
-      if (auto status = stable.status(); !status) {
-        return status;
-      }
-      waiter.sequence = previous(sequence);
-    }
+  const Result<Sequence> needed = sequence_needed(sequence);
+  if (!needed) {
+    return needed.error();
   }
+  StableSequence::Waiter waiter;
+  waiter.sequence = *needed;
   JournalCounters::add(counters.forces, 1);
   const std::uint64_t deadline_ns = deadline_of(timeout_ns);
   stable.enter(waiter);

@@ -7,6 +7,14 @@
 
 namespace keel {
 
+std::uint64_t deadline_of(std::uint64_t timeout_ns) {
+  if (timeout_ns == WaitWord::kForever) {
+    return timeout_ns;
+  }
+  const std::uint64_t now_ns = os().monotonic_ns();
+  return timeout_ns > WaitWord::kForever - 1 - now_ns ? WaitWord::kForever : now_ns + timeout_ns;
+}
+
 void StableSequence::enter(Waiter& waiter) {
   waiter.since_ns = os().monotonic_ns();
   MutexLock lock(mutex_);
@@ -51,7 +59,7 @@ bool StableSequence::call_upon(Sequence at_least) {
     MutexLock lock(mutex_);
     for (Waiter* waiter = first_; waiter != nullptr && bit == 0; waiter = waiter->next) {
       Wake expected = Wake::kWaiting;
-      if (waiter->sequence >= at_least &&
+      if (!waiter->looks_on && waiter->sequence >= at_least &&
           waiter->wake.compare_exchange_strong(expected, Wake::kCalledUpon,
                                                std::memory_order_acq_rel)) {
         sequence = waiter->sequence;
@@ -63,6 +71,13 @@ bool StableSequence::call_upon(Sequence at_least) {
     word_of(sequence).wake(bit);
   }
   return bit != 0;
+}
+
+void StableSequence::call_upon(Waiter& waiter) {
+  Wake expected = Wake::kWaiting;
+  if (waiter.wake.compare_exchange_strong(expected, Wake::kCalledUpon, std::memory_order_acq_rel)) {
+    word_of(waiter.sequence).wake(WaitWord::kEverybody);
+  }
 }
 
 void StableSequence::advance(Sequence sequence) {
@@ -100,7 +115,11 @@ Status StableSequence::status() const {
 
 StableSequence::Longest StableSequence::longest() const {
   MutexLock lock(mutex_);
-  return first_ == nullptr ? Longest{} : Longest{first_->sequence, first_->since_ns};
+  const Waiter* waiter = first_;
+  while (waiter != nullptr && waiter->looks_on) {
+    waiter = waiter->next;
+  }
+  return waiter == nullptr ? Longest{} : Longest{waiter->sequence, waiter->since_ns};
 }
 
 void StableSequence::link(Waiter& waiter) {

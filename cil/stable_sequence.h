@@ -5,6 +5,8 @@
 // I2 The first error is kept for good; every waiter and later call gets it.
 // I3 A waiter may be called upon to push its own context; if it does not, whoever finishes a push
 //    calls upon the next.
+// I4 One that only looks on (a follower, a callback) is never called upon and is not counted among
+//    those who wait in a force.
 // Locks: one (kJournalStable), for the list.
 #pragma once
 
@@ -20,6 +22,9 @@
 
 namespace keel {
 
+// The moment of the monotonic clock at which `timeout_ns` from now have passed; UINT64_MAX: never.
+[[nodiscard]] std::uint64_t deadline_of(std::uint64_t timeout_ns);
+
 class StableSequence {
  public:
   enum class Wake : std::uint32_t { kWaiting, kStable, kFailed, kCalledUpon, kTimeout };
@@ -30,6 +35,7 @@ class StableSequence {
     std::uint64_t since_ns = 0;
     std::atomic<Wake> wake{Wake::kWaiting};
     std::uint32_t bit = 1;  // by which it can be woken alone, or almost
+    bool looks_on = false;  // it never pushes: nobody calls upon it to
     Waiter* next = nullptr;
     Waiter* previous = nullptr;
     bool linked = false;
@@ -50,6 +56,8 @@ class StableSequence {
   [[nodiscard]] Wake wait(Waiter& waiter, std::uint64_t deadline_ns) KEEL_EXCLUDES(mutex_);
   // Calls upon the first waiter whose sequence is at least this one; false if there is none.
   bool call_upon(Sequence at_least) KEEL_EXCLUDES(mutex_);
+  // Calls upon this one, which may not have entered yet.
+  void call_upon(Waiter& waiter);
 
   void advance(Sequence sequence) KEEL_EXCLUDES(mutex_);
   // Keeps the first error given; wakes everybody.
@@ -62,7 +70,7 @@ class StableSequence {
   // Ok until fail().
   [[nodiscard]] Status status() const KEEL_EXCLUDES(mutex_);
 
-  // The waiter who has waited longest: its sequence and since when; sequence 0 if nobody waits.
+  // The waiter in a force who has waited longest: its sequence and since when; 0 if nobody waits.
   struct Longest {
     Sequence sequence{};
     std::uint64_t since_ns = 0;

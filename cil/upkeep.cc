@@ -102,7 +102,10 @@ Journal::Impl::PushSums Journal::Impl::push_items(Lsn target) {
       ++sums.asked;
       if (ItemAccess::has_home(item)) {
         sums.under_way += 1;
+        home_push_type.store(item.type(), std::memory_order_relaxed);
+        home_pushes_begun.fetch_add(1, std::memory_order_relaxed);
         (void)ItemAccess::push(item);
+        home_pushes_ended.fetch_add(1, std::memory_order_relaxed);
       } else {
         sums.homeless += 1;
       }
@@ -191,22 +194,30 @@ bool Journal::Impl::log_again_item(LogItem& item, CilPart& part, Sequence sequen
   return true;
 }
 
-// Frees standby snapshots of tracked items: first those that only save an allocation, then those
-// that could be logged again.
+// Frees standby snapshots of tracked items until that is enough.
 void Journal::Impl::trim_shadows() {
+  trim_tracked([this](LogItem& item) {
+    trim_shadow(item);
+    return space.memory_wanted();
+  });
+}
+
+// Calls trim(item) for tracked items that nothing else holds, until it says that it has enough.
+void Journal::Impl::trim_tracked(const std::function<bool(LogItem&)>& trim) {
   AilCursor cursor;
   Ail::Batch batch;
+  bool more = true;
   do {
     batch = ail.hold_next(cursor, Lsn(UINT64_MAX));
     for (std::size_t i = 0; i < batch.count; ++i) {
       LogItem& item = *batch.items[i];
-      trim_shadow(item);
+      more = more && trim(item);
       const std::uint32_t state = Ail::release_held(item);
       if ((state & ItemState::kPins) == 0 && (state & ItemState::kReleaseWanted) != 0) {
         let_go_of(item, false, true);
       }
     }
-  } while (!batch.is_last && space.memory_wanted());
+  } while (!batch.is_last && more);
 }
 
 Journal::Impl::Completed Journal::Impl::newest_complete() const {
@@ -222,7 +233,9 @@ Status Journal::Impl::move_tail(bool needed) {
   // Looked at first: if nothing is tracked afterwards, everything up to there is home.
   const Completed newest = newest_complete();
   const TailPosition found = ail.tail();
-  const Lsn tail = found.empty ? newest.end : found.lsn;
+  Lsn tail = found.empty ? newest.end : found.lsn;
+  format::CheckpointId predecessor = found.empty ? newest.id : found.predecessor;
+  followers.hold(tail, predecessor, newest.end);
   const std::uint64_t gain = (tail - state_tail).value();
   const std::uint64_t log_bytes = file.geometry().data_bytes;
   const bool worth_it = space.sums().used.value() > log_bytes / 2 && gain >= log_bytes / 8;
@@ -234,8 +247,9 @@ Status Journal::Impl::move_tail(bool needed) {
       return status;
     }
   }
+  followers.drop_below(tail);  // before the space behind the tail may be written over
   state_tail = tail;
-  state_tail_predecessor = found.empty ? newest.id : found.predecessor;
+  state_tail_predecessor = predecessor;
   // A bucket stands there only when all before it is stable.
   state_stable = std::max({state_stable, newest.end, tail});
   if (auto status = write_state(0); !status) {

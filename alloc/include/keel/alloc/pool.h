@@ -166,6 +166,8 @@ using MessageHook = void (*)(const char* line);
 
 // Replaces the hook (default: to stderr); nullptr gives the default back. Returns the one before.
 MessageHook set_message_hook(MessageHook hook);
+// Calls the hook. Threads: any, without keel's locks held. Allocates nothing.
+void send_message(const char* line);
 
 // As Pool's, on default_pool().
 [[nodiscard]] void* kvmalloc(std::size_t size_bytes, AllocFlags flags = AllocFlags::kKernel,

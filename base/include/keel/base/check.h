@@ -24,6 +24,7 @@ enum class Bug : std::uint8_t {
   kAllocationInNoAllocScope,
   kItemInUse,  // a log item freed while pinned or tracked by a journal
   kNestedTransaction,
+  kForceInCallback,  // a callback of Journal::on_stable() forces or closes its journal
 };
 
 // What is known of a caller's bug. Pointers are valid during the handler's call only.

@@ -16,6 +16,7 @@ enum class LockRank : std::uint8_t {
   kJournalSpace = 38,        // cil: reservations of log space and memory
   kJournalPush = 40,         // cil: whose turn it is to push, checkpoints in flight
   kJournalInfo = 42,         // cil: what is recovered; what info() tells (never nested)
+  kJournalFollow = 44,       // cil: where followers stand
   kJournalStable = 45,       // cil: stable sequence, its waiters, the first error
   kJournalCallbacks = 47,    // cil: callbacks that wait for a sequence
   kJournalAil = 50,          // cil: buckets of items in the log

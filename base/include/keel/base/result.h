@@ -35,6 +35,7 @@ enum class Errc : std::uint8_t {
   kForked,  // used in a child of the process that opened it
   kExists,
   kNotFound,
+  kLagged,  // what was to be read next is no longer in the log
   kPermission,
   kSystem,  // any other system call; sys_errno says how
 };

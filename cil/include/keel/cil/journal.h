@@ -22,10 +22,12 @@
 #include "keel/base/result.h"
 #include "keel/base/scopes.h"
 #include "keel/base/units.h"
+#include "keel/cil/follower.h"
 #include "keel/cil/io_mode.h"
 #include "keel/cil/log_file.h"
 #include "keel/cil/log_item.h"
 #include "keel/cil/recovery.h"
+#include "keel/cil/stall_report.h"
 
 namespace keel {
 
@@ -34,6 +36,8 @@ class Journal;
 struct CilPart;
 struct ContextSums;
 struct Reservation;
+class JournalShrinker;
+class Watchdog;
 
 struct JournalConfig {
   // For snapshots and buffers; nullptr: default_pool(). An item keeps a snapshot after close(): the
@@ -64,6 +68,12 @@ struct JournalConfig {
   // replay and knows what must be there. 0: five seconds.
   std::uint64_t cover_after_ns = 0;
   std::function<void(Bytes done, Bytes most)> recovery_progress = {};  // may be empty
+  // A force, begin, commit or push that gets nowhere for so long is reported, once. 0: ten seconds;
+  // UINT64_MAX: never, and there is no thread for it.
+  std::uint64_t stall_after_ns = 0;
+  // Called on a thread of its own, with no lock held; may be empty: then the line goes to the
+  // message hook (pool.h). Must not close the journal or throw, and keeps later reports waiting.
+  std::function<void(const StallReport&)> on_stall = {};
 };
 
 // What the machine gave a journal.
@@ -192,6 +202,23 @@ class Journal : public MetadataObject {
   // Everything committed before the call.
   [[nodiscard]] Status force_all();
 
+  // Has `callback` called once: with ok when checkpoint `sequence` and all before it are stable, or
+  // with the journal's first error. Asks for the push of `sequence`. Callbacks are called in the
+  // order of sequences, on a thread of their own that the first call starts; also for a sequence
+  // that is stable already. Those still pending are called at the start of close().
+  // A callback may commit and call this again; force() and close() of its journal in it are
+  // reported bugs. It holds up the callbacks behind it, and must not throw.
+  // Threads: any; does not wait for I/O. Owner: the journal keeps `callback` until it was called.
+  // Errors: kFutureSequence, kForked, kNoMemory, kSystem (no thread could be started), kShutdown,
+  // the first error: the callback is not called.
+  [[nodiscard]] Status on_stable(Sequence sequence, std::function<void(const Status&)> callback);
+
+  // Follows the journal from a checkpoint on (follower.h). Reads what is stable before that one.
+  // Threads: any; reads the device. Owner: the caller; it destroys the follower before the journal.
+  // Errors: kLagged (value: config.from, which the log no longer holds), kFutureSequence,
+  // kNoMemory, kIo, kDamaged, kForked, the first error.
+  [[nodiscard]] Result<std::unique_ptr<Follower>> follow(const FollowConfig& config);
+
   // All up to here is stable. Threads: any; no lock.
   [[nodiscard]] Sequence stable_sequence() const;
 
@@ -226,6 +253,9 @@ class Journal : public MetadataObject {
 
  private:
   friend class Transaction;
+  friend class Follower;
+  friend class JournalShrinker;
+  friend class Watchdog;
   struct Impl;
   explicit Journal(std::unique_ptr<Impl> impl);
   [[nodiscard]] static Result<std::unique_ptr<Journal>> open_or_throw(

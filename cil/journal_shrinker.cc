@@ -1,0 +1,76 @@
+#include "journal_shrinker.h"
+
+#include <algorithm>
+
+#include "journal_impl.h"
+#include "keel/base/os.h"
+
+namespace keel {
+namespace {
+
+// Most that it waits for a write; a device that takes longer is no source of memory.
+constexpr std::uint64_t kMostWaitNs = 1'000'000'000;
+constexpr std::uint64_t kPauseNs = 20'000;
+
+}  // namespace
+
+std::uint64_t JournalShrinker::in_use() const { return journal_.space.sums().granted.memory_bytes; }
+
+// With what open transactions have reserved: a little too much is no harm.
+Bytes JournalShrinker::count() const { return journal_.owned().ok() ? Bytes(in_use()) : Bytes(0); }
+
+Bytes JournalShrinker::scan(Bytes wanted) {
+  const std::uint64_t before = in_use();
+  const std::uint64_t until = before - std::min(before, wanted.value());
+  trim(false, until);
+  if (in_use() > until && !journal_.stable.failed()) {
+    write_all();
+  }
+  if (in_use() > until) {
+    trim(true, until);
+  }
+  return Bytes(before - std::min(before, in_use()));
+}
+
+// A shadow is claimed to be looked at: one that is to stay goes back, unless the item has got
+// another meanwhile.
+void JournalShrinker::trim(bool snapshots_too, std::uint64_t until_used) {
+  journal_.trim_tracked([&](LogItem& item) {
+    LogVector* shadow = ItemAccess::claim_shadow(item);
+    const bool stays = shadow != nullptr && shadow->is_snapshot && !snapshots_too;
+    if (shadow != nullptr && !(stays && ItemAccess::put_shadow(item, shadow))) {
+      shadow->next = nullptr;
+      journal_.free_chain(shadow);
+    }
+    return in_use() > until_used;
+  });
+}
+
+// As a force by somebody who may not run the items' callbacks: the workers do.
+void JournalShrinker::write_all() {
+  const auto sequence = journal_.sequence_needed(journal_.cil.sequence());
+  if (!sequence) {
+    return;
+  }
+  const std::uint64_t deadline_ns = deadline_of(kMostWaitNs);
+  StableSequence::Waiter waiter;
+  waiter.sequence = *sequence;
+  waiter.looks_on = true;
+  journal_.request_push(*sequence);
+  journal_.stable.enter(waiter);
+  if (journal_.stable.wait(waiter, deadline_ns) != StableSequence::Wake::kStable) {
+    return;
+  }
+  // Who waits is woken before the snapshots are freed.
+  while (!is_freed(*sequence) && os().monotonic_ns() < deadline_ns) {
+    os().sleep_ns(kPauseNs);
+  }
+}
+
+bool JournalShrinker::is_freed(Sequence sequence) const {
+  MutexLock lock(journal_.push_mutex);
+  const Flight* flight = journal_.first_flight;
+  return flight == nullptr || Sequence(flight->checkpoint.id.sequence) > sequence;
+}
+
+}  // namespace keel

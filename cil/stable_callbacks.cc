@@ -1,0 +1,137 @@
+#include "stable_callbacks.h"
+
+#include <new>
+#include <system_error>
+#include <utility>
+
+#include "keel/base/check.h"
+
+namespace keel {
+namespace {
+
+thread_local const StableCallbacks* t_calling = nullptr;
+
+}  // namespace
+
+StableCallbacks::~StableCallbacks() { KEEL_CHECK(!thread_.joinable(), "callbacks not closed"); }
+
+bool StableCallbacks::calling_here() const { return t_calling == this; }
+
+Status StableCallbacks::add(Sequence sequence, Callback callback) {
+  auto* pending = new (std::nothrow) Pending;
+  if (pending == nullptr) {
+    return Error{Errc::kNoMemory, 0, "wait for a sequence", sequence.value()};
+  }
+  pending->sequence = sequence;
+  pending->callback = std::move(callback);
+  MutexLock lock(mutex_);
+  Status status = closing_ ? Error{Errc::kShutdown, 0, "the journal is closed", 0} : Status{};
+  if (status.ok() && !thread_.joinable()) {
+    status = start_thread();
+  }
+  if (!status) {
+    delete pending;
+    return status;
+  }
+  insert(*pending);
+  if (waiter_ == nullptr) {
+    changed_.notify_one();
+  } else if (sequence < waiter_->sequence) {
+    stable_.call_upon(*waiter_);
+  }
+  return {};
+}
+
+Status StableCallbacks::start_thread() {
+  try {
+    thread_ = std::thread([this] { run(); });
+  } catch (const std::system_error& error) {
+    return Error{Errc::kSystem, error.code().value(), "start the thread of callbacks", 0};
+  }
+  return {};
+}
+
+void StableCallbacks::insert(Pending& pending) {
+  // Sequences mostly come in order.
+  if (last_ == nullptr || last_->sequence <= pending.sequence) {
+    (last_ != nullptr ? last_->next : first_) = &pending;
+    last_ = &pending;
+    return;
+  }
+  Pending** at = &first_;
+  while ((*at)->sequence <= pending.sequence) {
+    at = &(*at)->next;
+  }
+  pending.next = std::exchange(*at, &pending);
+}
+
+void StableCallbacks::close() {
+  {
+    MutexLock lock(mutex_);
+    closing_ = true;
+    changed_.notify_one();
+  }
+  if (thread_.joinable()) {
+    thread_.join();
+  }
+}
+
+void StableCallbacks::run() {
+  t_calling = this;
+  MutexLock lock(mutex_);
+  for (;;) {
+    if (Pending* due = take_due(); due != nullptr) {
+      mutex_.unlock();
+      call_all(due);
+      mutex_.lock();
+    } else if (first_ != nullptr) {
+      wait_for_first();
+    } else if (closing_) {
+      return;
+    } else {
+      changed_.wait(mutex_);
+    }
+  }
+}
+
+// Those at the front whose fate is known.
+StableCallbacks::Pending* StableCallbacks::take_due() {
+  const bool all = stable_.failed();
+  const Sequence stable = stable_.now();
+  Pending** end = &first_;
+  Pending* last = nullptr;
+  while (*end != nullptr && (all || (*end)->sequence <= stable)) {
+    last = *end;
+    end = &last->next;
+  }
+  if (last == nullptr) {
+    return nullptr;
+  }
+  Pending* due = std::exchange(first_, std::exchange(last->next, nullptr));
+  last_ = first_ == nullptr ? nullptr : last_;
+  return due;
+}
+
+// Returns when it is stable or failed, or an earlier one has come.
+void StableCallbacks::wait_for_first() {
+  StableSequence::Waiter waiter;
+  waiter.sequence = first_->sequence;
+  waiter.looks_on = true;
+  waiter_ = &waiter;
+  mutex_.unlock();
+  stable_.enter(waiter);
+  if (stable_.wait(waiter, WaitWord::kForever) == StableSequence::Wake::kCalledUpon) {
+    (void)stable_.wait(waiter, 0);  // Takes it off the list, or waits for its wake on the way.
+  }
+  mutex_.lock();
+  waiter_ = nullptr;
+}
+
+void StableCallbacks::call_all(Pending* first) {
+  while (first != nullptr) {
+    first->callback(stable_.now() >= first->sequence ? Status{} : stable_.status());
+    delete std::exchange(first, first->next);
+  }
+}
+
+}  // namespace keel
