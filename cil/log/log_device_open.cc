@@ -33,6 +33,23 @@ Error open_error(int sys_errno, bool buffered) {
   return system_error(sys_errno, "open the log");
 }
 
+// Locks the log, as the kernel answers. A killed process keeps its lock for as long as the kernel
+// is busy with writes that it had started: they may land at any time until then, so there is
+// nothing to do but to wait a little.
+int lock_in_time(int fd, bool writing) {
+  constexpr int kTries = 100;
+  constexpr std::uint64_t kPauseNs = 10'000'000;
+  int locked = 0;
+  for (int i = 0; i < kTries; ++i) {
+    locked = writing ? os().lock_exclusive(fd) : os().lock_shared(fd);
+    if (locked != -EAGAIN && locked != -EACCES) {
+      break;
+    }
+    os().sleep_ns(kPauseNs);
+  }
+  return locked;
+}
+
 Status check_kind_of(int fd, struct stat& found) {
   if (const int error = os().fstat(fd, &found); error < 0) {
     return system_error(-error, "look at the log");
@@ -86,7 +103,7 @@ Result<std::unique_ptr<LogDevice>> LogDevice::open(const std::string& path, Devi
   if (auto status = device->check_kind(writing); !status) {
     return status.error();
   }
-  const int locked = writing ? os().lock_exclusive(device->fd_) : os().lock_shared(device->fd_);
+  const int locked = lock_in_time(device->fd_, writing);
   if (locked == -EAGAIN || locked == -EACCES) {
     return Error{Errc::kBusy, 0, "another journal or tool has the log open", 0};
   }
