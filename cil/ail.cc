@@ -145,7 +145,8 @@ LogItem* Ail::remove_first() {
   return nullptr;
 }
 
-// Items that were seen go to the back of their bucket, so that the walk finds new ones in front.
+// Items that were seen go to the back of their bucket, so that the walk finds new ones in front. It
+// ends after as many as there were: some may be seen twice if others leave, none is passed over.
 Ail::Batch Ail::hold_next(AilCursor& cursor, Lsn limit) {
   Batch batch;
   MutexLock lock(mutex_);
@@ -154,33 +155,37 @@ Ail::Batch Ail::hold_next(AilCursor& cursor, Lsn limit) {
     bucket = bucket->next;
   }
   for (; bucket != nullptr && bucket->lsn < limit; bucket = bucket->next) {
-    if (bucket->lsn != cursor.lsn) {
-      cursor = {bucket->lsn, 0};
+    if (!cursor.in_bucket || cursor.lsn != bucket->lsn) {
+      cursor = {bucket->lsn, true, bucket->items};
     }
-    while (cursor.visited < bucket->items && batch.count < kBatch && batch.pinned < kBatch) {
+    for (; cursor.left > 0 && bucket->items > 0; --cursor.left) {
+      if (batch.count == kBatch || batch.pinned == kBatch) {
+        return batch;
+      }
       LogItem& item = *bucket->first;
       unlink(item);
       link(*bucket, item);
-      ++cursor.visited;
-      std::atomic<std::uint32_t>& state = ItemAccess::state(item);
-      // Whoever wants to release it sees the mark, or has left its own.
-      std::uint32_t now = state.load(std::memory_order_acquire);
-      while ((now & (ItemState::kPins | ItemState::kReleaseWanted)) == 0 &&
-             !state.compare_exchange_weak(now, now | ItemState::kHeld, std::memory_order_acq_rel)) {
-      }
-      if ((now & ItemState::kPins) != 0) {
-        ++batch.pinned;
-      } else if ((now & ItemState::kReleaseWanted) == 0) {
-        batch.items[batch.count++] = &item;
-      }
+      hold(item, batch);
     }
-    if (cursor.visited < bucket->items) {
-      return batch;
-    }
-    cursor = {bucket->lsn + Bytes(1), 0};
+    cursor = {bucket->lsn + Bytes(1), false, 0};
   }
   batch.is_last = true;
   return batch;
+}
+
+void Ail::hold(LogItem& item, Batch& batch) {
+  constexpr std::uint32_t kBusy = ItemState::kPins | ItemState::kHeld;  // held by another walk
+  std::atomic<std::uint32_t>& state = ItemAccess::state(item);
+  std::uint32_t now = state.load(std::memory_order_acquire);
+  // Whoever wants to release it sees the mark, or has left its own.
+  while ((now & (kBusy | ItemState::kReleaseWanted)) == 0 &&
+         !state.compare_exchange_weak(now, now | ItemState::kHeld, std::memory_order_acq_rel)) {
+  }
+  if ((now & kBusy) != 0) {
+    ++batch.pinned;
+  } else if ((now & ItemState::kReleaseWanted) == 0) {
+    batch.items[batch.count++] = &item;
+  }
 }
 
 std::uint32_t Ail::release_held(LogItem& item) {

@@ -44,8 +44,9 @@ struct TailPosition {
 
 // Where a walk over the items stands.
 struct AilCursor {
-  Lsn lsn{};
-  std::size_t visited = 0;  // in the bucket there
+  Lsn lsn{};  // of the bucket at hand, or just beyond the last one
+  bool in_bucket = false;
+  std::size_t left = 0;  // of its items when the walk came there
 };
 
 class Ail {
@@ -54,7 +55,7 @@ class Ail {
   struct Batch {
     std::array<LogItem*, kBatch> items{};
     std::size_t count = 0;
-    std::size_t pinned = 0;  // seen, and left alone
+    std::size_t pinned = 0;  // seen, and left alone: pinned, or held by another
     bool is_last = false;
   };
 
@@ -103,6 +104,7 @@ class Ail {
   void link(Bucket& bucket, LogItem& item) KEEL_REQUIRES(mutex_);
   void unlink(LogItem& item) KEEL_REQUIRES(mutex_);
   void leave(LogItem& item) KEEL_REQUIRES(mutex_);
+  static void hold(LogItem& item, Batch& batch);
   void drop_empty_front() KEEL_REQUIRES(mutex_);
   void keep_or_free(Bucket* bucket) KEEL_REQUIRES(mutex_);
 
