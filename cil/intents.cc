@@ -83,6 +83,7 @@ void IntentCollector::add(const RecoveredCheckpoint& checkpoint) {
     if (const auto intent = RecoveredIntent::from(item)) {
       forget(intent->id);  // logged again
       found_.push_back(std::make_unique<OwnedIntent>(intent->id, intent->payload));
+      places_[intent->id] = found_.size() - 1;
     } else if (const auto done = RecoveredDone::from(item)) {
       forget(done->id);
     }
@@ -90,9 +91,31 @@ void IntentCollector::add(const RecoveredCheckpoint& checkpoint) {
 }
 
 void IntentCollector::forget(std::uint64_t id) {
-  found_.erase(std::remove_if(found_.begin(), found_.end(),
-                              [id](const auto& owned) { return owned->item.id() == id; }),
-               found_.end());
+  if (const auto place = places_.find(id); place != places_.end()) {
+    found_[place->second].reset();
+    places_.erase(place);
+  }
+}
+
+std::vector<std::unique_ptr<OwnedIntent>> IntentCollector::take() {
+  found_.erase(std::remove(found_.begin(), found_.end(), nullptr), found_.end());
+  return std::move(found_);
+}
+
+// A log that keel wrote has room for the dones of its intents; a configuration may have less memory
+// than the one before.
+Status Journal::Impl::check_intents() const {
+  const Reservation room = done_reservation(block_bytes());
+  const std::uint64_t count = recovered_intents.size();
+  if (count * room.memory_bytes > space.limits().memory_bytes) {
+    return Error{Errc::kTooLarge, 0, "the log's open intents need a cil_memory of bytes",
+                 count * room.memory_bytes};
+  }
+  if ((report.head - report.tail).value() + count * room.log_bytes > space.limits().log_bytes) {
+    return Error{Errc::kDamaged, 0, "the log has more open intents than room to finish them",
+                 count};
+  }
+  return {};
 }
 
 // What was recovered holds the tail already; each intent goes on doing so until it is done, and

@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <unordered_map>
 #include <vector>
 
 #include "keel/cil/intent_item.h"
@@ -48,11 +49,13 @@ class IntentCollector {
  public:
   // May throw std::bad_alloc.
   void add(const RecoveredCheckpoint& checkpoint);
-  [[nodiscard]] std::vector<std::unique_ptr<OwnedIntent>> take() { return std::move(found_); }
+  // In the order in which they stand in the log.
+  [[nodiscard]] std::vector<std::unique_ptr<OwnedIntent>> take();
 
  private:
   void forget(std::uint64_t id);
-  std::vector<std::unique_ptr<OwnedIntent>> found_;
+  std::vector<std::unique_ptr<OwnedIntent>> found_;  // nullptr: done, or logged again
+  std::unordered_map<std::uint64_t, std::size_t> places_;
 };
 
 }  // namespace keel

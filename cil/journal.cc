@@ -75,6 +75,9 @@ Result<std::unique_ptr<Journal>> Journal::open_or_throw(const std::string& path,
   }
   impl->recovered_intents = intents.take();
   impl->intents.reserve(impl->recovered_intents.size());
+  if (auto status = impl->check_intents(); !status) {
+    return status.error();
+  }
   if (auto status = impl->take_over(); !status) {
     return status.error();
   }

@@ -14,8 +14,8 @@
 //    any order, and completed in the order of their sequences.
 // I2 A checkpoint owns its vectors until it is complete; items that are committed meanwhile use
 //    others.
-// I3 Every small checkpoint is written alone: what is committed meanwhile gathers for the next.
-//    Large ones are written at the same time.
+// I3 At most one small checkpoint is written at a time: what is committed meanwhile gathers for the
+//    next. Large ones are written beside it and each other.
 #pragma once
 
 #include <array>
@@ -101,6 +101,8 @@ struct Journal::Impl : MetadataObject {
   void trim_shadow(LogItem& item);
 
   // Intents (intents.cc).
+  // Errors: kTooLarge, kDamaged: there is no room for the dones of the recovered intents.
+  [[nodiscard]] Status check_intents() const;
   void adopt_intents(Journal& journal);
   [[nodiscard]] Status take_held(IntentItem& intent);
   void hold_for(IntentItem& intent);
@@ -233,6 +235,7 @@ struct Journal::Impl : MetadataObject {
   Lsn state_tail KEEL_GUARDED_BY(state_mutex){};
   format::CheckpointId state_tail_predecessor KEEL_GUARDED_BY(state_mutex){};
   Lsn state_stable KEEL_GUARDED_BY(state_mutex){};
+  std::atomic<std::uint64_t> written_stable{0};  // the same, once it is in the slots
 
   Mutex recovered_mutex{LockRank::kJournalInfo};
   Bucket* recovered KEEL_GUARDED_BY(recovered_mutex) =

@@ -77,7 +77,7 @@ void reset_log_vector(LogVector& vector, const SnapshotLayout& layout);
 struct ItemState {
   static constexpr std::uint32_t kPins = 0xffff;
   static constexpr std::uint32_t kTracked = 1U << 16;  // in the AIL
-  static constexpr std::uint32_t kHeld = 1U << 17;     // LogItem::push() is being called
+  static constexpr std::uint32_t kHeld = 1U << 17;  // a walk over the AIL has it: push() or a trim
   static constexpr std::uint32_t kReleaseWanted = 1U
                                                   << 18;  // leaves when nothing holds it any more
 };

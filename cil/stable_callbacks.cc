@@ -120,8 +120,11 @@ void StableCallbacks::wait_for_first() {
   waiter_ = &waiter;
   mutex_.unlock();
   stable_.enter(waiter);
-  if (stable_.wait(waiter, WaitWord::kForever) == StableSequence::Wake::kCalledUpon) {
-    (void)stable_.wait(waiter, 0);  // Takes it off the list, or waits for its wake on the way.
+  // Called upon, it looks once more: then it is off the list, or its wake is on the way. It may be
+  // called upon again meanwhile.
+  std::uint64_t until_ns = WaitWord::kForever;
+  while (stable_.wait(waiter, until_ns) == StableSequence::Wake::kCalledUpon) {
+    until_ns = 0;
   }
   mutex_.lock();
   waiter_ = nullptr;

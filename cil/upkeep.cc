@@ -20,6 +20,8 @@ constexpr std::uint64_t kDefaultCoverNs = 5'000'000'000;
 constexpr std::uint64_t kRetryNs = 10'000'000;
 // Most that is logged again at a time.
 constexpr std::uint64_t kMostAgainBytes = std::uint64_t{1} << 20;
+// Items that are looked at for that while no commit can go on.
+constexpr std::size_t kMostLookedAt = 4096;
 
 }  // namespace
 
@@ -144,7 +146,7 @@ bool Journal::Impl::log_again(std::uint64_t most_bytes) {
     sequence = cil.sequence();
     used = cil.is_open() ? 0 : unit;
     CilPart& part = cil.first_part();
-    ail.for_oldest(SIZE_MAX, [&](LogItem& item) {
+    ail.for_oldest(kMostLookedAt, [&](LogItem& item) {
       return log_again_item(item, part, sequence, {budget, used, trash});
     });
     if (used > unit || (used > 0 && cil.is_open())) {
@@ -259,9 +261,15 @@ Status Journal::Impl::move_tail(bool needed) {
   return {};
 }
 
+// may_start() sees to it that what is complete by now is near enough.
 Status Journal::Impl::keep_state_near(Lsn end) {
+  const Bytes reach(file.geometry().data_bytes / 2);
+  // Relaxed: an old value is lower, and only makes this look twice.
+  if (end - Lsn(written_stable.load(std::memory_order_relaxed)) <= reach) {
+    return {};
+  }
   MutexLock lock(state_mutex);
-  if (end - state_stable <= Bytes(file.geometry().data_bytes / 2)) {
+  if (end - state_stable <= reach) {
     return {};
   }
   state_stable = std::max(state_stable, newest_complete().end);
@@ -293,6 +301,9 @@ Status Journal::Impl::write_state(std::uint64_t flags) {
   state.flags = flags;
   JournalCounters::add(counters.flushes, 2);
   const Status status = file.write_state(state);
+  if (status.ok()) {
+    written_stable.store(state.stable_lsn, std::memory_order_relaxed);
+  }
   MutexLock lock(info_mutex);
   info = file.info();
   return status;

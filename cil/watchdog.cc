@@ -26,6 +26,7 @@ void Watchdog::start() {
   const std::uint64_t wanted = journal_.settings.stall_after_ns;
   if (wanted != UINT64_MAX) {
     deadline_ns_ = wanted != 0 ? wanted : kDefaultStallNs;
+    os_ = &os();
     thread_ = std::thread([this] { run(); });
   }
 }
@@ -53,7 +54,7 @@ void Watchdog::run() {
 }
 
 void Watchdog::look() {
-  now_ns_ = os().monotonic_ns();
+  now_ns_ = os_->monotonic_ns();
   look_at_parts();
   look_at_flights();
   look_at_forces();

@@ -20,6 +20,7 @@
 
 #include "cil.h"
 #include "keel/base/mutex.h"
+#include "keel/base/os.h"
 #include "keel/cil/journal.h"
 
 namespace keel {
@@ -68,6 +69,7 @@ class Watchdog {
   void send(StallReport report, const Watch& watch);
 
   Journal::Impl& journal_;
+  Os* os_ = nullptr;  // as it was when the journal was opened: a test may have another by now
   std::uint64_t deadline_ns_ = 0;
   std::uint64_t now_ns_ = 0;
   std::array<Watch, Cil::kMostParts> parts_{};

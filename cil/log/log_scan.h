@@ -4,7 +4,7 @@
 // itself, everything below the highest LSN known to be stable is damage; at or above it, a torn
 // tail and rot look the same. That LSN is known from the state slots, from the good checkpoints,
 // and from any later whole record of this incarnation (a witness): it was built after the writes
-// below were flushed.
+// below its stable_lsn were flushed.
 //
 // I1 Every byte is read from the device once: the search for witnesses goes on where the walk of
 //    the chain has read ahead to.

@@ -126,10 +126,10 @@ TEST_CASE("followers of a live journal see every checkpoint once, while the log 
   std::atomic<bool> done{false};
   std::vector<Found> found(kFollowers);
   std::vector<Errc> endings(kFollowers, Errc::kSystem);
-  std::vector<std::unique_ptr<Follower>> followers;
+  std::vector<std::unique_ptr<Follower>> followers(kFollowers);
   std::vector<std::thread> threads;
   for (std::size_t f = 0; f < kFollowers; ++f) {
-    followers.push_back(follow(*journal, {.most_behind = journal->info().data}));
+    followers[f] = follow(*journal, {.most_behind = journal->info().data});
     threads.emplace_back([&, f] {
       for (;;) {
         const bool last = done;

@@ -118,15 +118,17 @@ class LogItem {
   virtual void size(ItemSize& size) const = 0;
   virtual void format(ItemFormatter& formatter) const = 0;
 
-  // First insertion into a checkpoint (committing thread, context lock held: as format()).
+  // Entry into a checkpoint: by commit() (its thread, object lock held), or by a thread of the
+  // journal that logs the item again, without the object lock. The context lock is held, perhaps the
+  // AIL's: as format(), and no call of the journal.
   virtual void pin() {}
   // That checkpoint is stable, or failed (`aborted`: the journal has shut down). A thread of the
   // journal, or one that is in force().
   virtual void unpin(bool aborted) { (void)aborted; }
   // The commit belongs to checkpoint `sequence`; the client may drop its object lock here.
   virtual void committing(Sequence sequence) { (void)sequence; }
-  // The item is stable in the log at `lsn`. Before unpin(), on its thread. What is returned counts
-  // unless the item was committed again meanwhile.
+  // The item is stable in the log at `lsn`. Before unpin(), on its thread. Tracking::kRelease counts
+  // for this checkpoint in any case; release() follows unless the item was committed again.
   // Source: iop_committed (XFS).
   virtual Tracking committed(Lsn lsn) {
     (void)lsn;
@@ -136,14 +138,17 @@ class LogItem {
   // newest snapshot in memory while it holds the tail, as far as JournalConfig::cil_memory allows,
   // to be able to log it again. Constant.
   [[nodiscard]] virtual bool has_home() const { return false; }
-  // The log is filling up and this item is among the oldest: see to it that it can leave. Called by
-  // a thread of the journal, with no lock held, not while the item is pinned; may write home before
-  // it returns, and may call Journal::release(). Called only if has_home(). Keep it short: others
-  // wait behind it.
+  // The log is filling up, or the journal closes, and this item is among the oldest: see to it that
+  // it can leave. Called only if has_home(), by a thread of the journal or in close(), with no lock
+  // held, on an item that was not pinned when it was chosen. A commit may have come since: take the
+  // object lock and look at pinned() before writing home. May write before it returns, and may call
+  // Journal::release(). Keep it short: others wait behind it.
   // Source: iop_push (XFS).
   virtual PushResult push() { return PushResult::kLocked; }
   // The journal no longer knows the item; it may be destroyed, here at the earliest. `aborted`: by
-  // a shutdown.
+  // a shutdown. A commit of another thread may cross with it: under the object lock, look at
+  // pinned() before destroying. Called by a thread of the journal, one in force() or close(), or
+  // one that allocates from the pool (its shrinker).
   virtual void release(bool aborted) { (void)aborted; }
 
  private:
