@@ -119,16 +119,16 @@ class LogItem {
   virtual void format(ItemFormatter& formatter) const = 0;
 
   // Entry into a checkpoint: by commit() (its thread, object lock held), or by a thread of the
-  // journal that logs the item again, without the object lock. The context lock is held, perhaps the
-  // AIL's: as format(), and no call of the journal.
+  // journal that logs the item again, without the object lock. The context lock is held, perhaps
+  // the AIL's: as format(), and no call of the journal.
   virtual void pin() {}
   // That checkpoint is stable, or failed (`aborted`: the journal has shut down). A thread of the
   // journal, or one that is in force().
   virtual void unpin(bool aborted) { (void)aborted; }
   // The commit belongs to checkpoint `sequence`; the client may drop its object lock here.
   virtual void committing(Sequence sequence) { (void)sequence; }
-  // The item is stable in the log at `lsn`. Before unpin(), on its thread. Tracking::kRelease counts
-  // for this checkpoint in any case; release() follows unless the item was committed again.
+  // The item is stable in the log at `lsn`. Before unpin(), on its thread. Tracking::kRelease
+  // counts for this checkpoint in any case; release() follows unless the item was committed again.
   // Source: iop_committed (XFS).
   virtual Tracking committed(Lsn lsn) {
     (void)lsn;
