@@ -165,10 +165,12 @@ Ail::Batch Ail::hold_next(AilCursor& cursor, Lsn limit) {
       std::atomic<std::uint32_t>& state = ItemAccess::state(item);
       // Whoever wants to release it sees the mark, or has left its own.
       std::uint32_t now = state.load(std::memory_order_acquire);
-      while ((now & (ItemState::kPins | ItemState::kReleaseWanted)) == 0 &&
+      // One that another walk holds is left alone: the first to let it go would do so for both.
+      constexpr std::uint32_t kBusy = ItemState::kPins | ItemState::kHeld;
+      while ((now & (kBusy | ItemState::kReleaseWanted)) == 0 &&
              !state.compare_exchange_weak(now, now | ItemState::kHeld, std::memory_order_acq_rel)) {
       }
-      if ((now & ItemState::kPins) != 0) {
+      if ((now & kBusy) != 0) {
         ++batch.pinned;
       } else if ((now & ItemState::kReleaseWanted) == 0) {
         batch.items[batch.count++] = &item;

@@ -101,6 +101,7 @@ struct Journal::Impl : MetadataObject {
   void trim_shadow(LogItem& item);
 
   // Intents (intents.cc).
+  [[nodiscard]] Status check_intents() const;
   void adopt_intents(Journal& journal);
   [[nodiscard]] Status take_held(IntentItem& intent);
   void hold_for(IntentItem& intent);

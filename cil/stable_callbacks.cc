@@ -120,8 +120,11 @@ void StableCallbacks::wait_for_first() {
   waiter_ = &waiter;
   mutex_.unlock();
   stable_.enter(waiter);
-  if (stable_.wait(waiter, WaitWord::kForever) == StableSequence::Wake::kCalledUpon) {
-    (void)stable_.wait(waiter, 0);  // Takes it off the list, or waits for its wake on the way.
+  std::uint64_t deadline_ns = WaitWord::kForever;
+  while (stable_.wait(waiter, deadline_ns) == StableSequence::Wake::kCalledUpon) {
+    // The next wait takes it off the list, or waits for its wake on the way; unless it is called
+    // upon again: then it is still on the list.
+    deadline_ns = 0;
   }
   mutex_.lock();
   waiter_ = nullptr;

@@ -171,13 +171,19 @@ bool Journal::Impl::log_again_item(LogItem& item, CilPart& part, Sequence sequen
       intent != nullptr && IntentAccess::is_done(*intent)) {
     return true;  // It leaves soon, and must not come to stand behind its done.
   }
+  // Looked at before the shadow is claimed: completion exchanges the shadow and then unpins, so what
+  // is claimed from an item that was still pinned may be older than what is stable by now. No commit
+  // pins it meanwhile: the context lock is held.
+  if (item.pinned()) {
+    return true;  // It is in a checkpoint that will move it.
+  }
   LogVector* vector = ItemAccess::claim_shadow(item);
   if (vector == nullptr) {
     return true;  // A commit has it.
   }
   const bool fits = again.used + vector->cost() <= again.budget;
   const bool usable = vector->is_snapshot;
-  // One that is pinned is in a checkpoint that will move it; or it is about to leave.
+  // It may be about to leave.
   if (!usable || !fits || !ItemAccess::try_pin(item)) {
     if (!ItemAccess::put_shadow(item, vector)) {  // A commit that was cancelled left another.
       vector->next = again.trash;
