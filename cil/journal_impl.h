@@ -234,6 +234,8 @@ struct Journal::Impl : MetadataObject {
   Lsn state_tail KEEL_GUARDED_BY(state_mutex){};
   format::CheckpointId state_tail_predecessor KEEL_GUARDED_BY(state_mutex){};
   Lsn state_stable KEEL_GUARDED_BY(state_mutex){};
+  // The same, once it is written; only grows. Written under the lock, read without it.
+  std::atomic<std::uint64_t> written_stable{0};
 
   Mutex recovered_mutex{LockRank::kJournalInfo};
   Bucket* recovered KEEL_GUARDED_BY(recovered_mutex) =

@@ -171,9 +171,9 @@ bool Journal::Impl::log_again_item(LogItem& item, CilPart& part, Sequence sequen
       intent != nullptr && IntentAccess::is_done(*intent)) {
     return true;  // It leaves soon, and must not come to stand behind its done.
   }
-  // Looked at before the shadow is claimed: completion exchanges the shadow and then unpins, so what
-  // is claimed from an item that was still pinned may be older than what is stable by now. No commit
-  // pins it meanwhile: the context lock is held.
+  // Looked at before the shadow is claimed: completion exchanges the shadow and then unpins, so
+  // what is claimed from an item that was still pinned may be older than what is stable by now. No
+  // commit pins it meanwhile: the context lock is held.
   if (item.pinned()) {
     return true;  // It is in a checkpoint that will move it.
   }
@@ -266,8 +266,14 @@ Status Journal::Impl::move_tail(bool needed) {
 }
 
 Status Journal::Impl::keep_state_near(Lsn end) {
+  const Bytes reach(file.geometry().data_bytes / 2);
+  // First without the lock, which is held while a client flushes what is home: no force waits for
+  // that. Acquire pairs with write_state().
+  if (end - Lsn(written_stable.load(std::memory_order_acquire)) <= reach) {
+    return {};
+  }
   MutexLock lock(state_mutex);
-  if (end - state_stable <= Bytes(file.geometry().data_bytes / 2)) {
+  if (end - state_stable <= reach) {
     return {};
   }
   state_stable = std::max(state_stable, newest_complete().end);
@@ -299,6 +305,9 @@ Status Journal::Impl::write_state(std::uint64_t flags) {
   state.flags = flags;
   JournalCounters::add(counters.flushes, 2);
   const Status status = file.write_state(state);
+  if (status.ok()) {
+    written_stable.store(state.stable_lsn, std::memory_order_release);
+  }
   MutexLock lock(info_mutex);
   info = file.info();
   return status;
