@@ -78,42 +78,52 @@ OwnedIntent::OwnedIntent(std::uint64_t id, const RecoveredRegion& bytes)
       }()),
       item(id, payload) {}
 
-void IntentCollector::add(const RecoveredCheckpoint& checkpoint) {
+Status IntentCollector::add(const RecoveredCheckpoint& checkpoint) {
   for (const RecoveredItem& item : checkpoint.items) {
     if (const auto intent = RecoveredIntent::from(item)) {
-      forget(intent->id);  // logged again
-      found_.push_back(std::make_unique<OwnedIntent>(intent->id, intent->payload));
-      places_[intent->id] = found_.size() - 1;
+      // One that is found already was logged again.
+      found_.insert_or_assign(
+          intent->id, Found{order_++, std::make_unique<OwnedIntent>(intent->id, intent->payload)});
     } else if (const auto done = RecoveredDone::from(item)) {
-      forget(done->id);
+      found_.erase(done->id);
+    }
+    if (found_.size() > most_) {
+      return Error{Errc::kDamaged, 0, "more open intents than the log has room for, at LSN",
+                   checkpoint.start.value()};
     }
   }
-}
-
-void IntentCollector::forget(std::uint64_t id) {
-  if (const auto place = places_.find(id); place != places_.end()) {
-    found_[place->second].reset();
-    places_.erase(place);
-  }
+  return {};
 }
 
 std::vector<std::unique_ptr<OwnedIntent>> IntentCollector::take() {
-  found_.erase(std::remove(found_.begin(), found_.end(), nullptr), found_.end());
-  return std::move(found_);
+  std::vector<Found> found;
+  found.reserve(found_.size());
+  for (auto& [id, one] : found_) {
+    found.push_back(std::move(one));
+  }
+  found_.clear();
+  std::sort(found.begin(), found.end(),
+            [](const Found& a, const Found& b) { return a.order < b.order; });
+  std::vector<std::unique_ptr<OwnedIntent>> intents;
+  intents.reserve(found.size());
+  for (Found& one : found) {
+    intents.push_back(std::move(one.intent));
+  }
+  return intents;
 }
 
-// A log that keel wrote has room for the dones of its intents; a configuration may have less memory
-// than the one before.
+// Before the log is taken over: what the intents that were found will hold must fit.
 Status Journal::Impl::check_intents() const {
   const Reservation room = done_reservation(block_bytes());
   const std::uint64_t count = recovered_intents.size();
-  if (count * room.memory_bytes > space.limits().memory_bytes) {
-    return Error{Errc::kTooLarge, 0, "the log's open intents need a cil_memory of bytes",
-                 count * room.memory_bytes};
+  const LogSpace::Limits& limits = space.limits();
+  const std::uint64_t log_bytes = (report.head - report.tail).value() + count * room.log_bytes;
+  if (count != 0 && log_bytes > limits.log_bytes) {
+    return Error{Errc::kDamaged, 0, "more open intents than the log has room for", count};
   }
-  if ((report.head - report.tail).value() + count * room.log_bytes > space.limits().log_bytes) {
-    return Error{Errc::kDamaged, 0, "the log has more open intents than room to finish them",
-                 count};
+  if (count * room.memory_bytes > limits.memory_bytes) {
+    return Error{Errc::kTooLarge, 0, "the log's open intents need a cil_memory of, bytes",
+                 count * room.memory_bytes};
   }
   return {};
 }

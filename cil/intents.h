@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <unordered_map>
 #include <vector>
@@ -44,18 +45,24 @@ struct OwnedIntent {
   IntentItem item;
 };
 
-// Gathers intents that are not done from checkpoints in the order of the log.
+// Gathers intents that are not done from checkpoints in the order of the log. Of `most` at a time:
+// a journal never has more open than its log has room for their dones.
 class IntentCollector {
  public:
+  explicit IntentCollector(std::uint64_t most) : most_(most) {}
+  // Errors: kDamaged (more than that). May throw std::bad_alloc.
+  [[nodiscard]] Status add(const RecoveredCheckpoint& checkpoint);
   // May throw std::bad_alloc.
-  void add(const RecoveredCheckpoint& checkpoint);
-  // In the order in which they stand in the log.
   [[nodiscard]] std::vector<std::unique_ptr<OwnedIntent>> take();
 
  private:
-  void forget(std::uint64_t id);
-  std::vector<std::unique_ptr<OwnedIntent>> found_;  // nullptr: done, or logged again
-  std::unordered_map<std::uint64_t, std::size_t> places_;
+  struct Found {
+    std::uint64_t order;
+    std::unique_ptr<OwnedIntent> intent;
+  };
+  const std::uint64_t most_;
+  std::uint64_t order_ = 0;
+  std::map<std::uint64_t, Found> found_;  // by id
 };
 
 }  // namespace keel

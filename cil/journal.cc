@@ -51,12 +51,13 @@ Result<std::unique_ptr<Journal>> Journal::open_or_throw(const std::string& path,
   if (!file) {
     return file.error();
   }
-  IntentCollector intents;
+  const std::uint32_t block = file->geometry().block_bytes;
+  IntentCollector intents(file->geometry().data_bytes / done_reservation(block).log_bytes);
   const auto found = scan(
       *file, pool,
       [&](const RecoveredCheckpoint& checkpoint) {
-        intents.add(checkpoint);
-        return handler(checkpoint);
+        auto status = intents.add(checkpoint);
+        return status.ok() ? handler(checkpoint) : status;
       },
       config.recovery_progress);
   if (!found) {
@@ -74,6 +75,9 @@ Result<std::unique_ptr<Journal>> Journal::open_or_throw(const std::string& path,
     return status.error();
   }
   impl->recovered_intents = intents.take();
+  if (auto status = impl->check_intents(); !status) {
+    return status.error();
+  }
   impl->intents.reserve(impl->recovered_intents.size());
   if (auto status = impl->check_intents(); !status) {
     return status.error();

@@ -101,7 +101,6 @@ struct Journal::Impl : MetadataObject {
   void trim_shadow(LogItem& item);
 
   // Intents (intents.cc).
-  // Errors: kTooLarge, kDamaged: there is no room for the dones of the recovered intents.
   [[nodiscard]] Status check_intents() const;
   void adopt_intents(Journal& journal);
   [[nodiscard]] Status take_held(IntentItem& intent);
@@ -235,7 +234,8 @@ struct Journal::Impl : MetadataObject {
   Lsn state_tail KEEL_GUARDED_BY(state_mutex){};
   format::CheckpointId state_tail_predecessor KEEL_GUARDED_BY(state_mutex){};
   Lsn state_stable KEEL_GUARDED_BY(state_mutex){};
-  std::atomic<std::uint64_t> written_stable{0};  // the same, once it is in the slots
+  // The same, once it is written; only grows. Written under the lock, read without it.
+  std::atomic<std::uint64_t> written_stable{0};
 
   Mutex recovered_mutex{LockRank::kJournalInfo};
   Bucket* recovered KEEL_GUARDED_BY(recovered_mutex) =

@@ -32,18 +32,28 @@ Bytes JournalShrinker::scan(Bytes wanted) {
   return Bytes(before - std::min(before, in_use()));
 }
 
-// A shadow is claimed to be looked at: one that is to stay goes back, unless the item has got
-// another meanwhile.
 void JournalShrinker::trim(bool snapshots_too, std::uint64_t until_used) {
   journal_.trim_tracked([&](LogItem& item) {
-    LogVector* shadow = ItemAccess::claim_shadow(item);
-    const bool stays = shadow != nullptr && shadow->is_snapshot && !snapshots_too;
-    if (shadow != nullptr && !(stays && ItemAccess::put_shadow(item, shadow))) {
+    if (LogVector* shadow = take_shadow(item, snapshots_too); shadow != nullptr) {
       shadow->next = nullptr;
       journal_.free_chain(shadow);
     }
     return in_use() > until_used;
   });
+}
+
+// A shadow is claimed to be looked at: one that is to stay goes back, unless the item has got
+// another meanwhile. While the context lock is held no context closes, so for an item without a pin
+// nothing becomes stable that is newer than what goes back.
+LogVector* JournalShrinker::take_shadow(LogItem& item, bool snapshots_too) {
+  CilPart& part = journal_.cil.lock_shared();
+  LogVector* shadow = item.pinned() ? nullptr : ItemAccess::claim_shadow(item);
+  const bool stays = shadow != nullptr && shadow->is_snapshot && !snapshots_too;
+  if (stays && ItemAccess::put_shadow(item, shadow)) {
+    shadow = nullptr;
+  }
+  journal_.cil.unlock_shared(part);
+  return shadow;
 }
 
 // As a force by somebody who may not run the items' callbacks: the workers do.

@@ -26,6 +26,7 @@ class JournalShrinker final : public Shrinker {
  private:
   [[nodiscard]] std::uint64_t in_use() const;
   void trim(bool snapshots_too, std::uint64_t until_used);
+  [[nodiscard]] LogVector* take_shadow(LogItem& item, bool snapshots_too);
   void write_all();
   [[nodiscard]] bool is_freed(Sequence sequence) const;
 

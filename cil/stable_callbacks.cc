@@ -120,11 +120,11 @@ void StableCallbacks::wait_for_first() {
   waiter_ = &waiter;
   mutex_.unlock();
   stable_.enter(waiter);
-  // Called upon, it looks once more: then it is off the list, or its wake is on the way. It may be
-  // called upon again meanwhile.
-  std::uint64_t until_ns = WaitWord::kForever;
-  while (stable_.wait(waiter, until_ns) == StableSequence::Wake::kCalledUpon) {
-    until_ns = 0;
+  std::uint64_t deadline_ns = WaitWord::kForever;
+  while (stable_.wait(waiter, deadline_ns) == StableSequence::Wake::kCalledUpon) {
+    // The next wait takes it off the list, or waits for its wake on the way; unless it is called
+    // upon again: then it is still on the list.
+    deadline_ns = 0;
   }
   mutex_.lock();
   waiter_ = nullptr;

@@ -173,13 +173,19 @@ bool Journal::Impl::log_again_item(LogItem& item, CilPart& part, Sequence sequen
       intent != nullptr && IntentAccess::is_done(*intent)) {
     return true;  // It leaves soon, and must not come to stand behind its done.
   }
+  // Looked at before the shadow is claimed: completion exchanges the shadow and then unpins, so
+  // what is claimed from an item that was still pinned may be older than what is stable by now. No
+  // commit pins it meanwhile: the context lock is held.
+  if (item.pinned()) {
+    return true;  // It is in a checkpoint that will move it.
+  }
   LogVector* vector = ItemAccess::claim_shadow(item);
   if (vector == nullptr) {
     return true;  // A commit has it.
   }
   const bool fits = again.used + vector->cost() <= again.budget;
   const bool usable = vector->is_snapshot;
-  // One that is pinned is in a checkpoint that will move it; or it is about to leave.
+  // It may be about to leave.
   if (!usable || !fits || !ItemAccess::try_pin(item)) {
     if (!ItemAccess::put_shadow(item, vector)) {  // A commit that was cancelled left another.
       vector->next = again.trash;
@@ -264,8 +270,9 @@ Status Journal::Impl::move_tail(bool needed) {
 // may_start() sees to it that what is complete by now is near enough.
 Status Journal::Impl::keep_state_near(Lsn end) {
   const Bytes reach(file.geometry().data_bytes / 2);
-  // Relaxed: an old value is lower, and only makes this look twice.
-  if (end - Lsn(written_stable.load(std::memory_order_relaxed)) <= reach) {
+  // First without the lock, which is held while a client flushes what is home: no force waits for
+  // that. Acquire pairs with write_state().
+  if (end - Lsn(written_stable.load(std::memory_order_acquire)) <= reach) {
     return {};
   }
   MutexLock lock(state_mutex);
@@ -302,7 +309,7 @@ Status Journal::Impl::write_state(std::uint64_t flags) {
   JournalCounters::add(counters.flushes, 2);
   const Status status = file.write_state(state);
   if (status.ok()) {
-    written_stable.store(state.stable_lsn, std::memory_order_relaxed);
+    written_stable.store(state.stable_lsn, std::memory_order_release);
   }
   MutexLock lock(info_mutex);
   info = file.info();

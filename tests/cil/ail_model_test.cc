@@ -238,3 +238,25 @@ TEST_CASE("vectors are sorted by the order of commits") {
     REQUIRE(sorted == nullptr);
   }
 }
+
+TEST_CASE("an item that one walk holds is left alone by another") {
+  Trace trace;
+  Probe item(trace, 1);
+  Ail ail;
+  Bucket* bucket = ail.publish(ail.make_bucket(), Lsn(4096), {});
+  ail.adopt(*bucket, item);
+  ail.let_go(*bucket);
+  AilCursor pushing;
+  REQUIRE(ail.hold_next(pushing, Lsn(UINT64_MAX)).count == 1);
+  AilCursor trimming;
+  const Ail::Batch second = ail.hold_next(trimming, Lsn(UINT64_MAX));
+  CHECK(second.count == 0);
+  CHECK(second.pinned == 1);
+  CHECK(second.is_last);
+  for (std::size_t i = 0; i < second.count; ++i) {
+    (void)Ail::release_held(*second.items[i]);
+  }
+  CHECK_FALSE(ail.forget(item, false));  // left to who holds it
+  (void)Ail::release_held(item);
+  CHECK(ail.forget(item, false));
+}

@@ -245,6 +245,27 @@ TEST_CASE("intents without a done are found again at open, and hold the tail unt
   finish(journal);
 }
 
+TEST_CASE("a journal of too little memory for the intents that it finds does not open") {
+  LogWorld world;
+  {
+    std::vector<std::unique_ptr<Intent>> intents;
+    auto journal = world.open();
+    for (std::uint64_t id = 1; id <= 40; ++id) {
+      intents.push_back(std::make_unique<Intent>(id, kPayload));
+      commit_intent(*journal, *intents.back());
+    }
+    finish(journal);
+  }
+  JournalConfig config;
+  config.cil_memory = Bytes(100'000);
+  const auto journal = Journal::open(kLogPath, config, kIgnore);
+  REQUIRE_FALSE(journal.ok());
+  CHECK(journal.error().code == Errc::kTooLarge);
+  auto enough = world.open();
+  CHECK(open_intents(*enough).size() == 40);
+  finish(enough);
+}
+
 TEST_CASE("in a log full of intents every done still finds its room") {
   LogWorld world;
   const auto fill = [](Journal& journal, std::vector<std::unique_ptr<Intent>>& intents) {

@@ -184,3 +184,23 @@ TEST_CASE("while one checkpoint is completed, the next one that is written waits
   force_second.join();
   finish(journal);
 }
+
+TEST_CASE("a force does not wait for a client that flushes what is home") {
+  LogWorld world;
+  Trace trace;
+  Gate gate;
+  JournalConfig config;
+  config.flush_home = [&]() -> Status {
+    gate.pass();
+    return {};
+  };
+  auto journal = world.open(config);
+  std::vector<std::unique_ptr<Probe>> others;
+  fill(*journal, trace, others);
+  gate.wait_for_arrival();
+  Probe item(trace, 1);
+  item.regions = {"small"};
+  CHECK(journal->force(commit(*journal, {&item}), 2'000'000'000).ok());
+  gate.open();
+  finish(journal);
+}

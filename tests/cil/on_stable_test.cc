@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "probe.h"
+#include "stable_callbacks.h"
 #include "thread_refusal.h"
 
 using namespace keel;
@@ -271,4 +272,28 @@ TEST_CASE("threads that commit and ask: every callback once, in order, with its 
   CHECK(in_order);
   CHECK(newest == journal->stable_sequence().value());
   journal.reset();
+}
+
+TEST_CASE("earlier and earlier sequences may be asked for faster than one is waited for") {
+  constexpr std::uint64_t kRounds = 300;
+  constexpr std::uint64_t kAsked = 60;
+  for (std::uint64_t round = 0; round < kRounds; ++round) {
+    StableSequence stable(Sequence(0));
+    StableCallbacks callbacks(stable);
+    std::atomic<std::uint64_t> called{0};
+    const auto ask = [&](std::uint64_t sequence) {
+      REQUIRE(callbacks.add(Sequence(sequence), [&](const Status&) { ++called; }).ok());
+    };
+    for (std::uint64_t sequence = kAsked; sequence > 0; --sequence) {
+      ask(sequence);
+      for (std::uint64_t pause = 0; pause < round % 30; ++pause) {
+        std::this_thread::yield();
+      }
+    }
+    for (std::uint64_t sequence = 1; sequence <= kAsked; ++sequence) {
+      stable.advance(Sequence(sequence));
+    }
+    callbacks.close();
+    REQUIRE(called == kAsked);
+  }
 }
