@@ -165,20 +165,7 @@ Ail::Batch Ail::hold_next(AilCursor& cursor, Lsn limit) {
       LogItem& item = *bucket->first;
       unlink(item);
       link(*bucket, item);
-      ++cursor.visited;
-      std::atomic<std::uint32_t>& state = ItemAccess::state(item);
-      // Whoever wants to release it sees the mark, or has left its own.
-      std::uint32_t now = state.load(std::memory_order_acquire);
-      // One that another walk holds is left alone: the first to let it go would do so for both.
-      constexpr std::uint32_t kBusy = ItemState::kPins | ItemState::kHeld;
-      while ((now & (kBusy | ItemState::kReleaseWanted)) == 0 &&
-             !state.compare_exchange_weak(now, now | ItemState::kHeld, std::memory_order_acq_rel)) {
-      }
-      if ((now & kBusy) != 0) {
-        ++batch.pinned;
-      } else if ((now & ItemState::kReleaseWanted) == 0) {
-        batch.items[batch.count++] = &item;
-      }
+      hold(item, batch);
     }
     cursor = {bucket->lsn + Bytes(1), false, 0};
   }

@@ -55,7 +55,7 @@ class Ail {
   struct Batch {
     std::array<LogItem*, kBatch> items{};
     std::size_t count = 0;
-    std::size_t pinned = 0;  // or held by another walk: seen, and left alone
+    std::size_t pinned = 0;  // seen, and left alone: pinned, or held by another
     bool is_last = false;
   };
 
@@ -85,8 +85,8 @@ class Ail {
   // Takes any one item out; nullptr if there is none.
   [[nodiscard]] LogItem* remove_first() KEEL_EXCLUDES(mutex_);
 
-  // The next items below `limit` that are neither pinned, nor held by another walk, nor about to
-  // leave, each marked as ItemState::kHeld: it stays until release_held().
+  // The next items below `limit` that are neither pinned nor about to leave, each marked as
+  // ItemState::kHeld: it stays until release_held().
   [[nodiscard]] Batch hold_next(AilCursor& cursor, Lsn limit) KEEL_EXCLUDES(mutex_);
   // Returns the state that is left.
   static std::uint32_t release_held(LogItem& item);

@@ -79,9 +79,6 @@ Result<std::unique_ptr<Journal>> Journal::open_or_throw(const std::string& path,
     return status.error();
   }
   impl->intents.reserve(impl->recovered_intents.size());
-  if (auto status = impl->check_intents(); !status) {
-    return status.error();
-  }
   if (auto status = impl->take_over(); !status) {
     return status.error();
   }

@@ -196,8 +196,8 @@ class Journal : public MetadataObject {
   // Without a timeout the calling thread may write the checkpoint itself: then committed(), unpin()
   // and release() of its items are called on it. After `timeout_ns` it gives up waiting; the push
   // goes on.
-  // Errors: kFutureSequence, kForked, kInvalidArgument (in a callback of on_stable()), kTimeout, the
-  // first error (then `sequence` may or may not be stable).
+  // Errors: kFutureSequence, kForked, kInvalidArgument (in a callback of on_stable()), kTimeout,
+  // the first error (then `sequence` may or may not be stable).
   // Source: xfs_log_force_seq (Linux).
   [[nodiscard]] Status force(Sequence sequence, std::uint64_t timeout_ns = UINT64_MAX);
   // Everything committed before the call.
