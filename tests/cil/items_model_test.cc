@@ -141,7 +141,8 @@ class Life {
   void force() {
     REQUIRE(journal_->force_all().ok());
     const std::lock_guard lock(mutex_);
-    forced_ = states_.back().sequence;
+    // Not the newest commit's: a transaction that changed nothing opens no checkpoint.
+    forced_ = journal_->stable_sequence().value();
   }
 
   // What was recovered is home once all of it is: the items of it that this life has not committed.
