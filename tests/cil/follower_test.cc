@@ -147,7 +147,9 @@ TEST_CASE("followers of a live journal see every checkpoint once, while the log 
     writer.write(*journal, 1 + i * 797 % 30000, i);
     written.push_back(writer.item.regions[0]);
   }
+#if !defined(KEEL_TEST_SANITIZED)  // where there are enough rounds
   CHECK(journal->stats().tail > Lsn(0) + journal->info().data);
+#endif
   done = true;
   for (std::thread& thread : threads) {
     thread.join();

@@ -164,6 +164,12 @@ TEST_CASE("a waiter waits for open reservations and for the context before it ca
   Helper helper;
   LogSpace space({1000, 250, 0, kMemory}, Lsn(0), Lsn(0), helper.hooks());
   helper.space = &space;
+  helper.during_pass = [&] {
+    if (const std::uint64_t context = helper.context.exchange(0); context != 0) {
+      (void)space.close_context(context, context);
+      space.checkpoint_done();
+    }
+  };
   REQUIRE(reserve(space, 200).ok());
   std::atomic<bool> granted_it{false};
   std::thread waiter([&] {
@@ -173,12 +179,6 @@ TEST_CASE("a waiter waits for open reservations and for the context before it ca
   wait_for_waiter(space);
   CHECK_FALSE(granted_it);
   // The reservation becomes part of the context: still no room, so the waiter asks for a push.
-  helper.during_pass = [&] {
-    if (const std::uint64_t context = helper.context.exchange(0); context != 0) {
-      (void)space.close_context(context, context);
-      space.checkpoint_done();
-    }
-  };
   helper.commit(200, 180);
   waiter.join();
   CHECK(granted_it);

@@ -274,13 +274,13 @@ TEST_CASE("objects are written in part by several threads, each under its own lo
   ObjectWorld world;
   ItemHome home;
   std::vector<std::thread> threads;
-  std::vector<std::unique_ptr<ObjectItem>> items;
+  std::vector<std::unique_ptr<ObjectItem>> items(kThreads);
   std::vector<std::string> bytes(kThreads, std::string(3000, '-'));
   for (int t = 0; t < kThreads; ++t) {
     const auto id = static_cast<std::uint64_t>(t);
     home.objects[id] = bytes[id];
-    items.push_back(std::make_unique<ObjectItem>(id));
-    items.back()->attach(bytes_of(bytes[id]));
+    items[id] = std::make_unique<ObjectItem>(id);
+    items[id]->attach(bytes_of(bytes[id]));
     threads.emplace_back([&, id] {
       std::uint64_t random = id + 1;
       for (int i = 0; i < kRounds; ++i) {
