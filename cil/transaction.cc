@@ -282,7 +282,9 @@ void Transaction::insert_item(Entry& entry, CilPart& part, Sequence sequence, st
 
 // Puts the difference into the part, turns what was used of the reservation into the context's, and
 // keeps the rest as the part's credit, or for finish() to give back.
-void Transaction::account(CilPart& part, const ContextSums& before, const ContextSums& after) {
+// (The caller holds the context lock, as a part that the analysis cannot see.)
+void Transaction::account(CilPart& part, const ContextSums& before,
+                          const ContextSums& after) KEEL_NO_THREAD_SAFETY_ANALYSIS {
   Journal::Impl& impl = *journal_->impl_;
   if (after.items != 0) {
     const std::uint64_t unit =
