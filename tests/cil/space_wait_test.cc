@@ -78,7 +78,7 @@ TEST_CASE("begin() waits for memory that standby snapshots take, and is never re
   auto journal = world.open({.cil_memory = Bytes(1U << 20)});
   // A slow disk: checkpoints complete long after the pass that was asked for with them.
   world.disk.on_io([&](const SimIo& io) {
-    if (io.op == SimOp::kFlush) {
+    if (io.op == SimOp::kWrite) {
       let_others_run();
     }
   });
