@@ -146,10 +146,10 @@ struct Journal::Impl : MetadataObject {
   // Returns true if something may still free log space.
   [[nodiscard]] bool upkeep_pass(bool idle);
   struct PushSums {
-    std::uint64_t asked = 0;
     std::uint64_t under_way = 0;  // started, flushing, locked or pinned
     std::uint64_t homeless = 0;
   };
+  void put_back(LogItem& item);
   [[nodiscard]] PushSums push_items(Lsn target);
   struct Again {
     std::uint64_t budget;

@@ -253,11 +253,6 @@ LogSpace::Sums LogSpace::sums() const {
           in_flight_, grants_,     passes_begun_, passes_begun_ != passes_ended_};
 }
 
-std::uint64_t LogSpace::waiting_ns() const {
-  MutexLock lock(mutex_);
-  return first_waiter_ == nullptr ? 0 : os().monotonic_ns() - first_waiter_->since_ns;
-}
-
 LogSpace::Longest LogSpace::longest() const {
   MutexLock lock(mutex_);
   return first_waiter_ == nullptr ? Longest{}

@@ -119,8 +119,6 @@ class LogSpace {
     bool in_pass = false;
   };
   [[nodiscard]] Sums sums() const KEEL_EXCLUDES(mutex_);
-  // How long the first waiter has waited, or 0.
-  [[nodiscard]] std::uint64_t waiting_ns() const KEEL_EXCLUDES(mutex_);
   // Since when the first waiter has waited, and for what; since_ns 0 if nobody does.
   struct Longest {
     std::uint64_t since_ns = 0;

@@ -91,6 +91,14 @@ bool Journal::Impl::upkeep_pass(bool idle) {
   return hope;
 }
 
+// The end of a hold by Ail::hold_next().
+void Journal::Impl::put_back(LogItem& item) {
+  const std::uint32_t state = Ail::release_held(item);
+  if ((state & ItemState::kPins) == 0 && (state & ItemState::kReleaseWanted) != 0) {
+    let_go_of(item, false, true);
+  }
+}
+
 // Asks every item below the target to go home, and counts those that have none.
 Journal::Impl::PushSums Journal::Impl::push_items(Lsn target) {
   PushSums sums;
@@ -101,7 +109,6 @@ Journal::Impl::PushSums Journal::Impl::push_items(Lsn target) {
     sums.under_way += batch.pinned;
     for (std::size_t i = 0; i < batch.count; ++i) {
       LogItem& item = *batch.items[i];
-      ++sums.asked;
       if (ItemAccess::has_home(item)) {
         sums.under_way += 1;
         home_push_type.store(item.type(), std::memory_order_relaxed);
@@ -111,10 +118,7 @@ Journal::Impl::PushSums Journal::Impl::push_items(Lsn target) {
       } else {
         sums.homeless += 1;
       }
-      const std::uint32_t state = Ail::release_held(item);
-      if ((state & ItemState::kPins) == 0 && (state & ItemState::kReleaseWanted) != 0) {
-        let_go_of(item, false, true);
-      }
+      put_back(item);
     }
   } while (!batch.is_last);
   if (sums.under_way != 0 && cil.is_open()) {
@@ -220,10 +224,7 @@ void Journal::Impl::trim_tracked(const std::function<bool(LogItem&)>& trim) {
     for (std::size_t i = 0; i < batch.count; ++i) {
       LogItem& item = *batch.items[i];
       more = more && trim(item);
-      const std::uint32_t state = Ail::release_held(item);
-      if ((state & ItemState::kPins) == 0 && (state & ItemState::kReleaseWanted) != 0) {
-        let_go_of(item, false, true);
-      }
+      put_back(item);
     }
   } while (!batch.is_last && more);
 }

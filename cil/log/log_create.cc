@@ -73,13 +73,6 @@ Result<format::Superblock> plan_superblock(const LogConfig& config, std::uint64_
   return superblock;
 }
 
-Status write_once(LogDevice& device, std::uint64_t offset, std::byte* data, std::size_t bytes) {
-  struct iovec part {
-    data, bytes
-  };
-  return device.write(offset, &part, 1);
-}
-
 Status write_zeros(LogDevice& device, const AlignedBuffer& zeros, std::uint64_t file_bytes,
                    const LogConfig& config) {
   for (std::uint64_t offset = 0; offset < file_bytes; offset += zeros.bytes()) {
@@ -87,7 +80,7 @@ Status write_zeros(LogDevice& device, const AlignedBuffer& zeros, std::uint64_t 
       config.progress(Bytes(offset), Bytes(file_bytes));
     }
     const auto bytes = std::min<std::uint64_t>(zeros.bytes(), file_bytes - offset);
-    if (auto status = write_once(device, offset, zeros.data(), bytes); !status) {
+    if (auto status = device.write_piece(offset, zeros.data(), bytes); !status) {
       return status;
     }
   }
@@ -106,7 +99,7 @@ Status write_metadata(LogDevice& device, const format::Superblock& superblock,
   encode(state, block.data());
   for (int copy = 0; copy < 2; ++copy) {
     if (auto status =
-            write_once(device, geometry.state_offset(copy), block.data(), superblock.block_bytes);
+            device.write_piece(geometry.state_offset(copy), block.data(), superblock.block_bytes);
         !status) {
       return status;
     }
@@ -118,8 +111,8 @@ Status write_metadata(LogDevice& device, const format::Superblock& superblock,
   std::memset(block.data(), 0, superblock.block_bytes);
   encode(superblock, block.data());
   for (int copy = 0; copy < 2; ++copy) {
-    if (auto status = write_once(device, geometry.superblock_offset(copy), block.data(),
-                                 superblock.block_bytes);
+    if (auto status = device.write_piece(geometry.superblock_offset(copy), block.data(),
+                                         superblock.block_bytes);
         !status) {
       return status;
     }

@@ -68,6 +68,13 @@ class LogDevice : public MetadataObject {
   [[nodiscard]] Status read(std::uint64_t offset, void* buffer, std::size_t bytes) const;
   // Writes the parts one after the other at `offset`; consumes (changes) them. No allocation.
   [[nodiscard]] Status write(std::uint64_t offset, struct iovec* parts, int count);
+  // As write(), of one piece.
+  [[nodiscard]] Status write_piece(std::uint64_t offset, std::byte* data, std::size_t bytes) {
+    struct iovec part {
+      data, bytes
+    };
+    return write(offset, &part, 1);
+  }
   // As write(), and these parts, no others, are stable on return. No allocation.
   [[nodiscard]] Status write_durable(std::uint64_t offset, struct iovec* parts, int count);
   // Makes stable every write that returned before this call. No allocation.

@@ -9,17 +9,6 @@
 #include "keel/base/os.h"
 
 namespace keel {
-namespace {
-
-Status write_once(LogDevice& device, std::uint64_t offset, std::byte* data, std::size_t bytes) {
-  struct iovec part {
-    data, bytes
-  };
-  return device.write(offset, &part, 1);
-}
-
-}  // namespace
-
 Result<LogInfo> read_log_info(const std::string& path, bool buffered) {
   return no_throw("read a log", [&]() -> Result<LogInfo> {
     auto file = LogFile::open(path, DeviceMode::kReadOnly, buffered, default_pool());
@@ -153,8 +142,8 @@ Status LogFile::write_state(format::StateSlot state) {
   for (const int slot : {1 - newest_slot_, newest_slot_}) {
     std::memset(block_.data(), 0, superblock_.block_bytes);
     encode(state, block_.data());
-    if (auto status = write_once(*device_, geometry_.state_offset(slot), block_.data(),
-                                 superblock_.block_bytes);
+    if (auto status = device_->write_piece(geometry_.state_offset(slot), block_.data(),
+                                           superblock_.block_bytes);
         !status) {
       return status;
     }

@@ -20,7 +20,6 @@ enum class LockRank : std::uint8_t {
   kJournalStable = 45,       // cil: stable sequence, its waiters, the first error
   kJournalCallbacks = 47,    // cil: callbacks that wait for a sequence
   kJournalAil = 50,          // cil: buckets of items in the log
-  kJournalBatch = 55,        // cil: the batch of records under way
   kLogFlush = 58,            // cil: one flush of a buffered log at a time
   kLogDevice = 60,           // cil: error latch
   kPoolUpkeep = 68,          // alloc: one round of a pool's thread
