@@ -64,9 +64,9 @@ def print_json(total, kinds, matching):
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--within", type=re.compile, default="")
-    parser.add_argument("--without", type=re.compile, default="")
-    parser.add_argument("--share", type=re.compile, default="")
+    parser.add_argument("--within", type=re.compile)
+    parser.add_argument("--without", type=re.compile)
+    parser.add_argument("--share", type=re.compile)
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     kinds, own = collections.Counter(), collections.Counter()
