@@ -24,13 +24,13 @@ Status BufferCache::open(CpuStacks::Engine engine) {
 
 // Budgets -----------------------------------------------------------------------------------------
 
-void BufferCache::set_budget(Pages populated) {
+void BufferCache::set_budget(Pages populated, bool full) {
   // Below these shares of what is populated an idle buffer costs less than it saves; small pools
   // may keep a few MiB all the same.
   constexpr std::uint64_t kMiB = 256;  // in pages
   const std::uint64_t pages = populated.value();
   const std::uint64_t cpus = std::min(std::max(pages / 48, 6 * kMiB), cpus_.size() * 3 * kMiB);
-  const std::uint64_t depot = std::max(pages / 96, 4 * kMiB);
+  const std::uint64_t depot = std::max(full ? pages / 16 : pages / 96, 4 * kMiB);
   cpu_budget_.store(pages == 0 ? 0 : cpus / cpus_.size(), std::memory_order_relaxed);
   depot_budget_.store(pages == 0 ? 0 : depot, std::memory_order_relaxed);
 }

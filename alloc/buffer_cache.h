@@ -71,8 +71,9 @@ class BufferCache {
   // lines that it guards are fetched for all of them. False if it is too large to be kept so.
   [[nodiscard]] bool defer(std::uint32_t frame, Pages held);
 
-  // Sets how much may lie idle, from what is populated. 0: nothing is kept from now on.
-  void set_budget(Pages populated);
+  // Sets how much may lie idle, from what is populated. 0: nothing is kept from now on. `full`: no
+  // more can be populated, so what lies idle costs no memory beside; the next to need it drains it.
+  void set_budget(Pages populated, bool full = false);
 
   // Gives everything to the Evictor and takes all limits back; returns what it gave.
   Pages drain() KEEL_EXCLUDES(drain_lock_);

@@ -26,7 +26,7 @@ enum class Tier : std::uint8_t { kContiguous, kMapped };
 
 class Depot {
  public:
-  static constexpr unsigned kShelfDepth = 128;
+  static constexpr unsigned kShelfDepth = 256;
 
   // Takes up to `out.size()` buffers; gives how many.
   unsigned take(unsigned size_class, std::span<Pfn> out);

@@ -23,8 +23,13 @@ bool Pool::Impl::grow() {
   }
   poison_range(store->address_of(chunk->first), bytes_of(chunk->count));
   pages->add(*chunk);
-  cache.set_budget(pages->present_hint());
+  set_cache_budget();
   return true;
+}
+
+void Pool::Impl::set_cache_budget() {
+  const Pages present = pages->present_hint();
+  cache.set_budget(present, bytes_of(present) >= config.capacity_bytes);
 }
 
 // Free frames below which a request that finds no contiguous run has the store grown, above which
@@ -97,7 +102,7 @@ Bytes Pool::Impl::trim(unsigned most_chunks) {
       break;
     }
   }
-  cache.set_budget(pages->present_hint());
+  set_cache_budget();
   KEEL_PROBE(trim, given.value());
   return given;
 }

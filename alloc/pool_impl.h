@@ -140,6 +140,8 @@ struct Pool::Impl final : MetadataObject, Evictor, Upkeep {
   // growth.cc
   // Populates one chunk. False at capacity or if the system refuses; nothing has changed then.
   [[nodiscard]] bool grow() KEEL_REQUIRES(grow_lock);
+  // After the store has grown or shrunk.
+  void set_cache_budget();
   [[nodiscard]] Pages spare_target() const;
   [[nodiscard]] Pages low_watermark() const;
   void keep_present();

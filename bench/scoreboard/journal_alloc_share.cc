@@ -57,7 +57,7 @@ Result<Figures> shares(const std::string& dir, const std::string& seconds) {
 }
 
 Result<Study> prepare(const Setting& setting) {
-  const std::string seconds = setting.smoke ? "0.3" : "3";
+  const std::string seconds = setting.smoke ? "0.3" : "5";
   Study study;
   const auto probe = share(setting.dir, "0.3", "8");
   if (!probe && probe.error().value == kSkipped) {

@@ -98,7 +98,7 @@ Result<Comparison> prepare(const Setting& setting, SampleJournal sample) {
   const Shape shape = shape_of(setting);
   auto made = JournalRig::create(setting.dir, "copy.log",
                                  {.log = Bytes(shape.log_bytes),
-                                  .pool_bytes = 4 * shape.set_bytes + 16 * kMiB,
+                                  .pool_bytes = 8 * shape.set_bytes + 16 * kMiB,
                                   .objects = shape.set_bytes / kObjectBytes,
                                   .object_bytes = kObjectBytes});
   if (!made) {

@@ -106,6 +106,22 @@ TEST_CASE_FIXTURE(Fixture, "the depot stays within its budget, and gives the old
   board.audit(cache);
 }
 
+TEST_CASE_FIXTURE(Fixture, "the depot may hold more when no more can be populated") {
+  const Pinned here;
+  constexpr Pages kPopulated{65'536};
+  cache.set_budget(kPopulated, true);
+  Pages most{0};
+  for (unsigned index = 0; index < CacheBoard::kClasses.size(); ++index) {
+    for (const std::uint32_t buffer : buffers_of(index, 300)) {
+      board.put(cache, buffer);
+      REQUIRE(cache.depot_pages() <= Pages(4096));
+      most = std::max(most, cache.depot_pages());
+    }
+  }
+  CHECK(most > Pages(1024));  // the most otherwise
+  board.audit(cache);
+}
+
 TEST_CASE_FIXTURE(Fixture, "the CPUs' stacks together stay within their budget") {
   cache.set_budget(Pages(1));  // the least: 6 MiB over all CPUs
   const Pages most{6 * 256};
