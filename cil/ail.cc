@@ -98,7 +98,7 @@ void Ail::enter(Bucket& bucket, LogVector* first, const LogVector* end) {
     } else if (!tracked) {
       link(bucket, item);
       ItemAccess::state(item).fetch_or(ItemState::kTracked, std::memory_order_acq_rel);
-    } else if (!vector->layout.ordered) {
+    } else if (!vector->ordered) {
       // (An ordered item is not in this checkpoint: what an earlier one holds of it must stay in
       // the log until it is home.)
       unlink(item);

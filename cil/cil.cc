@@ -185,7 +185,7 @@ LogVector* take_vectors(const ClosedContext& context, std::uint64_t& written) {
     if (following != nullptr) {
       __builtin_prefetch(ItemAccess::active(*following, context.sequence));
     }
-    written += vector->region_count != 0 ? 1 : 0;
+    written += vector->packed_bytes != 0 ? 1 : 0;
     sorter.add(vector);
     item = following;
   }

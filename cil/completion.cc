@@ -102,7 +102,7 @@ LogVector* Journal::Impl::complete_batch(Flight& flight, LogVector* first) {
     const bool leaves = vector->cancelled;
     LogVector* unused = vector;
     vector = vector->next;  // Before the item has it: a commit may use it at once.
-    if (!leaves && !unused->layout.ordered && !ItemAccess::has_home(item)) {
+    if (!leaves && !unused->ordered && !ItemAccess::has_home(item)) {
       unused->is_snapshot = true;
       unused = ItemAccess::exchange_shadow(item, unused);
     }

@@ -240,7 +240,6 @@ bool Transaction::settle_intent(LogItem& item, Sequence sequence, ContextSums& b
   }
   before += {1, vector->packed_bytes, vector->bulk_blocks, vector->cost()};
   after.items += 1;
-  vector->region_count = 0;
   vector->packed_bytes = 0;
   vector->bulk_blocks = 0;
   vector->cancelled = true;

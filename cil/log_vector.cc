@@ -11,17 +11,23 @@
 namespace keel {
 namespace {
 
-// Of small regions in a vector, so that clients can format structs in place.
-constexpr std::size_t kRegionAlign = 8;
+constexpr std::size_t kUnit = format::kPackedUnitBytes;
 
 std::size_t head_bytes(const SnapshotLayout& layout) {
-  return sizeof(LogVector) + layout.region_count * sizeof(Region) + layout.small_bytes;
+  return sizeof(LogVector) + layout.packed_bytes;
+}
+
+template <class Header>
+Header header_at(const std::byte* place) {
+  Header header;
+  std::memcpy(&header, place, sizeof header);
+  return header;
 }
 
 }  // namespace
 
 SnapshotLayout layout_of(const ItemSize& size) {
-  return {size.region_count(), size.is_ordered(), size.small_bytes(), size.large_bytes()};
+  return {size.packed_bytes(), size.large_bytes(), size.region_count(), size.is_ordered()};
 }
 
 std::size_t log_vector_bytes(const SnapshotLayout& layout) {
@@ -40,44 +46,108 @@ LogVector* allocate_log_vector(Pool& pool, const SnapshotLayout& layout,
   auto* vector = ::new (memory) LogVector{};
   vector->capacity_bytes = pool.kvsize(memory);
   vector->block_bytes = block_bytes;
-  reset_log_vector(*vector, layout);
   return vector;
 }
 
-void reset_log_vector(LogVector& vector, const SnapshotLayout& layout) {
+SnapshotWriter::SnapshotWriter(LogVector& vector, const SnapshotLayout& layout)
+    : vector_(vector),
+      most_regions_(layout.region_count),
+      packed_next_(reinterpret_cast<std::byte*>(&vector + 1)),
+      packed_end_(packed_next_ + layout.packed_bytes),
+      large_next_(reinterpret_cast<std::byte*>(&vector) + round_up(head_bytes(layout), kPageBytes)),
+      large_end_(large_next_ + layout.large_bytes) {
   KEEL_CHECK(log_vector_bytes(layout) <= vector.capacity_bytes, "snapshot does not fit",
              log_vector_bytes(layout), vector.capacity_bytes);
-  auto* base = reinterpret_cast<std::byte*>(&vector);
   vector.next = nullptr;
-  vector.layout = layout;
-  vector.region_count = 0;
-  vector.small_next = base + sizeof(LogVector) + layout.region_count * sizeof(Region);
-  vector.small_end = base + head_bytes(layout);
-  vector.large_next = base + round_up(head_bytes(layout), kPageBytes);
-  vector.large_end = vector.large_next + layout.large_bytes;
   vector.packed_bytes = 0;
   vector.bulk_blocks = 0;
+  vector.large = large_next_;
+  vector.ordered = layout.ordered;
   vector.cancelled = false;
   vector.is_snapshot = false;
 }
 
-std::byte* append_region(LogVector& vector, std::size_t bytes) {
-  KEEL_CHECK(vector.region_count < vector.layout.region_count,
-             "format() writes more regions than sized", vector.layout.region_count);
-  const bool large = bytes >= vector.block_bytes;
-  std::byte*& next_free = large ? vector.large_next : vector.small_next;
-  const std::byte* end = large ? vector.large_end : vector.small_end;
-  const std::size_t padded = round_up(bytes, large ? kPageBytes : kRegionAlign);
-  KEEL_CHECK(padded <= static_cast<std::size_t>(end - next_free),
+std::byte* SnapshotWriter::region(std::size_t bytes) {
+  KEEL_CHECK(regions_ < most_regions_, "format() writes more regions than sized", most_regions_);
+  const bool large = bytes >= vector_.block_bytes;
+  const std::uint64_t blocks = large ? bytes / vector_.block_bytes : 0;
+  const std::size_t rest = bytes - blocks * vector_.block_bytes;
+  const std::size_t head = regions_ == 0 ? sizeof(format::ItemHeader) : 0;
+  const std::size_t packed = head + format::region_packed_bytes(rest);
+  const std::size_t apart = large ? round_up(bytes, kPageBytes) : 0;
+  KEEL_CHECK(packed <= static_cast<std::size_t>(packed_end_ - packed_next_) &&
+                 apart <= static_cast<std::size_t>(large_end_ - large_next_),
              "format() writes more bytes than sized", bytes);
-  std::byte* data = next_free;
-  next_free += padded;
-  vector.regions()[vector.region_count++] = {data, bytes};
-  const std::uint64_t blocks = large ? bytes / vector.block_bytes : 0;
-  vector.bulk_blocks += blocks;
-  vector.packed_bytes += vector.region_count == 1 ? sizeof(format::ItemHeader) : 0;
-  vector.packed_bytes += format::region_packed_bytes(bytes - blocks * vector.block_bytes);
+  const format::RegionHeader header{static_cast<std::uint32_t>(blocks),
+                                    static_cast<std::uint32_t>(rest)};
+  std::memcpy(packed_next_ + head, &header, sizeof header);
+  std::byte* data = packed_next_ + head + sizeof header;
+  packed_next_ += packed;
+  if (rest != 0) {
+    std::memset(packed_next_ - kUnit, 0, kUnit);  // the padding
+  }
+  if (large) {
+    data = large_next_;
+    large_next_ += apart;
+  }
+  ++regions_;
+  vector_.packed_bytes += packed;
+  vector_.bulk_blocks += blocks;
   return data;
+}
+
+void SnapshotWriter::finish(std::uint32_t item_type) {
+  if (regions_ == 0) {
+    return;
+  }
+  const format::ItemHeader header{item_type, regions_};
+  std::memcpy(&vector_ + 1, &header, sizeof header);
+  check_headers();
+  for (LargeRegions large(vector_); large.next();) {
+    if (large.rest_bytes() != 0) {
+      std::memcpy(const_cast<std::byte*>(large.packed_rest()),
+                  large.data() + large.blocks() * vector_.block_bytes, large.rest_bytes());
+    }
+  }
+}
+
+// A client that writes beyond a region comes upon the next one's header: an item like that would
+// make the whole checkpoint unreadable.
+void SnapshotWriter::check_headers() const {
+  const std::byte* at = vector_.packed() + sizeof(format::ItemHeader);
+  std::uint64_t blocks = 0;
+  for (std::uint32_t i = 0; i < regions_ && at < packed_next_; ++i) {
+    const auto header = header_at<format::RegionHeader>(at);
+    at += format::region_packed_bytes(header.rest_bytes);
+    blocks += header.bulk_blocks;
+  }
+  KEEL_CHECK(at == packed_next_ && blocks == vector_.bulk_blocks,
+             "format() wrote beyond the end of a region", vector_.packed_bytes);
+}
+
+LargeRegions::LargeRegions(const LogVector& vector)
+    : block_bytes_(vector.block_bytes),
+      packed_(vector.packed() + sizeof(format::ItemHeader)),
+      next_data_(vector.large) {
+  if (vector.bulk_blocks != 0) {
+    left_ = header_at<format::ItemHeader>(vector.packed()).region_count;
+  }
+}
+
+bool LargeRegions::next() {
+  for (; left_ != 0; --left_) {
+    header_ = header_at<format::RegionHeader>(packed_);
+    packed_rest_ = packed_ + sizeof header_;
+    packed_ += format::region_packed_bytes(header_.rest_bytes);
+    if (header_.bulk_blocks != 0) {
+      data_ = next_data_;
+      next_data_ += round_up(std::uint64_t{header_.bulk_blocks} * block_bytes_ + header_.rest_bytes,
+                             kPageBytes);
+      --left_;
+      return true;
+    }
+  }
+  return false;
 }
 
 void ItemSize::region(std::size_t bytes) {
@@ -87,7 +157,7 @@ void ItemSize::region(std::size_t bytes) {
   ++region_count_;
   const bool large = bytes >= block_bytes_;
   const std::uint64_t blocks = large ? bytes / block_bytes_ : 0;
-  (large ? large_bytes_ : small_bytes_) += round_up(bytes, large ? kPageBytes : kRegionAlign);
+  large_bytes_ += large ? round_up(bytes, kPageBytes) : 0;
   bulk_blocks_ += blocks;
   packed_bytes_ += format::region_packed_bytes(bytes - blocks * block_bytes_);
 }
@@ -99,7 +169,7 @@ void ItemFormatter::copy(const void* data, std::size_t bytes) {
   }
 }
 
-std::byte* ItemFormatter::reserve(std::size_t bytes) { return append_region(vector_, bytes); }
+std::byte* ItemFormatter::reserve(std::size_t bytes) { return writer_.region(bytes); }
 
 // Relaxed: the pin publishes nothing.
 void ItemAccess::pin(LogItem& item) {

@@ -1,12 +1,15 @@
 // LogVector: one item's formatted snapshot, in one allocation.
 //
-//   [LogVector | Region x layout.region_count | small area] [large area, page-aligned]
+//   [LogVector | packed area] [large area, page-aligned]
 //
 // I1 Owned by exactly one of: the item as its shadow, the item as its active vector, a commit or a
 //    trim that has claimed the shadow, or a closed checkpoint until it is stable.
-// I2 A region of a log block and more stands in the large area at a page boundary, so its whole
-//    blocks can be written with direct I/O from here. A smaller one stands in the small area.
-// I3 A vector may hold any snapshot whose layout fits in capacity_bytes.
+// I2 The packed area is the item's piece of the checkpoint's packed stream, byte for byte, so that
+//    building a record is one copy an item.
+// I3 A region of a log block and more stands in the large area at a page boundary, so its whole
+//    blocks can be written with direct I/O from here; what it has beyond them is copied to the
+//    packed area as well. The region headers there tell where each large region ends.
+// I4 A vector may hold any snapshot whose layout fits in capacity_bytes.
 #pragma once
 
 #include <cstddef>
@@ -19,58 +22,91 @@ namespace keel {
 
 class Pool;
 
-struct Region {
-  std::byte* data;
-  std::size_t bytes;
-};
-
 // What a snapshot needs of its vector.
 struct SnapshotLayout {
+  std::size_t packed_bytes;
+  std::size_t large_bytes;
   std::uint32_t region_count;
   bool ordered;
-  std::size_t small_bytes;
-  std::size_t large_bytes;
 };
 
+// One cache line: all that a push looks at beside the snapshot itself.
 struct LogVector {
   LogItem* item;
   LogVector* next;             // in a closed checkpoint
   std::uint64_t order;         // place in its checkpoint: of the last commit, unique
   std::size_t capacity_bytes;  // of the whole allocation
-  std::uint32_t block_bytes;   // of the log
-  std::uint32_t region_count;  // formatted so far
-  SnapshotLayout layout;       // an ordered one is tracked, not written
-  std::byte* small_next;       // free part of the small area
-  std::byte* small_end;
-  std::byte* large_next;
-  std::byte* large_end;
   std::uint64_t packed_bytes;  // what the snapshot adds to each stream
   std::uint64_t bulk_blocks;
+  const std::byte* large;     // the large area
+  std::uint32_t block_bytes;  // of the log
+  bool ordered;               // tracked, not written
   bool cancelled;    // an intent whose done came in the same context: not written, not tracked
   bool is_snapshot;  // as a shadow: holds what is stable in the log, so it can be logged again
 
   [[nodiscard]] std::uint64_t cost() const {
     return format::checkpoint_cost(packed_bytes, bulk_blocks, block_bytes);
   }
-  [[nodiscard]] Region* regions() { return reinterpret_cast<Region*>(this + 1); }
-  [[nodiscard]] const Region* regions() const { return reinterpret_cast<const Region*>(this + 1); }
+  [[nodiscard]] const std::byte* packed() const {
+    return reinterpret_cast<const std::byte*>(this + 1);
+  }
 };
-static_assert(sizeof(LogVector) % alignof(Region) == 0);
+static_assert(sizeof(LogVector) == 64);
 
 [[nodiscard]] SnapshotLayout layout_of(const ItemSize& size);
 
 // Bytes of an allocation that holds such a snapshot.
 [[nodiscard]] std::size_t log_vector_bytes(const SnapshotLayout& layout);
 
-// Allocates an empty vector; nullptr if there is no memory.
+// Allocates a vector without a snapshot; nullptr if there is no memory.
 [[nodiscard]] LogVector* allocate_log_vector(Pool& pool, const SnapshotLayout& layout,
                                              std::uint32_t block_bytes);
 
-// Lays out an existing vector anew for a snapshot that must fit. No allocation.
-void reset_log_vector(LogVector& vector, const SnapshotLayout& layout);
+// Writes a snapshot into a vector, in place of the one that it holds. No allocation.
+class SnapshotWriter {
+ public:
+  // Aborts if the layout does not fit.
+  SnapshotWriter(LogVector& vector, const SnapshotLayout& layout);
 
-// Gives room for the next region and accounts for it.
-[[nodiscard]] std::byte* append_region(LogVector& vector, std::size_t bytes);
+  // Gives room for the next region; aborts if the layout has no room for it.
+  [[nodiscard]] std::byte* region(std::size_t bytes);
+  // After the last region, which the client has filled by now. Aborts if it wrote beyond one.
+  void finish(std::uint32_t item_type);
+
+ private:
+  void check_headers() const;
+
+  LogVector& vector_;
+  std::uint32_t regions_ = 0;
+  const std::uint32_t most_regions_;
+  std::byte* packed_next_;
+  std::byte* const packed_end_;
+  std::byte* large_next_;
+  std::byte* const large_end_;
+};
+
+// The large regions of a snapshot, in order, by the region headers.
+class LargeRegions {
+ public:
+  explicit LargeRegions(const LogVector& vector);
+  // Goes to the next one; false if there is none.
+  [[nodiscard]] bool next();
+
+  [[nodiscard]] const std::byte* data() const { return data_; }
+  [[nodiscard]] std::uint64_t blocks() const { return header_.bulk_blocks; }
+  [[nodiscard]] std::size_t rest_bytes() const { return header_.rest_bytes; }
+  // Where the rest stands in the packed area.
+  [[nodiscard]] const std::byte* packed_rest() const { return packed_rest_; }
+
+ private:
+  const std::uint32_t block_bytes_;
+  std::uint32_t left_ = 0;      // regions of either kind
+  const std::byte* packed_;     // the next region's header
+  const std::byte* next_data_;  // of the next large one
+  format::RegionHeader header_{};
+  const std::byte* data_ = nullptr;
+  const std::byte* packed_rest_ = nullptr;
+};
 
 // LogItem::state_: the number of pins, and flags. An item whose state is 0 is unknown to the
 // journal, and may be destroyed.

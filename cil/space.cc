@@ -30,7 +30,7 @@ Reservation worst_case(std::size_t max_bytes, std::uint32_t max_items, std::uint
       std::uint64_t{2} * max_items;
   // A large region stands on pages of its own, and begins one; the pool may round up by a quarter.
   constexpr std::uint64_t kItemMemory =
-      sizeof(LogVector) + kRegions * (sizeof(Region) + 8) + kPageBytes;
+      sizeof(LogVector) + sizeof(format::ItemHeader) + kRegions * kRegionOverhead + kPageBytes;
   const std::uint64_t memory = 2 * std::uint64_t{max_bytes} + max_items * kItemMemory;
   return {log, memory + memory / 4};
 }

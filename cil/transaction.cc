@@ -52,10 +52,11 @@ void format_item(LogItem& item, LogVector*& active, LogVector*& shadow,
   if (active == nullptr || log_vector_bytes(layout) > active->capacity_bytes) {
     std::swap(active, shadow);
   }
-  reset_log_vector(*active, layout);
+  SnapshotWriter writer(*active, layout);
   if (!layout.ordered) {
-    ItemFormatter formatter(*active);
+    ItemFormatter formatter(writer);
     ItemAccess::format(item, formatter);
+    writer.finish(item.type());
   }
   active->item = &item;
 }

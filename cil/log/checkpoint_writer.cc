@@ -11,103 +11,75 @@ namespace {
 constexpr std::uint64_t kFirstBatchBytes = std::uint64_t{256} << 10;
 constexpr std::uint64_t kBatchBytes = std::uint64_t{1} << 20;
 
-std::uint64_t bulk_blocks_of(const Region& region, const LogVector& vector) {
-  return region.bytes / vector.block_bytes;
+// Of a vector that the walk over the chain comes to soon: its header and where its snapshot begins.
+void prefetch_vector(const LogVector* vector) {
+  constexpr std::size_t kLines = 4;
+  constexpr std::size_t kLineBytes = 64;
+  const auto* line = reinterpret_cast<const std::byte*>(vector);
+  for (std::size_t i = 0; i < kLines; ++i) {
+    __builtin_prefetch(line + i * kLineBytes);
+  }
 }
 
 }  // namespace
 
+PackedStream::PackedStream(const LogVector* first)
+    : vector_(first), ahead_(first != nullptr ? first->next : nullptr) {}
+
 void PackedStream::take(std::byte* place, std::size_t bytes) {
   while (bytes > 0) {
-    if (piece_bytes_ == 0) {
-      KEEL_CHECK(next_piece(), "the packed stream is shorter than accounted", bytes);
-      continue;
-    }
-    const std::size_t now = std::min(bytes, piece_bytes_);
-    std::memcpy(place, piece_, now);
+    KEEL_CHECK(vector_ != nullptr, "the packed stream is shorter than accounted", bytes);
+    const std::size_t now = std::min(bytes, vector_->packed_bytes - taken_bytes_);
+    std::memcpy(place, vector_->packed() + taken_bytes_, now);
     place += now;
     bytes -= now;
-    piece_ += now;
-    piece_bytes_ -= now;
+    taken_bytes_ += now;
+    if (taken_bytes_ == vector_->packed_bytes) {
+      next_vector();
+    }
   }
 }
 
-// Sets piece_ to what follows; false at the stream's end. A step may turn out empty.
-bool PackedStream::next_piece() {
-  while (vector_ != nullptr && vector_->region_count == 0) {
-    vector_ = vector_->next;
+void PackedStream::next_vector() {
+  vector_ = vector_->next;
+  taken_bytes_ = 0;
+  if (ahead_ != nullptr) {
+    ahead_ = ahead_->next;
+    prefetch_vector(ahead_);
   }
-  if (vector_ == nullptr) {
-    return false;
+}
+
+BulkStream::BulkStream(const LogVector* first) : vector_(first) {
+  if (first != nullptr) {
+    regions_.emplace(*first);
   }
-  const auto header = [this](const auto& value) {
-    static_assert(sizeof value == sizeof scratch_);
-    std::memcpy(&scratch_, &value, sizeof value);
-    piece_ = reinterpret_cast<const std::byte*>(&scratch_);
-    piece_bytes_ = sizeof scratch_;
-  };
-  if (step_ == Step::kItem) {
-    if (vector_->next != nullptr) {
-      __builtin_prefetch(vector_->next->item);
-      __builtin_prefetch(vector_->next + 1);
-    }
-    header(format::ItemHeader{vector_->item->type(), vector_->region_count});
-    region_ = 0;
-    step_ = Step::kRegion;
-    return true;
-  }
-  const Region& region = vector_->regions()[region_];
-  const std::uint64_t bulk_bytes = bulk_blocks_of(region, *vector_) * vector_->block_bytes;
-  const std::size_t rest = region.bytes - bulk_bytes;
-  switch (step_) {
-    case Step::kRegion:
-      header(format::RegionHeader{static_cast<std::uint32_t>(bulk_blocks_of(region, *vector_)),
-                                  static_cast<std::uint32_t>(rest)});
-      step_ = Step::kRest;
-      break;
-    case Step::kRest:
-      piece_ = region.data + bulk_bytes;
-      piece_bytes_ = rest;
-      step_ = Step::kPadding;
-      break;
-    default:
-      scratch_ = 0;
-      piece_ = reinterpret_cast<const std::byte*>(&scratch_);
-      piece_bytes_ = round_up(rest, format::kPackedUnitBytes) - rest;
-      if (++region_ < vector_->region_count) {
-        step_ = Step::kRegion;
-      } else {
-        step_ = Step::kItem;
-        vector_ = vector_->next;
-      }
-      break;
-  }
-  return true;
 }
 
 int BulkStream::take(std::uint64_t blocks, std::uint32_t block_bytes, struct iovec* parts) {
   int count = 0;
   while (blocks > 0) {
-    KEEL_CHECK(vector_ != nullptr, "the bulk stream is shorter than accounted", blocks);
-    if (region_ == vector_->region_count) {
-      vector_ = vector_->next;
-      region_ = 0;
+    if (left_blocks_ == 0) {
+      next_region();
       continue;
     }
-    const Region& region = vector_->regions()[region_];
-    const std::uint64_t left = bulk_blocks_of(region, *vector_) - taken_blocks_;
-    const std::uint64_t now = std::min(left, blocks);
-    if (now > 0) {
-      parts[count++] = {region.data + taken_blocks_ * block_bytes, now * block_bytes};
-      taken_blocks_ += now;
-      blocks -= now;
-    }
-    if (now == left) {
-      ++region_;
-      taken_blocks_ = 0;
-    }
+    const std::uint64_t now = std::min(left_blocks_, blocks);
+    parts[count++] = {const_cast<std::byte*>(data_), now * block_bytes};
+    data_ += now * block_bytes;
+    left_blocks_ -= now;
+    blocks -= now;
   }
   return count;
+}
+
+void BulkStream::next_region() {
+  while (!regions_ || !regions_->next()) {
+    KEEL_CHECK(vector_ != nullptr && vector_->next != nullptr,
+               "the bulk stream is shorter than accounted");
+    vector_ = vector_->next;
+    regions_.emplace(*vector_);
+  }
+  data_ = regions_->data();
+  left_blocks_ = regions_->blocks();
 }
 
 Result<std::unique_ptr<CheckpointWriter>> CheckpointWriter::make(LogFile& file, IoMode mode,

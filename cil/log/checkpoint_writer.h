@@ -13,6 +13,7 @@
 #include <array>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <utility>
 
 #include "keel/base/metadata_object.h"
@@ -41,32 +42,32 @@ struct ClosedCheckpoint {
 // Walks the packed stream of a chain of vectors, in pieces of any size.
 class PackedStream {
  public:
-  explicit PackedStream(const LogVector* first) : vector_(first) {}
+  explicit PackedStream(const LogVector* first);
   // Writes the next `bytes` bytes of the stream to `place`.
   void take(std::byte* place, std::size_t bytes);
 
  private:
-  bool next_piece();
+  void next_vector();
 
-  const LogVector* vector_ = nullptr;
-  std::uint32_t region_ = 0;
-  enum class Step : std::uint8_t { kItem, kRegion, kRest, kPadding } step_ = Step::kItem;
-  std::uint64_t scratch_ = 0;  // a header, or zeros
-  const std::byte* piece_ = nullptr;
-  std::size_t piece_bytes_ = 0;
+  const LogVector* vector_;
+  std::size_t taken_bytes_ = 0;  // of this vector
+  const LogVector* ahead_;       // the one whose cache lines are on their way
 };
 
 // Walks the bulk stream of a chain of vectors in whole blocks.
 class BulkStream {
  public:
-  explicit BulkStream(const LogVector* first) : vector_(first) {}
+  explicit BulkStream(const LogVector* first);
   // Appends parts for the next `blocks` blocks; returns the number of parts.
   int take(std::uint64_t blocks, std::uint32_t block_bytes, struct iovec* parts);
 
  private:
-  const LogVector* vector_ = nullptr;
-  std::uint32_t region_ = 0;
-  std::uint64_t taken_blocks_ = 0;  // of this region
+  void next_region();
+
+  const LogVector* vector_;
+  std::optional<LargeRegions> regions_;  // of this vector
+  const std::byte* data_ = nullptr;      // what is left of this region
+  std::uint64_t left_blocks_ = 0;
 };
 
 class CheckpointWriter : public MetadataObject {

@@ -123,12 +123,12 @@ void run_model(std::uint64_t seed, unsigned dry_percent) {
           item = (item + 1) % kItems;
         }
         vector.item = items[item].get();
-        vector.layout.ordered = sim_random(random) % 5 == 0;
+        vector.ordered = sim_random(random) % 5 == 0;
         vector.next = &vector == &vectors.back() ? nullptr : &vector + 1;
         vector.cancelled = sim_random(random) % 8 == 0;
         if (vector.cancelled) {
           model.drop(item);
-        } else if (!vector.layout.ordered || !model.tracks(item)) {
+        } else if (!vector.ordered || !model.tracks(item)) {
           model.drop(item);
           place->second.items.insert(item);
         }

@@ -52,14 +52,16 @@ struct Bench {
       }
       LogVector* vector = allocate_log_vector(default_pool(), layout_of(size), block);
       REQUIRE(vector != nullptr);
-      ItemFormatter formatter(*vector);
+      SnapshotWriter snapshot(*vector, layout_of(size));
+      ItemFormatter formatter(snapshot);
       for (const std::string& region : item.regions) {
         formatter.copy(region.data(), region.size());
       }
+      snapshot.finish(probes.back()->type());
       vector->item = probes.back().get();
       checkpoint.packed_bytes += vector->packed_bytes;
       checkpoint.bulk_blocks += vector->bulk_blocks;
-      checkpoint.item_count += vector->region_count != 0 ? 1U : 0U;
+      checkpoint.item_count += vector->packed_bytes != 0 ? 1U : 0U;
       *end = vector;
       end = &vector->next;
     }

@@ -29,29 +29,64 @@ Vector vector_for(const ItemSize& size) {
   return Vector(allocate_log_vector(default_pool(), layout_of(size), kBlock));
 }
 
-// Formats the regions and checks that each stands where it may, with its bytes.
-void check_layout(LogVector& vector, const std::vector<std::size_t>& lengths) {
-  std::vector<std::byte*> places;
+// The packed stream of an item with these regions, region i all bytes of value i + 1.
+std::string packed_stream(std::uint32_t type, const std::vector<std::size_t>& lengths) {
+  std::string stream;
+  const auto header = [&stream](std::uint32_t first, std::uint32_t second) {
+    stream.append(reinterpret_cast<const char*>(&first), sizeof first);
+    stream.append(reinterpret_cast<const char*>(&second), sizeof second);
+  };
+  if (!lengths.empty()) {
+    header(type, static_cast<std::uint32_t>(lengths.size()));
+  }
   for (std::size_t i = 0; i < lengths.size(); ++i) {
-    std::byte* place = append_region(vector, lengths[i]);
+    const auto rest = static_cast<std::uint32_t>(lengths[i] % kBlock);
+    header(static_cast<std::uint32_t>(lengths[i] / kBlock), rest);
+    stream.append(rest, static_cast<char>(i + 1));
+    stream.append(round_up(rest, 8) - rest, '\0');
+  }
+  return stream;
+}
+
+// Writes the regions and checks that each stands where it may, with its bytes.
+void check_snapshot(LogVector& vector, const ItemSize& size,
+                    const std::vector<std::size_t>& lengths) {
+  constexpr std::uint32_t kType = 77;
+  SnapshotWriter writer(vector, layout_of(size));
+  std::vector<const std::byte*> large_places;
+  std::vector<std::size_t> large_numbers;
+  for (std::size_t i = 0; i < lengths.size(); ++i) {
+    std::byte* place = writer.region(lengths[i]);
+    CHECK(reinterpret_cast<std::uintptr_t>(place) % (lengths[i] >= kBlock ? 4096 : 8) == 0);
     if (lengths[i] != 0) {
       std::memset(place, static_cast<int>(i + 1), lengths[i]);
     }
-    places.push_back(place);
-  }
-  const auto* begin = reinterpret_cast<const std::byte*>(&vector);
-  REQUIRE(vector.region_count == lengths.size());
-  for (std::size_t i = 0; i < lengths.size(); ++i) {
-    const Region& region = vector.regions()[i];
-    CHECK(region.data == places[i]);
-    CHECK(region.bytes == lengths[i]);
-    CHECK(region.data >= begin + sizeof(LogVector) + lengths.size() * sizeof(Region));
-    CHECK(region.data + region.bytes <= begin + vector.capacity_bytes);
-    CHECK(reinterpret_cast<std::uintptr_t>(region.data) % (lengths[i] >= kBlock ? 4096 : 8) == 0);
-    for (std::size_t at = 0; at < lengths[i]; ++at) {
-      REQUIRE(region.data[at] == static_cast<std::byte>(i + 1));
+    if (lengths[i] >= kBlock) {
+      large_places.push_back(place);
+      large_numbers.push_back(i);
     }
   }
+  writer.finish(kType);
+  const auto* begin = reinterpret_cast<const std::byte*>(&vector);
+  const std::string stream = packed_stream(kType, lengths);
+  REQUIRE(vector.packed_bytes == stream.size());
+  CHECK(std::memcmp(vector.packed(), stream.data(), stream.size()) == 0);
+  LargeRegions large(vector);
+  const std::byte* end = vector.packed() + vector.packed_bytes;
+  for (std::size_t i = 0; i < large_places.size(); ++i) {
+    const std::size_t bytes = lengths[large_numbers[i]];
+    REQUIRE(large.next());
+    CHECK(large.data() == large_places[i]);
+    CHECK(large.blocks() == bytes / kBlock);
+    CHECK(large.rest_bytes() == bytes % kBlock);
+    CHECK(large.data() >= end);
+    end = large.data() + bytes;
+    for (std::size_t at = 0; at < bytes; ++at) {
+      REQUIRE(large.data()[at] == static_cast<std::byte>(large_numbers[i] + 1));
+    }
+  }
+  CHECK_FALSE(large.next());
+  CHECK(end <= begin + vector.capacity_bytes);
 }
 
 ItemSize size_of(const std::vector<std::size_t>& lengths) {
@@ -68,16 +103,15 @@ TEST_CASE("a region below a block is packed, one of a block and more keeps its b
   struct Row {
     std::size_t bytes;
     std::uint64_t packed, bulk;
-    std::size_t small, large;
+    std::size_t large;
   };
-  for (const Row& row : {Row{0, 16, 0, 0, 0}, Row{1, 24, 0, 8, 0}, Row{8, 24, 0, 8, 0},
-                         Row{4095, 16 + 4096, 0, 4096, 0}, Row{4096, 16, 1, 0, 4096},
-                         Row{4097, 24, 1, 0, 8192}, Row{3U << 20, 16, 768, 0, 3U << 20}}) {
+  for (const Row& row :
+       {Row{0, 16, 0, 0}, Row{1, 24, 0, 0}, Row{8, 24, 0, 0}, Row{4095, 16 + 4096, 0, 0},
+        Row{4096, 16, 1, 4096}, Row{4097, 24, 1, 8192}, Row{3U << 20, 16, 768, 3U << 20}}) {
     CAPTURE(row.bytes);
     const ItemSize size = size_of({row.bytes});
     CHECK(size.packed_bytes() == row.packed);
     CHECK(size.bulk_blocks() == row.bulk);
-    CHECK(size.small_bytes() == row.small);
     CHECK(size.large_bytes() == row.large);
     CHECK(size.region_count() == 1);
     CHECK_FALSE(size.empty());
@@ -85,8 +119,7 @@ TEST_CASE("a region below a block is packed, one of a block and more keeps its b
     const Vector vector = vector_for(size);
     REQUIRE(vector != nullptr);
     CHECK(vector->capacity_bytes >= log_vector_bytes(layout_of(size)));
-    check_layout(*vector, {row.bytes});
-    CHECK(vector->packed_bytes == row.packed);
+    check_snapshot(*vector, size, {row.bytes});
     CHECK(vector->bulk_blocks == row.bulk);
   }
 }
@@ -112,7 +145,7 @@ TEST_CASE("regions of all kinds share one vector without touching each other") {
     }
     const ItemSize size = size_of(lengths);
     const Vector vector = vector_for(size);
-    check_layout(*vector, lengths);
+    check_snapshot(*vector, size, lengths);
     CHECK(vector->packed_bytes == size.packed_bytes());
     CHECK(vector->bulk_blocks == size.bulk_blocks());
   }
@@ -120,17 +153,18 @@ TEST_CASE("regions of all kinds share one vector without touching each other") {
 
 TEST_CASE(
     "a vector is laid out anew for a smaller snapshot, and fewer regions than sized are fine") {
-  const Vector vector = vector_for(size_of({100, 10000, 200}));
-  check_layout(*vector, {100, 10000, 200});
-  reset_log_vector(*vector, layout_of(size_of({5000, 10, 0, 0})));
-  check_layout(*vector, {5000, 10});
+  const ItemSize larger = size_of({100, 10000, 200});
+  const Vector vector = vector_for(larger);
+  check_snapshot(*vector, larger, {100, 10000, 200});
+  check_snapshot(*vector, size_of({5000, 10, 0, 0}), {5000, 10});
   CHECK(vector->packed_bytes == 8 + 8 + 904 + 8 + 16);
   CHECK(vector->bulk_blocks == 1);
 }
 
 TEST_CASE("a region may turn out shorter than sized on its side of a block") {
-  const Vector vector = vector_for(size_of({12000, 100, 4000}));
-  check_layout(*vector, {4097, 7, 0});
+  const ItemSize size = size_of({12000, 100, 4000});
+  const Vector vector = vector_for(size);
+  check_snapshot(*vector, size, {4097, 7, 0});
   CHECK(vector->bulk_blocks == 1);
   CHECK(vector->packed_bytes == 8 + (8 + 8) + (8 + 8) + 8);
 }
@@ -140,9 +174,11 @@ TEST_CASE("more regions or bytes than sized abort") {
                        const std::vector<std::size_t>& done) {
     return run_in_child([&] {
       auto pool = Pool::create({.capacity_bytes = 4U << 20});  // a child has not its parent's
-      LogVector* vector = allocate_log_vector(**pool, layout_of(size_of(sized)), kBlock);
+      const SnapshotLayout layout = layout_of(size_of(sized));
+      LogVector* vector = allocate_log_vector(**pool, layout, kBlock);
+      SnapshotWriter writer(*vector, layout);
       for (const std::size_t bytes : done) {
-        (void)append_region(*vector, bytes);
+        (void)writer.region(bytes);
       }
     });
   };
@@ -152,8 +188,25 @@ TEST_CASE("more regions or bytes than sized abort") {
   CHECK(more({100}, {4096}).aborted_with("more bytes than sized"));
   CHECK(more({4096}, {8192}).aborted_with("more bytes than sized"));
   // The other side of a block: there is no room for it among the small ones.
-  CHECK(more({5000}, {100}).aborted_with("more bytes than sized"));
+  CHECK(more({4096}, {100}).aborted_with("more bytes than sized"));
   CHECK(more({8192, 8192}, {8192, 8193}).aborted_with("more bytes than sized"));
+}
+
+TEST_CASE("a client that writes beyond a region is stopped before it spoils the checkpoint") {
+  const auto write = [](std::size_t bytes) {
+    return run_in_child([bytes] {
+      auto pool = Pool::create({.capacity_bytes = 4U << 20});
+      const SnapshotLayout layout = layout_of(size_of({16, 16}));
+      LogVector* vector = allocate_log_vector(**pool, layout, kBlock);
+      SnapshotWriter writer(*vector, layout);
+      std::byte* place = writer.region(16);
+      (void)writer.region(16);
+      std::memset(place, 1, bytes);
+      writer.finish(16);
+    });
+  };
+  CHECK(write(16).exit_code == 0);
+  CHECK(write(24).aborted_with("beyond the end of a region"));
 }
 
 TEST_CASE(

@@ -45,7 +45,10 @@ class Thing : public LogItem {
   }
   void format(ItemFormatter& formatter) const override {
     for (std::size_t i = 0; i < regions; ++i) {
-      formatter.reserve(bytes / regions)[0] = std::byte{1};
+      std::byte* place = formatter.reserve(bytes / regions);
+      if (bytes / regions != 0) {
+        place[0] = std::byte{1};
+      }
     }
   }
   Tracking committed(Lsn) override {

@@ -22,6 +22,7 @@ namespace keel {
 
 class Pool;
 struct LogVector;
+class SnapshotWriter;
 struct Bucket;
 struct ItemAccess;
 
@@ -42,14 +43,12 @@ class ItemSize {
   [[nodiscard]] std::uint32_t region_count() const { return region_count_; }
   [[nodiscard]] std::uint64_t packed_bytes() const { return packed_bytes_; }
   [[nodiscard]] std::uint64_t bulk_blocks() const { return bulk_blocks_; }
-  [[nodiscard]] std::size_t small_bytes() const { return small_bytes_; }
   [[nodiscard]] std::size_t large_bytes() const { return large_bytes_; }
 
  private:
   std::uint32_t block_bytes_;
   std::uint32_t region_count_ = 0;
   bool ordered_ = false;
-  std::size_t small_bytes_ = 0;     // regions below a block, each padded to 8
   std::size_t large_bytes_ = 0;     // regions of a block and more, each padded to a page
   std::uint64_t packed_bytes_ = 0;  // what the item adds to the checkpoint's packed stream
   std::uint64_t bulk_blocks_ = 0;   // what it adds to the bulk stream
@@ -60,7 +59,7 @@ class ItemSize {
 // is a bug and aborts.
 class ItemFormatter {
  public:
-  explicit ItemFormatter(LogVector& vector) : vector_(vector) {}
+  explicit ItemFormatter(SnapshotWriter& writer) : writer_(writer) {}
 
   // Copies one region.
   void copy(const void* data, std::size_t bytes);
@@ -68,7 +67,7 @@ class ItemFormatter {
   [[nodiscard]] std::byte* reserve(std::size_t bytes);
 
  private:
-  LogVector& vector_;
+  SnapshotWriter& writer_;
 };
 
 // What becomes of an item whose checkpoint is stable.
