@@ -48,7 +48,8 @@ unsigned possible_cpus() {
 unsigned current_cpu() {
   // A sparse numbering (hot-plugged CPUs) folds into the slots: correctness never needs the id.
   const unsigned cpu = raw_current_cpu();
-  return cpu < possible_cpus() ? cpu : cpu % possible_cpus();
+  const unsigned count = possible_cpus();
+  return cpu < count ? cpu : cpu % count;
 }
 
 }  // namespace keel

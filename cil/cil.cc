@@ -36,14 +36,6 @@ LogVector* merge(LogVector* a, LogVector* b) {
 static_assert(static_cast<unsigned>(LockRank::kJournalContext) + Cil::kMostParts - 1 ==
               static_cast<unsigned>(LockRank::kJournalContextLast));
 
-ContextSums& ContextSums::operator+=(const ContextSums& other) {
-  items += other.items;
-  packed_bytes += other.packed_bytes;
-  bulk_blocks += other.bulk_blocks;
-  cost += other.cost;
-  return *this;
-}
-
 CommitCounts& CommitCounts::operator+=(const CommitCounts& other) {
   transactions += other.transactions;
   items += other.items;
@@ -70,7 +62,8 @@ Cil::Cil(Sequence first, std::uint64_t fold_cost)
 
 // The capability is the whole lock, which the analysis cannot see in the parts.
 CilPart& Cil::lock_shared() KEEL_NO_THREAD_SAFETY_ANALYSIS {
-  const unsigned mine = current_cpu() % part_count_;
+  const unsigned cpu = current_cpu();
+  const unsigned mine = cpu < part_count_ ? cpu : cpu % part_count_;
   CilPart* part = &parts_[mine].value;
   if (!part->mutex.try_lock()) [[unlikely]] {
     part = nullptr;

@@ -36,7 +36,13 @@ struct ContextSums {
   std::uint64_t bulk_blocks = 0;
   std::uint64_t cost = 0;  // log space granted to it, unit included
 
-  ContextSums& operator+=(const ContextSums& other);
+  ContextSums& operator+=(const ContextSums& other) {
+    items += other.items;
+    packed_bytes += other.packed_bytes;
+    bulk_blocks += other.bulk_blocks;
+    cost += other.cost;
+    return *this;
+  }
   bool operator==(const ContextSums&) const = default;
 };
 

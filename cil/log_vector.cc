@@ -26,10 +26,6 @@ Header header_at(const std::byte* place) {
 
 }  // namespace
 
-SnapshotLayout layout_of(const ItemSize& size) {
-  return {size.packed_bytes(), size.large_bytes(), size.region_count(), size.is_ordered()};
-}
-
 std::size_t log_vector_bytes(const SnapshotLayout& layout) {
   const std::size_t head = head_bytes(layout);
   return layout.large_bytes == 0 ? head : round_up(head, kPageBytes) + layout.large_bytes;
@@ -171,12 +167,6 @@ void ItemFormatter::copy(const void* data, std::size_t bytes) {
 
 std::byte* ItemFormatter::reserve(std::size_t bytes) { return writer_.region(bytes); }
 
-// Relaxed: the pin publishes nothing.
-void ItemAccess::pin(LogItem& item) {
-  item.state_.fetch_add(1, std::memory_order_relaxed);
-  item.pin();
-}
-
 bool ItemAccess::try_pin(LogItem& item) {
   std::uint32_t now = item.state_.load(std::memory_order_acquire);
   do {
@@ -186,14 +176,6 @@ bool ItemAccess::try_pin(LogItem& item) {
   } while (!item.state_.compare_exchange_weak(now, now + 1, std::memory_order_acq_rel));
   item.pin();
   return true;
-}
-
-// Nothing touches the item after its count went down, unless this thread is to let it go: whoever
-// sees an item that the journal does not know may destroy it. Release pairs with the acquire in
-// pinned().
-std::uint32_t ItemAccess::unpin(LogItem& item, bool aborted) {
-  item.unpin(aborted);
-  return item.state_.fetch_sub(1, std::memory_order_acq_rel) - 1;
 }
 
 LogItem::LogItem(std::uint32_t type) : type_(type) {

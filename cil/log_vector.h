@@ -53,7 +53,9 @@ struct LogVector {
 };
 static_assert(sizeof(LogVector) == 64);
 
-[[nodiscard]] SnapshotLayout layout_of(const ItemSize& size);
+[[nodiscard]] inline SnapshotLayout layout_of(const ItemSize& size) {
+  return {size.packed_bytes(), size.large_bytes(), size.region_count(), size.is_ordered()};
+}
 
 // Bytes of an allocation that holds such a snapshot.
 [[nodiscard]] std::size_t log_vector_bytes(const SnapshotLayout& layout);
@@ -155,11 +157,19 @@ struct ItemAccess {
 
   static void size(const LogItem& item, ItemSize& size) { item.size(size); }
   static void format(const LogItem& item, ItemFormatter& formatter) { item.format(formatter); }
-  static void pin(LogItem& item);
+  static void pin(LogItem& item) {
+    item.state_.fetch_add(1, std::memory_order_relaxed);  // The pin publishes nothing.
+    item.pin();
+  }
   // False, and nothing, if it is pinned or about to leave.
   [[nodiscard]] static bool try_pin(LogItem& item);
-  // Returns the state that is left.
-  static std::uint32_t unpin(LogItem& item, bool aborted);
+  // Returns the state that is left. Nothing touches the item after its count went down, unless this
+  // thread is to let it go: whoever sees an item that the journal does not know may destroy it.
+  static std::uint32_t unpin(LogItem& item, bool aborted) {
+    item.unpin(aborted);
+    // Release pairs with the acquire in pinned().
+    return item.state_.fetch_sub(1, std::memory_order_acq_rel) - 1;
+  }
   static void committing(LogItem& item, Sequence sequence) { item.committing(sequence); }
   static Tracking committed(LogItem& item, Lsn lsn) { return item.committed(lsn); }
   static bool has_home(const LogItem& item) { return item.has_home(); }

@@ -82,7 +82,7 @@ Transaction::Transaction(Transaction&& other) noexcept
       reserved_memory_bytes_(std::exchange(other.reserved_memory_bytes_, 0)),
       intent_(std::exchange(other.intent_, nullptr)) {
   if (entries_ == other.inline_entries()) {
-    std::copy_n(other.inline_bytes_, sizeof inline_bytes_, inline_bytes_);
+    std::copy_n(other.inline_bytes_, entry_count_ * sizeof(Entry), inline_bytes_);
     entries_ = inline_entries();
   }
 }
