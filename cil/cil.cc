@@ -8,6 +8,8 @@
 namespace keel {
 namespace {
 
+constexpr int kLookAhead = 6;  // items
+
 // Only the lock's holder writes it, so this need not be one operation.
 void count_hold(CilPart& part) {
   part.holds.store(part.holds.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
@@ -171,13 +173,22 @@ std::uint64_t Cil::audit(std::uint32_t block_bytes) {
 LogVector* take_vectors(const ClosedContext& context, std::uint64_t& written) {
   VectorSorter sorter;
   written = 0;
+  // Runs ahead of the walk, so that items and vectors are in the cache when it comes to them.
+  LogItem* ahead = context.first;
+  const auto look_ahead = [&ahead, &context] {
+    if (ahead != nullptr) {
+      __builtin_prefetch(ItemAccess::active(*ahead, context.sequence));
+      ahead = ItemAccess::next(*ahead, context.sequence);
+    }
+  };
+  for (int i = 0; i < kLookAhead; ++i) {
+    look_ahead();
+  }
   for (LogItem* item = context.first; item != nullptr;) {
+    look_ahead();
     LogItem* following = std::exchange(ItemAccess::next(*item, context.sequence), nullptr);
     LogVector* vector = std::exchange(ItemAccess::active(*item, context.sequence), nullptr);
     KEEL_CHECK(vector != nullptr && vector->item == item, "an item of the context has no vector");
-    if (following != nullptr) {
-      __builtin_prefetch(ItemAccess::active(*following, context.sequence));
-    }
     written += vector->packed_bytes != 0 ? 1 : 0;
     sorter.add(vector);
     item = following;
