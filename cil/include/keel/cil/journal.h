@@ -206,7 +206,8 @@ class Journal : public MetadataObject {
   // Has `callback` called once: with ok when checkpoint `sequence` and all before it are stable, or
   // with the journal's first error. Asks for the push of `sequence`. Callbacks are called in the
   // order of sequences, on a thread of their own that the first call starts; also for a sequence
-  // that is stable already. Those still pending are called at the start of close().
+  // that is stable already. Those still pending are called at the start of close(), when begin() is
+  // refused already.
   // A callback may commit and call this again; force() and close() of its journal in it are
   // reported bugs. It holds up the callbacks behind it, and must not throw.
   // Threads: any; does not wait for I/O. Owner: the journal keeps `callback` until it was called.
