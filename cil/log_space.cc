@@ -235,6 +235,7 @@ void LogSpace::fail(const Error& error) {
   MutexLock lock(mutex_);
   error_ = failed_ ? error_ : error;
   failed_ = true;
+  contended_.store(true, std::memory_order_seq_cst);
   wake_first();
 }
 
@@ -278,7 +279,7 @@ void LogSpace::dequeue(Waiter& waiter) {
   }
   (before != nullptr ? before->next : first_waiter_) = waiter.next;
   last_waiter_ = last_waiter_ == &waiter ? before : last_waiter_;
-  contended_.store(first_waiter_ != nullptr, std::memory_order_seq_cst);
+  contended_.store(first_waiter_ != nullptr || failed_, std::memory_order_seq_cst);
 }
 
 }  // namespace keel

@@ -70,8 +70,8 @@ class LogSpace {
   // As try_reserve(), out of what is set aside, past all who wait.
   [[nodiscard]] bool try_reserve_again(const Reservation& wanted) KEEL_EXCLUDES(mutex_);
   void give_back(const Reservation& unused) KEEL_EXCLUDES(mutex_);
-  // Somebody waits: nothing that is granted may be kept unused. Without the lock; whoever sees it
-  // too late has its credit drained.
+  // Somebody waits, or nothing is granted any more: nothing that is granted may be kept unused, or
+  // be granted anew. Without the lock; whoever sees it too late has its credit drained.
   [[nodiscard]] bool contended() const { return contended_.load(std::memory_order_seq_cst); }
 
   // Moves granted log space to what is held for a done that must always be possible, or back.

@@ -146,7 +146,8 @@ class Transaction {
   static void insert_item(Entry& entry, CilPart& part, Sequence sequence, std::uint64_t order,
                           ContextSums& before, ContextSums& after);
   void account(CilPart& part, const ContextSums& before, const ContextSums& after);
-  static void give_shadow_back(Entry& entry);
+  static void give_shadow_back(Entry& entry, bool inserted);
+  void free_vector(LogVector* vector);
   void finish();
 
   Journal* journal_ = nullptr;  // nullptr: over
