@@ -98,6 +98,9 @@ class LogDevice : public MetadataObject {
   [[nodiscard]] bool owned_by_this_process() const { return fork_guard_.same_process(); }
 
  private:
+  // Whether the file system knows RWF_DSYNC: settled by the first write that has it, for good.
+  enum class Dsync : std::uint8_t { kUntried, kKnown, kUnknown };
+
   [[nodiscard]] static Result<std::unique_ptr<LogDevice>> make(const std::string& path,
                                                                bool buffered);
   LogDevice(std::string path, bool buffered) : path_(std::move(path)), buffered_(buffered) {}
@@ -109,6 +112,7 @@ class LogDevice : public MetadataObject {
   [[nodiscard]] Status find_alignment();
   [[nodiscard]] Status write_parts(std::uint64_t offset, struct iovec* parts, int count, int flags);
   [[nodiscard]] Status write_through(std::uint64_t offset, struct iovec* parts, int count);
+  [[nodiscard]] Dsync settle_dsync(Dsync found);
   [[nodiscard]] Status flush_file();
 
   const std::string path_;
@@ -123,7 +127,7 @@ class LogDevice : public MetadataObject {
   std::uint64_t file_bytes_ = 0;
   ForkGuard fork_guard_;
 
-  std::atomic<bool> has_dsync_{true};  // until the kernel says otherwise
+  std::atomic<Dsync> dsync_{Dsync::kUntried};  // relaxed: it orders nothing
   Mutex flush_mutex_{LockRank::kLogFlush};
 
   // Acquire pairs with the release in fail(): who sees it set sees error_.
