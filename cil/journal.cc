@@ -147,9 +147,13 @@ JournalStats Journal::stats() const {
   // Sums taken one after the other: a commit in between may be in both.
   const std::uint64_t spoken_for = credit.log_bytes + context.cost;
   stats.log_reserved = Bytes(sums.granted.log_bytes - std::min(sums.granted.log_bytes, spoken_for));
+  stats.log_held = Bytes(sums.held_bytes);
+  stats.log_set_aside = Bytes(impl_->space.limits().set_aside_bytes);
+  stats.memory_held = Bytes(get(impl_->held_memory));
   stats.memory =
       Bytes(sums.granted.memory_bytes - std::min(sums.granted.memory_bytes, credit.memory_bytes));
   stats.in_flight = sums.in_flight;
+  stats.ail_max_hold_ns = impl_->ail.max_hold_ns();
   stats.tail = sums.tail;
   stats.current = impl_->cil.sequence();
   stats.stable = impl_->stable.now();

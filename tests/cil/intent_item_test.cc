@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "intents.h"
 #include "item_home.h"
 #include "support/death.h"
 #include "support/test_seed.h"
@@ -142,6 +143,31 @@ TEST_CASE("an intent of an earlier checkpoint leaves when its done is stable, no
   CHECK(types(crash(world)) == "[3][4]");
   finish(journal);
   CHECK(intent.released == 1);
+}
+
+TEST_CASE("the stats tell what is held for dones and set aside for logging again") {
+  LogWorld world;
+  auto journal = world.open();
+  const LogInfo info = journal->info();
+  CHECK(journal->stats().log_held == Bytes(0));
+  CHECK(journal->stats().memory_held == Bytes(0));
+  CHECK(journal->stats().log_set_aside.value() ==
+        std::min(info.data.value() / 16, info.max_checkpoint.value() / 2));
+  Intent intent(5, kPayload), other(6, kPayload);
+  commit_intent(*journal, intent);
+  const JournalStats one = journal->stats();
+  const std::uint64_t room = done_reservation(info.block_bytes).log_bytes;
+  CHECK(one.log_held == Bytes(room));
+  CHECK(one.memory_held > Bytes(0));
+  CHECK(one.memory_held <= one.memory);
+  commit_intent(*journal, other);
+  CHECK(journal->stats().log_held == Bytes(2 * room));
+  CHECK(journal->stats().memory_held == one.memory_held + one.memory_held);
+  commit_done(*journal, intent, intent.done);
+  commit_done(*journal, other, other.done);
+  CHECK(journal->stats().log_held == Bytes(0));
+  CHECK(journal->stats().memory_held == Bytes(0));
+  finish(journal);
 }
 
 TEST_CASE("an intent logged again is not taken back: an earlier checkpoint has it") {
