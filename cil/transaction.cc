@@ -113,6 +113,10 @@ Result<Transaction> Transaction::begin(Journal& journal, std::uint32_t max_items
   }
   void* entries = nullptr;
   if (max_items > kInlineEntries) {
+    // First whether it can be granted at all: no table is made for what never will be.
+    if (auto status = journal.impl_->space.check(wanted); !status) {
+      return status.error();
+    }
     entries = os().metadata_allocate(max_items * sizeof(Entry));
     if (entries == nullptr) {
       return Error{Errc::kNoMemory, 0, "begin a transaction of items", max_items};

@@ -242,6 +242,20 @@ TEST_CASE(
   }
 }
 
+TEST_CASE("a transaction that is too large is told so before memory is taken for its items") {
+  DryDisk disk;
+  const ScopedOs scope(disk);
+  REQUIRE(create_log(kLogPath, {.size = kMinLogBytes}).ok());
+  auto journal = Journal::open(kLogPath, {}, kIgnore);
+  REQUIRE(journal.ok());
+  const auto most = static_cast<std::uint32_t>((*journal)->info().max_checkpoint.value());
+  disk.left = 0;
+  const auto transaction = (*journal)->begin(100, most / 20);
+  REQUIRE_FALSE(transaction.ok());
+  CHECK(transaction.error().code == Errc::kTooLarge);
+  disk.left = INT64_MAX;
+}
+
 TEST_CASE("recovery without metadata is an error and works the next time") {
   DryDisk disk;
   const ScopedOs scope(disk);
