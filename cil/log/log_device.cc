@@ -1,5 +1,8 @@
 #include "log/log_device.h"
 
+#include <unistd.h>
+
+#include <algorithm>
 #include <cerrno>
 
 #include "keel/base/check.h"
@@ -29,6 +32,25 @@ Status LogDevice::read(std::uint64_t offset, void* buffer, std::size_t bytes) co
     bytes -= static_cast<std::size_t>(got);
   }
   return {};
+}
+
+// What is written but not yet on disk counts as data, whichever way it was written; space that was
+// allocated and never written may count as a hole, and reads as zeros.
+LogDevice::Extent LogDevice::next_data(std::uint64_t offset) const {
+  const Extent rest{offset, std::max(offset, file_bytes_)};
+  if (block_device_ || offset >= file_bytes_) {
+    return rest;
+  }
+  const std::int64_t data = os().lseek(fd_, offset, SEEK_DATA);
+  if (data == -ENXIO) {
+    return {file_bytes_, file_bytes_};
+  }
+  if (data < 0 || static_cast<std::uint64_t>(data) < offset) {
+    return rest;
+  }
+  const auto from = static_cast<std::uint64_t>(data);
+  const std::int64_t hole = os().lseek(fd_, from, SEEK_HOLE);
+  return {from, hole <= data ? rest.to : static_cast<std::uint64_t>(hole)};
 }
 
 Status LogDevice::write(std::uint64_t offset, struct iovec* parts, int count) {

@@ -66,6 +66,15 @@ class LogDevice : public MetadataObject {
 
   // Reads exactly `bytes`; past the end of the file is an error.
   [[nodiscard]] Status read(std::uint64_t offset, void* buffer, std::size_t bytes) const;
+  // A part of the file: [from, to).
+  struct Extent {
+    std::uint64_t from = 0;
+    std::uint64_t to = 0;
+  };
+  // The first part at or after `offset` that may hold anything but zeros: what lies before it is a
+  // hole. Empty, at the file's end: there is none. A file system that does not tell, and a block
+  // device: all is data.
+  [[nodiscard]] Extent next_data(std::uint64_t offset) const;
   // Writes the parts one after the other at `offset`; consumes (changes) them. No allocation.
   [[nodiscard]] Status write(std::uint64_t offset, struct iovec* parts, int count);
   // As write(), of one piece.
