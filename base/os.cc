@@ -125,6 +125,11 @@ int Os::fallocate(int fd, int mode, std::uint64_t offset, std::uint64_t bytes) {
   return result_of(::fallocate(fd, mode, static_cast<off_t>(offset), static_cast<off_t>(bytes)));
 }
 
+std::int64_t Os::lseek(int fd, std::uint64_t offset, int whence) {
+  const off_t found = ::lseek(fd, static_cast<off_t>(offset), whence);
+  return found < 0 ? -errno : found;
+}
+
 int Os::lock_exclusive(int fd) { return lock_whole(fd, F_WRLCK); }
 
 int Os::lock_shared(int fd) { return lock_whole(fd, F_RDLCK); }

@@ -90,6 +90,7 @@ Bucket* Ail::publish(Bucket* memory, Lsn lsn, const format::CheckpointId& predec
 
 void Ail::enter(Bucket& bucket, LogVector* first, const LogVector* end) {
   MutexLock lock(mutex_);
+  const HoldTimer timer(max_hold_ns_);
   for (LogVector* vector = first; vector != end; vector = vector->next) {
     LogItem& item = *vector->item;
     const bool tracked = ItemAccess::bucket(item) != nullptr;
@@ -150,6 +151,7 @@ LogItem* Ail::remove_first() {
 Ail::Batch Ail::hold_next(AilCursor& cursor, Lsn limit) {
   Batch batch;
   MutexLock lock(mutex_);
+  const HoldTimer timer(max_hold_ns_);
   Bucket* bucket = front_;
   while (bucket != nullptr && bucket->lsn < cursor.lsn) {
     bucket = bucket->next;

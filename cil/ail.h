@@ -15,10 +15,12 @@
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 
 #include "keel/base/mutex.h"
+#include "keel/base/os.h"
 #include "keel/base/units.h"
 #include "log/format.h"
 #include "log_vector.h"
@@ -97,10 +99,34 @@ class Ail {
   void for_oldest(std::size_t most, const Each& each) KEEL_EXCLUDES(mutex_);
 
   [[nodiscard]] TailPosition tail() const KEEL_EXCLUDES(mutex_);
+  // The longest time so far for which enter(), hold_next() or for_oldest() had the lock.
+  [[nodiscard]] std::uint64_t max_hold_ns() const {
+    return max_hold_ns_.load(std::memory_order_relaxed);  // a figure, orders nothing
+  }
   // Walks all; returns the memory of the items' shadows.
   [[nodiscard]] std::uint64_t audit() const KEEL_EXCLUDES(mutex_);
 
  private:
+  // Measures a hold of the lock, within which it lives. Two readings of the clock a batch.
+  class HoldTimer {
+   public:
+    explicit HoldTimer(std::atomic<std::uint64_t>& longest)
+        : longest_(longest), since_ns_(os().monotonic_ns()) {}
+    ~HoldTimer() {
+      // Relaxed, and no exchange: the lock is held.
+      if (const std::uint64_t held_ns = os().monotonic_ns() - since_ns_;
+          held_ns > longest_.load(std::memory_order_relaxed)) {
+        longest_.store(held_ns, std::memory_order_relaxed);
+      }
+    }
+    HoldTimer(const HoldTimer&) = delete;
+    HoldTimer& operator=(const HoldTimer&) = delete;
+
+   private:
+    std::atomic<std::uint64_t>& longest_;
+    const std::uint64_t since_ns_;
+  };
+
   void link(Bucket& bucket, LogItem& item) KEEL_REQUIRES(mutex_);
   void unlink(LogItem& item) KEEL_REQUIRES(mutex_);
   void leave(LogItem& item) KEEL_REQUIRES(mutex_);
@@ -113,12 +139,14 @@ class Ail {
   Bucket* back_ KEEL_GUARDED_BY(mutex_) = nullptr;
   Bucket* spares_ KEEL_GUARDED_BY(mutex_) = nullptr;
   std::size_t spare_count_ KEEL_GUARDED_BY(mutex_) = 0;
-  Bucket reserve_ KEEL_GUARDED_BY(mutex_);  // used only while the list is empty
+  Bucket reserve_ KEEL_GUARDED_BY(mutex_);     // used only while the list is empty
+  std::atomic<std::uint64_t> max_hold_ns_{0};  // written under the lock
 };
 
 template <class Each>
 void Ail::for_oldest(std::size_t most, const Each& each) {
   MutexLock lock(mutex_);
+  const HoldTimer timer(max_hold_ns_);
   for (const Bucket* bucket = front_; bucket != nullptr; bucket = bucket->next) {
     if (bucket->items == 0) {
       continue;

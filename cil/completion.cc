@@ -174,11 +174,13 @@ void Journal::Impl::let_go_of(LogItem& item, bool aborted, bool if_wanted) {
   }
 }
 
-void Journal::Impl::trim_shadow(LogItem& item) {
-  if (LogVector* shadow = ItemAccess::claim_shadow(item); shadow != nullptr) {
+void Journal::Impl::free_shadow(LogVector* shadow) {
+  if (shadow != nullptr) {
     shadow->next = nullptr;
     free_chain(shadow);
   }
 }
+
+void Journal::Impl::trim_shadow(LogItem& item) { free_shadow(ItemAccess::claim_shadow(item)); }
 
 }  // namespace keel

@@ -4,17 +4,10 @@
 
 #include "journal_impl.h"
 #include "keel/base/check.h"
-#include "keel/base/os.h"
 #include "log/format.h"
 #include "space.h"
 
 namespace keel {
-namespace {
-
-// Between two looks at whether the context has room.
-constexpr std::uint64_t kPauseNs = 100'000;
-
-}  // namespace
 
 IntentItem::IntentItem(std::uint64_t id, std::span<const std::byte> payload)
     : LogItem(BuiltIn{format::kTypeIntent}), id_(id), payload_(payload) {}
@@ -149,17 +142,13 @@ void Journal::Impl::adopt_intents(Journal& journal) {
 }
 
 // Turns what the intent holds into a transaction's grant. Never waits for space: only, if the
-// context is as large as a checkpoint may be, for its push.
+// context and the open transactions are as large as a checkpoint may be, for the push or an end.
 Status Journal::Impl::take_held(IntentItem& intent) {
   const Reservation room = done_reservation(block_bytes());
   KEEL_CHECK(IntentAccess::holds(intent), "begin_done() of an intent that is not open",
              intent.id());
-  while (!space.try_unhold(room.log_bytes)) {
-    drain_credit();
-    if (auto status = force(cil.sequence(), UINT64_MAX); !status) {
-      return status;
-    }
-    os().sleep_ns(kPauseNs);  // What is granted may be open transactions', which end soon.
+  if (auto status = space.unhold(room.log_bytes); !status) {
+    return status;
   }
   held_memory.fetch_sub(room.memory_bytes, std::memory_order_relaxed);
   IntentAccess::holds(intent) = false;

@@ -20,7 +20,9 @@ namespace keel {
 
 struct LogVector;
 
-// Room for one done, alone in its checkpoint.
+// Room for one done, alone in its checkpoint: its bytes and a checkpoint_unit(), three blocks. It
+// is most often less, but the last done of a full log may have to be a checkpoint of its own, and
+// what the others gave back has been granted to somebody else by then.
 [[nodiscard]] Reservation done_reservation(std::uint32_t block_bytes);
 
 // The journal's way to the private part of intents and dones.

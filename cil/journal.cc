@@ -1,32 +1,14 @@
+// Journal: what every call of the API does beside what its parts do. (Opening: journal_open.cc;
+// closing: journal_close.cc.)
+
 #include "keel/cil/journal.h"
 
 #include <algorithm>
-#include <system_error>
 
 #include "journal_impl.h"
-#include "keel/base/no_throw.h"
-#include "keel/base/os.h"
-#include "keel/base/percpu.h"
-#include "log/lock_memory.h"
 #include "space.h"
 
 namespace keel {
-namespace {
-
-constexpr std::uint64_t kMostPushThreshold = std::uint64_t{32} << 20;
-
-std::uint64_t choose_threshold(const JournalConfig& config, const format::Superblock& superblock) {
-  const std::uint64_t wanted = config.push_threshold != Bytes(0)
-                                   ? config.push_threshold.value()
-                                   : std::min(superblock.data_bytes / 8, kMostPushThreshold);
-  return std::min(wanted, superblock.max_checkpoint_bytes / 2);
-}
-
-unsigned choose_depth(const JournalConfig& config) {
-  return config.depth != 0 ? std::min(config.depth, kMostDepth) : possible_cpus() <= 2 ? 2U : 4U;
-}
-
-}  // namespace
 
 Journal::Journal(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 
@@ -38,60 +20,18 @@ Journal::~Journal() {
   }
 }
 
-Result<std::unique_ptr<Journal>> Journal::open(const std::string& path, const JournalConfig& config,
-                                               const RecoveryHandler& handler) {
-  return no_throw("open a journal", [&] { return open_or_throw(path, config, handler); });
+Status Journal::Impl::owned() const {
+  if (!file.device().owned_by_this_process()) {
+    return Error{Errc::kForked, 0, "a journal belongs to the process that opened it", 0};
+  }
+  return {};
 }
 
-Result<std::unique_ptr<Journal>> Journal::open_or_throw(const std::string& path,
-                                                        const JournalConfig& config,
-                                                        const RecoveryHandler& handler) {
-  Pool& pool = config.pool != nullptr ? *config.pool : default_pool();
-  auto file = LogFile::open(path, DeviceMode::kReadWrite, config.buffered, pool);
-  if (!file) {
-    return file.error();
+Status Journal::Impl::usable() const {
+  if (auto status = owned(); !status) {
+    return status;
   }
-  const std::uint32_t block = file->geometry().block_bytes;
-  IntentCollector intents(file->geometry().data_bytes / done_reservation(block).log_bytes);
-  const auto found = scan(
-      *file, pool,
-      [&](const RecoveredCheckpoint& checkpoint) {
-        auto status = intents.add(checkpoint);
-        return status.ok() ? handler(checkpoint) : status;
-      },
-      config.recovery_progress);
-  if (!found) {
-    return found.error();
-  }
-  const RecoveryReport& report = found->report;
-  if (report.end == LogEnd::kDamaged && !config.salvage) {
-    return Error{Errc::kDamaged, 0, report.reason, report.head.value()};
-  }
-  std::unique_ptr<Impl> impl(new (std::nothrow) Impl(std::move(*file), pool, *found, config));
-  if (impl == nullptr) {
-    return Error{Errc::kNoMemory, 0, "open a journal", 0};
-  }
-  if (auto status = impl->make_flights(choose_depth(config)); !status) {
-    return status.error();
-  }
-  impl->recovered_intents = intents.take();
-  if (auto status = impl->check_intents(); !status) {
-    return status.error();
-  }
-  impl->intents.reserve(impl->recovered_intents.size());
-  if (auto status = impl->take_over(); !status) {
-    return status.error();
-  }
-  if (auto status = impl->start_threads(); !status) {
-    return status.error();
-  }
-  std::unique_ptr<Journal> journal(new (std::nothrow) Journal(std::move(impl)));
-  if (journal == nullptr) {
-    (void)impl->close();  // still here: nothing was constructed from it
-    return Error{Errc::kNoMemory, 0, "open a journal", 0};
-  }
-  journal->impl_->adopt_intents(*journal);
-  return journal;
+  return stable.status();
 }
 
 Status Journal::Impl::on_stable(Sequence sequence, StableCallbacks::Callback callback) {
@@ -207,9 +147,13 @@ JournalStats Journal::stats() const {
   // Sums taken one after the other: a commit in between may be in both.
   const std::uint64_t spoken_for = credit.log_bytes + context.cost;
   stats.log_reserved = Bytes(sums.granted.log_bytes - std::min(sums.granted.log_bytes, spoken_for));
+  stats.log_held = Bytes(sums.held_bytes);
+  stats.log_set_aside = Bytes(impl_->space.limits().set_aside_bytes);
+  stats.memory_held = Bytes(get(impl_->held_memory));
   stats.memory =
       Bytes(sums.granted.memory_bytes - std::min(sums.granted.memory_bytes, credit.memory_bytes));
   stats.in_flight = sums.in_flight;
+  stats.ail_max_hold_ns = impl_->ail.max_hold_ns();
   stats.tail = sums.tail;
   stats.current = impl_->cil.sequence();
   stats.stable = impl_->stable.now();
@@ -244,205 +188,6 @@ void Journal::audit() const {
     KEEL_CHECK(sums.granted.memory_bytes == memory, "memory granted to nobody",
                sums.granted.memory_bytes, memory);
   }
-}
-
-Journal::Impl::Impl(LogFile log_file, Pool& memory, const ScanResult& found,
-                    const JournalConfig& config)
-    : pool(memory),
-      settings(config),
-      file(std::move(log_file)),
-      report(found.report),
-      threshold_bytes(choose_threshold(config, file.superblock())),
-      most_credit(choose_credit(file.superblock(), choose_memory(config, file.superblock(), pool))),
-      space({file.geometry().data_bytes, file.superblock().max_checkpoint_bytes,
-             choose_set_aside(file.superblock()), choose_memory(config, file.superblock(), pool)},
-            report.tail, report.head,
-            {[this] { drain_credit(); },
-             [this] {
-               request_push(cil.sequence());
-               nudge();
-             },
-             [this] { return cil.is_open(); }}),
-      stable(report.last_sequence),
-      cil(next(report.last_sequence), std::min(threshold_bytes / 16, std::uint64_t{256} << 10)),
-      last_closed(found.last),
-      completed{report.head, found.last},
-      incarnation_start(report.head),
-      state_tail(report.tail),
-      state_tail_predecessor(file.state().tail_predecessor),
-      state_stable(report.head) {}
-
-Journal::Impl::~Impl() { KEEL_CHECK(threads.empty(), "journal destroyed while open"); }
-
-Status Journal::Impl::make_flights(unsigned depth) {
-  for (; flight_count < depth; ++flight_count) {
-    auto writer = CheckpointWriter::make(file, settings.io_mode, pool);
-    if (!writer) {
-      return writer.error();
-    }
-    flights[flight_count].writer = std::move(*writer);
-  }
-  return {};
-}
-
-Status Journal::Impl::take_over() {
-  while (incarnation == 0 || incarnation == file.state().incarnation) {
-    incarnation = os().random64();
-  }
-  if (report.head != report.tail) {
-    MutexLock lock(recovered_mutex);
-    recovered = ail.publish(ail.make_bucket(), report.tail, file.state().tail_predecessor);
-  }
-  MutexLock lock(state_mutex);
-  return write_state(0);
-}
-
-Status Journal::Impl::start_threads() {
-  memory_locked = settings.lock_memory && lock_process_memory().ok();
-  try {
-    threads.reserve(flight_count + 1);
-    threads.emplace_back([this] { upkeep_loop(); });
-    for (unsigned i = 0; i < flight_count; ++i) {
-      threads.emplace_back([this] { push_worker(); });
-    }
-    watchdog.start();
-  } catch (const std::system_error& error) {
-    stop_threads();  // the watchdog is the last to start
-    release_recovered();
-    return Error{Errc::kSystem, error.code().value(), "start the journal's threads", 0};
-  }
-  // A pool that has no room for one more shrinker goes without this one.
-  (void)pool.add_shrinker(shrinker);
-  return {};
-}
-
-void Journal::Impl::stop_threads() {
-  {
-    MutexLock lock(push_mutex);
-    stopping = true;
-    push_wanted.notify_all();
-  }
-  stop_upkeep();
-  for (std::thread& thread : threads) {
-    if (thread.joinable()) {
-      thread.join();
-    }
-  }
-  threads.clear();
-}
-
-void Journal::Impl::stop_upkeep() {
-  {
-    MutexLock lock(upkeep_mutex);
-    upkeep_stopping = true;
-    upkeep_wanted.notify_all();
-  }
-  if (!threads.empty() && threads.front().joinable()) {
-    threads.front().join();
-  }
-}
-
-Status Journal::Impl::owned() const {
-  if (!file.device().owned_by_this_process()) {
-    return Error{Errc::kForked, 0, "a journal belongs to the process that opened it", 0};
-  }
-  return {};
-}
-
-Status Journal::Impl::usable() const {
-  if (auto status = owned(); !status) {
-    return status;
-  }
-  return stable.status();
-}
-
-void Journal::Impl::release_recovered() {
-  {
-    MutexLock lock(recovered_mutex);
-    if (recovered == nullptr) {
-      return;
-    }
-    ail.let_go(*recovered);
-    recovered = nullptr;
-  }
-  if (space.contended()) {
-    nudge();
-  }
-}
-
-Status Journal::Impl::close() {
-  if (auto status = owned(); !status) {
-    return status;
-  }
-  if (is_closed) {
-    return close_status;
-  }
-  if (callbacks.calling_here()) {
-    report_bug({.bug = Bug::kForceInCallback, .call = "Journal::close"});
-    return Error{Errc::kInvalidArgument, 0, "a callback may not close its journal", 0};
-  }
-  is_closed = true;
-  pool.remove_shrinker(shrinker);  // first of all: it needs the journal's threads
-  // Before the rest, or the tail moved below could still grant a transaction to who waits in
-  // begin(), and its commit would join a context that nobody writes.
-  space.fail({Errc::kShutdown, 0, "the journal is closed", 0});
-  // Before the force: the upkeep might log something again after it, or be pushing items home.
-  stop_upkeep();
-  Status status = force(cil.sequence(), WaitWord::kForever);
-  callbacks.close();  // what they have committed is forced below
-  if (status.ok()) {
-    status = force(cil.sequence(), WaitWord::kForever);
-  }
-  if (status.ok()) {
-    push_all_home();
-  }
-  stop_threads();
-  watchdog.stop();
-  followers.close();
-  if (status.ok()) {
-    status = stable.status();  // a thread may have failed after what was forced
-  }
-  if (status.ok()) {
-    status = mark_clean();
-  }
-  if (!status) {
-    stable.fail(status.error());
-  }
-  const bool aborted = stable.failed();
-  release_recovered();
-  while (LogItem* item = ail.remove_first()) {
-    let_go_of(*item, aborted, false);
-  }
-  stable.fail({Errc::kShutdown, 0, "the journal is closed", 0});
-  close_status = status;
-  return status;
-}
-
-// So that there is nothing to replay: asks everything with a home to go there, as long as that
-// makes it fewer.
-void Journal::Impl::push_all_home() {
-  constexpr int kMostPasses = 1000;
-  constexpr std::uint64_t kPauseNs = 1'000'000;
-  std::size_t before = SIZE_MAX;
-  int idle_passes = 0;
-  for (int i = 0; i < kMostPasses && idle_passes < 10; ++i) {
-    const PushSums sums = push_items(Lsn(UINT64_MAX));
-    if (sums.under_way == 0) {
-      return;
-    }
-    idle_passes = sums.under_way < before ? 0 : idle_passes + 1;
-    before = sums.under_way;
-    os().sleep_ns(kPauseNs);
-  }
-}
-
-Status Journal::Impl::mark_clean() {
-  if (auto status = move_tail(true); !status) {
-    return status;
-  }
-  MutexLock lock(state_mutex);
-  state_stable = newest_complete().end;
-  return write_state(format::kStateClean);
 }
 
 }  // namespace keel

@@ -98,7 +98,6 @@ struct Journal::Impl : MetadataObject {
   [[nodiscard]] bool keep_credit(CilPart& part, const Reservation& unused) const;
   void drain_credit();
   void sum_parts(CommitCounts& counts, Reservation& credit, ContextSums& context);
-  void trim_shadow(LogItem& item);
 
   // Intents (intents.cc).
   [[nodiscard]] Status check_intents() const;
@@ -134,6 +133,9 @@ struct Journal::Impl : MetadataObject {
   void shut_down(const Error& error);
   void abort_chain(LogVector* first);
   void free_chain(LogVector* first);
+  // A shadow that the caller has claimed; nullptr: nothing.
+  void free_shadow(LogVector* shadow);
+  void trim_shadow(LogItem& item);
   // Lets the item go, unless a checkpoint has it or, if it was released, it was committed since.
   void let_go_of(LogItem& item, bool aborted, bool if_wanted);
 
@@ -184,9 +186,9 @@ struct Journal::Impl : MetadataObject {
   LogFile file;
   RecoveryReport report;
   const std::uint64_t threshold_bytes;
-  const Reservation most_credit;
 
   LogSpace space;
+  const Reservation most_credit;  // of a part
   StableSequence stable;
   StableCallbacks callbacks{stable};
   Ail ail;

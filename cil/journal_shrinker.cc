@@ -34,10 +34,7 @@ Bytes JournalShrinker::scan(Bytes wanted) {
 
 void JournalShrinker::trim(bool snapshots_too, std::uint64_t until_used) {
   journal_.trim_tracked([&](LogItem& item) {
-    if (LogVector* shadow = take_shadow(item, snapshots_too); shadow != nullptr) {
-      shadow->next = nullptr;
-      journal_.free_chain(shadow);
-    }
+    journal_.free_shadow(take_shadow(item, snapshots_too));
     return in_use() > until_used;
   });
 }

@@ -39,7 +39,8 @@ bool LogSpace::hopeless(std::uint64_t passes_seen) const {
 
 bool LogSpace::try_reserve(const Reservation& wanted) {
   MutexLock lock(mutex_);
-  if (first_waiter_ != nullptr || failed_ || !fits(wanted, limits_.set_aside_bytes)) {
+  if (first_waiter_ != nullptr || unholding_ != 0 || failed_ ||
+      !fits(wanted, limits_.set_aside_bytes)) {
     return false;
   }
   granted_ += wanted;
@@ -82,7 +83,7 @@ Status LogSpace::wait_for_room(Waiter& self) {
       return error_;
     }
     if (first_waiter_ == &self) {
-      if (fits(self.wanted, limits_.set_aside_bytes)) {
+      if (unholding_ == 0 && fits(self.wanted, limits_.set_aside_bytes)) {
         granted_ += self.wanted;
         ++grants_;
         return {};
@@ -119,7 +120,7 @@ void LogSpace::give_back(const Reservation& unused) {
   KEEL_CHECK(granted_.covers(unused), "more given back than granted", granted_.log_bytes,
              unused.log_bytes, granted_.memory_bytes, unused.memory_bytes);
   granted_ -= unused;
-  wake_first();
+  granted_less();
 }
 
 void LogSpace::hold(std::uint64_t log_bytes) {
@@ -127,17 +128,62 @@ void LogSpace::hold(std::uint64_t log_bytes) {
   KEEL_CHECK(granted_.log_bytes >= log_bytes, "more held than granted", log_bytes);
   granted_.log_bytes -= log_bytes;
   held_bytes_ += log_bytes;
+  granted_less();
 }
 
-bool LogSpace::try_unhold(std::uint64_t log_bytes) {
+Status LogSpace::unhold(std::uint64_t log_bytes) {
   MutexLock lock(mutex_);
   KEEL_CHECK(held_bytes_ >= log_bytes, "more taken than held", held_bytes_, log_bytes);
-  if (granted_.log_bytes + log_bytes > limits_.max_checkpoint_bytes) {
-    return false;
+  if (!fits_checkpoint(log_bytes)) {
+    ++unholding_;
+    update_contended();
+    const Status status = wait_for_checkpoint(log_bytes);
+    --unholding_;
+    update_contended();
+    wake_first();
+    if (!status) {
+      return status;
+    }
   }
   held_bytes_ -= log_bytes;
   granted_.log_bytes += log_bytes;
-  return true;
+  return {};
+}
+
+bool LogSpace::fits_checkpoint(std::uint64_t log_bytes) const {
+  return granted_.log_bytes + log_bytes <= limits_.max_checkpoint_bytes;
+}
+
+// After each change it asks anew: a transaction that was open may have joined the next context.
+// (While somebody waits here, each tells of its end: see contended().)
+Status LogSpace::wait_for_checkpoint(std::uint64_t log_bytes) {
+  while (!fits_checkpoint(log_bytes)) {
+    if (failed_) {
+      return error_;
+    }
+    const std::uint64_t seen = granted_changes_;
+    mutex_.unlock();
+    helpers_.drain();
+    helpers_.ask();
+    mutex_.lock();
+    while (granted_changes_ == seen && !failed_) {
+      granted_changed_.wait(mutex_);
+    }
+  }
+  return {};
+}
+
+void LogSpace::granted_less() {
+  if (unholding_ != 0) {
+    ++granted_changes_;
+    granted_changed_.notify_all();
+  }
+  wake_first();
+}
+
+void LogSpace::update_contended() {
+  contended_.store(first_waiter_ != nullptr || unholding_ != 0 || failed_,
+                   std::memory_order_seq_cst);
 }
 
 void LogSpace::drop_held(const Reservation& room) {
@@ -163,7 +209,7 @@ Lsn LogSpace::close_context(std::uint64_t granted_bytes, std::uint64_t bytes) {
   granted_.log_bytes -= granted_bytes;
   head_ += Bytes(bytes);
   ++in_flight_;
-  wake_first();
+  granted_less();
   return start;
 }
 
@@ -171,7 +217,7 @@ void LogSpace::drop_context(std::uint64_t granted_bytes) {
   MutexLock lock(mutex_);
   KEEL_CHECK(granted_bytes <= granted_.log_bytes, "more dropped than granted", granted_bytes);
   granted_.log_bytes -= granted_bytes;
-  wake_first();
+  granted_less();
 }
 
 void LogSpace::checkpoint_done() {
@@ -235,6 +281,8 @@ void LogSpace::fail(const Error& error) {
   MutexLock lock(mutex_);
   error_ = failed_ ? error_ : error;
   failed_ = true;
+  update_contended();
+  granted_changed_.notify_all();
   wake_first();
 }
 
@@ -268,7 +316,7 @@ void LogSpace::wake_first() {
 void LogSpace::enqueue(Waiter& waiter) {
   (last_waiter_ != nullptr ? last_waiter_->next : first_waiter_) = &waiter;
   last_waiter_ = &waiter;
-  contended_.store(true, std::memory_order_seq_cst);
+  update_contended();
 }
 
 void LogSpace::dequeue(Waiter& waiter) {
@@ -278,7 +326,7 @@ void LogSpace::dequeue(Waiter& waiter) {
   }
   (before != nullptr ? before->next : first_waiter_) = waiter.next;
   last_waiter_ = last_waiter_ == &waiter ? before : last_waiter_;
-  contended_.store(first_waiter_ != nullptr, std::memory_order_seq_cst);
+  update_contended();
 }
 
 }  // namespace keel

@@ -70,13 +70,15 @@ class LogSpace {
   // As try_reserve(), out of what is set aside, past all who wait.
   [[nodiscard]] bool try_reserve_again(const Reservation& wanted) KEEL_EXCLUDES(mutex_);
   void give_back(const Reservation& unused) KEEL_EXCLUDES(mutex_);
-  // Somebody waits: nothing that is granted may be kept unused. Without the lock; whoever sees it
-  // too late has its credit drained.
+  // Somebody waits, or nothing is granted any more: nothing that is granted may be kept unused, or
+  // be granted anew. Without the lock; whoever sees it too late has its credit drained.
   [[nodiscard]] bool contended() const { return contended_.load(std::memory_order_seq_cst); }
 
-  // Moves granted log space to what is held for a done that must always be possible, or back.
+  // Moves granted log space to what is held for a done that must always be possible.
   void hold(std::uint64_t log_bytes) KEEL_EXCLUDES(mutex_);
-  [[nodiscard]] bool try_unhold(std::uint64_t log_bytes) KEEL_EXCLUDES(mutex_);
+  // And back, past all who wait for a grant: the log has room for it. Blocks while the context and
+  // the open transactions, as one checkpoint, leave none. Errors: what fail() was given.
+  [[nodiscard]] Status unhold(std::uint64_t log_bytes) KEEL_EXCLUDES(mutex_);
 
   // A context that was granted `granted_bytes` became a checkpoint of `bytes`; returns its start.
   [[nodiscard]] Lsn close_context(std::uint64_t granted_bytes, std::uint64_t bytes)
@@ -139,6 +141,10 @@ class LogSpace {
       KEEL_REQUIRES(mutex_);
   [[nodiscard]] bool hopeless(std::uint64_t passes_seen) const KEEL_REQUIRES(mutex_);
   [[nodiscard]] Status wait_for_room(Waiter& self) KEEL_REQUIRES(mutex_);
+  [[nodiscard]] bool fits_checkpoint(std::uint64_t log_bytes) const KEEL_REQUIRES(mutex_);
+  [[nodiscard]] Status wait_for_checkpoint(std::uint64_t log_bytes) KEEL_REQUIRES(mutex_);
+  void update_contended() KEEL_REQUIRES(mutex_);
+  void granted_less() KEEL_REQUIRES(mutex_);
   void wake_first() KEEL_REQUIRES(mutex_);
   void enqueue(Waiter& waiter) KEEL_REQUIRES(mutex_);
   void dequeue(Waiter& waiter) KEEL_REQUIRES(mutex_);
@@ -155,6 +161,10 @@ class LogSpace {
   std::uint64_t grants_ KEEL_GUARDED_BY(mutex_) = 0;
   std::uint64_t passes_begun_ KEEL_GUARDED_BY(mutex_) = 0;
   std::uint64_t passes_ended_ KEEL_GUARDED_BY(mutex_) = 0;
+  // Of unhold(): how many wait, and how often something that was granted came back or was used.
+  unsigned unholding_ KEEL_GUARDED_BY(mutex_) = 0;
+  std::uint64_t granted_changes_ KEEL_GUARDED_BY(mutex_) = 0;
+  CondVar granted_changed_;
   bool pass_asked_ KEEL_GUARDED_BY(mutex_) = false;  // and not yet begun
   bool hope_ KEEL_GUARDED_BY(mutex_) = false;        // of the last pass
   bool failed_ KEEL_GUARDED_BY(mutex_) = false;

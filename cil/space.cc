@@ -106,7 +106,9 @@ void Journal::Impl::drain_credit() {
   cil.lock_exclusive();
   cil.for_each_part([&](CilPart& part) { drained += std::exchange(part.credit, {}); });
   cil.unlock_exclusive();
-  space.give_back(drained);
+  if (drained.log_bytes != 0 || drained.memory_bytes != 0) {
+    space.give_back(drained);
+  }
 }
 
 void Journal::Impl::sum_parts(CommitCounts& counts, Reservation& credit, ContextSums& context) {

@@ -15,6 +15,7 @@ namespace keel {
 struct Transaction::Entry {
   LogItem* item;
   LogVector* shadow;  // the item's, claimed, or a new one; nullptr before prepare()
+  LogVector* kept;    // the item's snapshot, if a larger vector is to take its place
   SnapshotLayout layout;
   bool empty;
 };
@@ -113,6 +114,10 @@ Result<Transaction> Transaction::begin(Journal& journal, std::uint32_t max_items
   }
   void* entries = nullptr;
   if (max_items > kInlineEntries) {
+    // First whether it can be granted at all: no table is made for what never will be.
+    if (auto status = journal.impl_->space.check(wanted); !status) {
+      return status.error();
+    }
     entries = os().metadata_allocate(max_items * sizeof(Entry));
     if (entries == nullptr) {
       return Error{Errc::kNoMemory, 0, "begin a transaction of items", max_items};
@@ -144,7 +149,7 @@ Status Transaction::log(LogItem& item) {
     return Error{Errc::kReservationExceeded, 0, "more items than begun for", max_items_};
   }
   ItemAccess::transaction(item) = &t_journal;
-  ::new (&entries_[entry_count_++]) Entry{&item, nullptr, {}, false};
+  ::new (&entries_[entry_count_++]) Entry{&item, nullptr, nullptr, {}, false};
   return {};
 }
 
@@ -200,11 +205,13 @@ Status Transaction::prepare_shadow(Entry& entry) {
   if (entry.shadow != nullptr && wanted <= entry.shadow->capacity_bytes) {
     return {};
   }
-  if (entry.shadow != nullptr) {
-    // Free and allocate rather than reallocate: nothing of the old snapshot is wanted.
-    reserved_memory_bytes_ += entry.shadow->capacity_bytes;
-    impl.pool.kvfree(std::exchange(entry.shadow, nullptr));
+  if (entry.shadow != nullptr && entry.shadow->is_snapshot) {
+    // An item without a home is logged again from it: it goes when the commit is done, and not if
+    // there is no memory for this item or a later one and the transaction is cancelled.
+    entry.kept = std::exchange(entry.shadow, nullptr);
   }
+  // Free and allocate rather than reallocate: nothing of a mere standby is wanted.
+  free_vector(std::exchange(entry.shadow, nullptr));
   LogVector* vector = allocate_log_vector(impl.pool, entry.layout, impl.block_bytes());
   if (vector == nullptr) {
     return Error{Errc::kNoMemory, 0, "snapshot an item of bytes", wanted};
@@ -217,6 +224,14 @@ Status Transaction::prepare_shadow(Entry& entry) {
   entry.shadow = vector;
   ItemAccess::pool(item) = &impl.pool;
   return {};
+}
+
+// Nobody else has it, so its memory is the transaction's again.
+void Transaction::free_vector(LogVector* vector) {
+  if (vector != nullptr) {
+    reserved_memory_bytes_ += vector->capacity_bytes;
+    journal_->impl_->pool.kvfree(vector);
+  }
 }
 
 Result<Sequence> Transaction::insert() {
@@ -246,7 +261,7 @@ Result<Sequence> Transaction::insert() {
   for (std::uint32_t i = 0; i < entry_count_; ++i) {
     // First forgotten, then told: the client may drop its object lock in committing().
     Entry& entry = entries_[i];
-    give_shadow_back(entry);
+    give_shadow_back(entry, !entry.empty);
     ItemAccess::transaction(*entry.item) = nullptr;
     if (!entry.empty) {
       ItemAccess::committing(*entry.item, sequence);
@@ -309,7 +324,10 @@ void Transaction::account(CilPart& part, const ContextSums& before,
 }
 
 // The item keeps the vector that it does not use as its shadow, if the journal knows it.
-void Transaction::give_shadow_back(Entry& entry) {
+void Transaction::give_shadow_back(Entry& entry, bool inserted) {
+  if (entry.kept != nullptr && !inserted) {
+    std::swap(entry.shadow, entry.kept);
+  }
   if (entry.shadow == nullptr) {
     return;
   }
@@ -329,13 +347,11 @@ void Transaction::finish() {
   for (std::uint32_t i = 0; i < entry_count_; ++i) {
     Entry& entry = entries_[i];
     if (entry.item != nullptr) {
-      give_shadow_back(entry);
+      give_shadow_back(entry, false);
       ItemAccess::transaction(*entry.item) = nullptr;
     }
-    if (entry.shadow != nullptr) {
-      reserved_memory_bytes_ += entry.shadow->capacity_bytes;
-      impl.pool.kvfree(entry.shadow);
-    }
+    free_vector(entry.shadow);
+    free_vector(entry.kept);
   }
   if (intent_ != nullptr) {  // No commit: what it held goes back to it.
     const Reservation room = done_reservation(impl.block_bytes());

@@ -3,7 +3,7 @@
 //
 // The run is in a child process that ends without closing the engine, as a kill would end it; for
 // the hot set the parent then opens what it has left, and times that. Files are in a directory of
-// their own below --dir, removed at the end.
+// their own below --dir, removed at the end and at a signal.
 // Exit status: 0 if the workload ran, 1 if it could not, 2 for wrong use, 77 if the engine is not
 // in this build.
 
@@ -15,11 +15,11 @@
 #include <cerrno>
 #include <csignal>
 #include <cstdio>
-#include <filesystem>
 #include <string>
 
 #include "compare/engines.h"
 #include "log_bench/load_json.h"
+#include "support/temp_dir.h"
 
 namespace keel::bench {
 namespace {
@@ -100,6 +100,7 @@ std::string run_in_child(const EngineSetup& setup, const EngineConfig& config,
     ::close(ends[0]);
     ::_exit(run(setup, config, plan, ends[1]));
   }
+  TempDir::set_child(child);
   ::close(ends[1]);
   std::string text;
   char part[4096];
@@ -107,6 +108,11 @@ std::string run_in_child(const EngineSetup& setup, const EngineConfig& config,
     text.append(part, static_cast<std::size_t>(got));
   }
   ::close(ends[0]);
+  siginfo_t ended{};
+  while (::waitid(P_PID, static_cast<id_t>(child), &ended, WEXITED | WNOWAIT) != 0 &&
+         errno == EINTR) {
+  }
+  TempDir::set_child(0);
   int status = 0;
   while (::waitpid(child, &status, 0) < 0 && errno == EINTR) {
   }
@@ -141,14 +147,8 @@ int measure(const EngineSetup& setup, const Options& options, const std::string&
 }
 
 int run_in_directory(const EngineSetup& setup, const Options& options) {
-  std::string dir = options.dir + "/keel-compare-XXXXXX";
-  if (::mkdtemp(dir.data()) == nullptr) {
-    return fail(system_error(errno, "make a directory for the engine's files"));
-  }
-  const int code = measure(setup, options, dir);
-  std::error_code ignored;
-  std::filesystem::remove_all(dir, ignored);
-  return code;
+  const auto dir = TempDir::create(options.dir);
+  return dir ? measure(setup, options, (*dir)->path()) : fail(dir.error());
 }
 
 int dispatch(const Options& options) {

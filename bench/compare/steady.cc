@@ -17,7 +17,6 @@
 #include <chrono>
 #include <condition_variable>
 #include <cstdio>
-#include <filesystem>
 #include <mutex>
 #include <thread>
 #include <vector>
@@ -26,6 +25,7 @@
 #include "keel/base/os.h"
 #include "keel/measure/ticks.h"
 #include "log_bench/keel_engine.h"
+#include "support/temp_dir.h"
 
 namespace keel::bench {
 namespace {
@@ -205,13 +205,10 @@ int main(int argc, char** argv) {
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? 0 : 2;
   }
-  std::string dir = base + "/keel-steady-XXXXXX";
-  if (::mkdtemp(dir.data()) == nullptr) {
-    std::perror("journal_steady: make a directory");
+  const auto dir = keel::bench::TempDir::create(base);
+  if (!dir) {
+    std::fprintf(stderr, "journal_steady: %s\n", dir.error().message().c_str());
     return 1;
   }
-  const int code = keel::bench::measure(dir, seconds);
-  std::error_code ignored;
-  std::filesystem::remove_all(dir, ignored);
-  return code;
+  return keel::bench::measure((*dir)->path(), seconds);
 }

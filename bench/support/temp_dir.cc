@@ -4,9 +4,12 @@
 #include <linux/magic.h>
 #include <pthread.h>
 #include <sys/statfs.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <array>
+#include <atomic>
+#include <cerrno>
 #include <csignal>
 #include <cstdlib>
 #include <filesystem>
@@ -48,6 +51,21 @@ std::string find_base() {
   return "";
 }
 
+// Relaxed: nothing else is passed with it.
+std::atomic<pid_t> g_child{0};
+
+// Returns when it is dead: what it had under way is no more, and it makes no new files. Whoever
+// waits for it is left to take its status.
+void kill_child() {
+  if (const pid_t child = g_child.load(std::memory_order_relaxed); child > 0) {
+    ::kill(child, SIGKILL);
+    siginfo_t ended{};
+    while (::waitid(P_PID, static_cast<id_t>(child), &ended, WEXITED | WNOWAIT) != 0 &&
+           errno == EINTR) {
+    }
+  }
+}
+
 // A thread and not a handler: removing files is nothing that a handler may do.
 void remove_at_signal(const std::string& path) {
   sigset_t set;
@@ -59,6 +77,7 @@ void remove_at_signal(const std::string& path) {
   std::thread([set, path] {
     int signal = 0;
     if (sigwait(&set, &signal) == 0) {
+      kill_child();
       std::error_code ignored;
       std::filesystem::remove_all(path, ignored);
       _exit(128 + signal);
@@ -80,6 +99,8 @@ Result<std::unique_ptr<TempDir>> TempDir::create(const std::string& base) {
   remove_at_signal(path);
   return std::unique_ptr<TempDir>(new TempDir(std::move(path)));
 }
+
+void TempDir::set_child(pid_t child) { g_child.store(child, std::memory_order_relaxed); }
 
 TempDir::~TempDir() {
   std::error_code ignored;

@@ -1,9 +1,12 @@
 // A directory for a benchmark's files, on a real file system, removed when the benchmark ends.
 //
-// I1 The directory goes with the object, at a normal exit and at SIGINT, SIGTERM or SIGHUP.
+// I1 The directory goes with the object, at a normal exit and at SIGINT, SIGTERM or SIGHUP; at a
+//    signal with the child that writes into it.
 // I2 Without a wish for a place, none that lives in memory is taken: a log there would measure
 //    memory.
 #pragma once
+
+#include <sys/types.h>
 
 #include <memory>
 #include <string>
@@ -24,6 +27,10 @@ class TempDir {
   TempDir& operator=(const TempDir&) = delete;
 
   [[nodiscard]] const std::string& path() const { return path_; }
+
+  // A child process that has files there; 0: none any more. At a signal it is killed before the
+  // directory is removed. Call it with 0 before the child is waited for.
+  static void set_child(pid_t child);
 
  private:
   explicit TempDir(std::string path) : path_(std::move(path)) {}

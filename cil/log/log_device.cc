@@ -1,5 +1,8 @@
 #include "log/log_device.h"
 
+#include <unistd.h>
+
+#include <algorithm>
 #include <cerrno>
 
 #include "keel/base/check.h"
@@ -31,6 +34,25 @@ Status LogDevice::read(std::uint64_t offset, void* buffer, std::size_t bytes) co
   return {};
 }
 
+// What is written but not yet on disk counts as data, whichever way it was written; space that was
+// allocated and never written may count as a hole, and reads as zeros.
+LogDevice::Extent LogDevice::next_data(std::uint64_t offset) const {
+  const Extent rest{offset, std::max(offset, file_bytes_)};
+  if (block_device_ || offset >= file_bytes_) {
+    return rest;
+  }
+  const std::int64_t data = os().lseek(fd_, offset, SEEK_DATA);
+  if (data == -ENXIO) {
+    return {file_bytes_, file_bytes_};
+  }
+  if (data < 0 || static_cast<std::uint64_t>(data) < offset) {
+    return rest;
+  }
+  const auto from = static_cast<std::uint64_t>(data);
+  const std::int64_t hole = os().lseek(fd_, from, SEEK_HOLE);
+  return {from, hole <= data ? rest.to : static_cast<std::uint64_t>(hole)};
+}
+
 Status LogDevice::write(std::uint64_t offset, struct iovec* parts, int count) {
   return write_parts(offset, parts, count, 0);
 }
@@ -46,7 +68,7 @@ Status LogDevice::write_durable(std::uint64_t offset, struct iovec* parts, int c
 }
 
 Status LogDevice::write_through(std::uint64_t offset, struct iovec* parts, int count) {
-  if (has_dsync_.load(std::memory_order_relaxed)) {
+  if (dsync_.load(std::memory_order_relaxed) != Dsync::kUnknown) {
     return write_parts(offset, parts, count, RWF_DSYNC);
   }
   if (auto status = write_parts(offset, parts, count, 0); !status) {
@@ -65,9 +87,8 @@ Status LogDevice::write_parts(std::uint64_t offset, struct iovec* parts, int cou
   while (!progress.done()) {
     const ssize_t wrote =
         os().pwritev2(fd_, progress.parts(), progress.count(), progress.offset(), flags);
-    if (wrote == -EOPNOTSUPP && flags != 0) {
+    if (wrote == -EOPNOTSUPP && flags != 0 && settle_dsync(Dsync::kUnknown) == Dsync::kUnknown) {
       // Not a failed write: the file system does not know the flag, and has looked at nothing else.
-      has_dsync_.store(false, std::memory_order_relaxed);  // a hint, orders nothing
       flags = 0;
       flush_after = true;
       continue;
@@ -75,10 +96,24 @@ Status LogDevice::write_parts(std::uint64_t offset, struct iovec* parts, int cou
     if (auto moved = progress.advance(wrote, alignment_); !moved) {
       return fail(moved.error());
     }
+    if (flags != 0 && wrote > 0) {
+      (void)settle_dsync(Dsync::kKnown);
+    }
     // More than one call: whatever each has made durable, one flush covers them all.
     flush_after |= flags != 0 && !progress.done() && wrote >= 0;
   }
   return flush_after ? flush_file() : status();
+}
+
+// What holds from now on: what was found first. Once a write with the flag was taken, EOPNOTSUPP is
+// about something else, and a failed write.
+LogDevice::Dsync LogDevice::settle_dsync(Dsync found) {
+  Dsync now = dsync_.load(std::memory_order_relaxed);
+  if (now == Dsync::kUntried &&
+      dsync_.compare_exchange_strong(now, found, std::memory_order_relaxed)) {
+    return found;
+  }
+  return now;
 }
 
 // The kernel tells a failed write-back once per open file: of two flushes at a time only one would

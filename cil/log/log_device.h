@@ -66,6 +66,15 @@ class LogDevice : public MetadataObject {
 
   // Reads exactly `bytes`; past the end of the file is an error.
   [[nodiscard]] Status read(std::uint64_t offset, void* buffer, std::size_t bytes) const;
+  // A part of the file: [from, to).
+  struct Extent {
+    std::uint64_t from = 0;
+    std::uint64_t to = 0;
+  };
+  // The first part at or after `offset` that may hold anything but zeros: what lies before it is a
+  // hole. Empty, at the file's end: there is none. A file system that does not tell, and a block
+  // device: all is data.
+  [[nodiscard]] Extent next_data(std::uint64_t offset) const;
   // Writes the parts one after the other at `offset`; consumes (changes) them. No allocation.
   [[nodiscard]] Status write(std::uint64_t offset, struct iovec* parts, int count);
   // As write(), of one piece.
@@ -98,6 +107,9 @@ class LogDevice : public MetadataObject {
   [[nodiscard]] bool owned_by_this_process() const { return fork_guard_.same_process(); }
 
  private:
+  // Whether the file system knows RWF_DSYNC: settled by the first write that has it, for good.
+  enum class Dsync : std::uint8_t { kUntried, kKnown, kUnknown };
+
   [[nodiscard]] static Result<std::unique_ptr<LogDevice>> make(const std::string& path,
                                                                bool buffered);
   LogDevice(std::string path, bool buffered) : path_(std::move(path)), buffered_(buffered) {}
@@ -109,6 +121,7 @@ class LogDevice : public MetadataObject {
   [[nodiscard]] Status find_alignment();
   [[nodiscard]] Status write_parts(std::uint64_t offset, struct iovec* parts, int count, int flags);
   [[nodiscard]] Status write_through(std::uint64_t offset, struct iovec* parts, int count);
+  [[nodiscard]] Dsync settle_dsync(Dsync found);
   [[nodiscard]] Status flush_file();
 
   const std::string path_;
@@ -123,7 +136,7 @@ class LogDevice : public MetadataObject {
   std::uint64_t file_bytes_ = 0;
   ForkGuard fork_guard_;
 
-  std::atomic<bool> has_dsync_{true};  // until the kernel says otherwise
+  std::atomic<Dsync> dsync_{Dsync::kUntried};  // relaxed: it orders nothing
   Mutex flush_mutex_{LockRank::kLogFlush};
 
   // Acquire pairs with the release in fail(): who sees it set sees error_.

@@ -19,14 +19,15 @@ class Search {
         max_checkpoint_(file.superblock().max_checkpoint_bytes),
         incarnation_(file.state().incarnation) {}
 
-  // The header at `lsn` if a whole record of this incarnation stands there.
-  Result<std::optional<format::RecordHeader>> witness_at(Lsn lsn) {
+  // The header at `lsn` if a whole record of this incarnation stands there. `searched`: bytes that
+  // were looked through before.
+  Result<std::optional<format::RecordHeader>> witness_at(Lsn lsn, Bytes searched) {
     auto header = reader_.read_header(lsn);
     if (!header || !*header || !is_candidate(**header, lsn)) {
       return header ? std::optional<format::RecordHeader>() : std::move(header);
     }
     const std::uint64_t bytes = reader_.bytes_of(**header);
-    const std::uint64_t allowed = kHashedAtLeast + kHashedPerByte * (lsn - range_.from).value();
+    const std::uint64_t allowed = kHashedAtLeast + kHashedPerByte * searched.value();
     if (in_vain_ + bytes > allowed) {
       return std::optional<format::RecordHeader>();
     }
@@ -55,6 +56,24 @@ class Search {
   std::uint64_t in_vain_ = 0;
 };
 
+// The next bytes at or after `from`, below `to`, that may hold a record's beginning; whole blocks.
+// They end where the data area wraps, at the latest. Empty, at `to`: there are none.
+SearchRange next_data(const LogFile& file, Lsn from, Lsn to) {
+  const Geometry& geometry = file.geometry();
+  while (from < to) {
+    const std::uint64_t offset = geometry.offset_of(from);
+    const std::uint64_t end = std::min(geometry.bytes_to_wrap(from), (to - from).value());
+    const LogDevice::Extent data = file.device().next_data(offset);
+    const std::uint64_t skip = round_down(data.from - offset, geometry.block_bytes);
+    if (skip < end && data.from < data.to) {
+      const std::uint64_t stop = round_up(data.to - offset, geometry.block_bytes);
+      return {from + Bytes(skip), from + Bytes(std::min(stop, end)), to};
+    }
+    from += Bytes(end);
+  }
+  return {to, to, to};
+}
+
 }  // namespace
 
 Result<bool> search_witnesses(CheckpointReader& reader, const LogFile& file,
@@ -62,22 +81,30 @@ Result<bool> search_witnesses(CheckpointReader& reader, const LogFile& file,
                               const std::function<void()>& progress) {
   Search search(reader, file, range);
   bool found = false;
-  if (range.from < range.to) {
-    reader.read_ahead(range.from, range.to);
-  }
+  Bytes searched{};
+  SearchRange data{range.from, range.from, range.to};
   for (Lsn lsn = range.from; lsn < range.to;) {
     progress();
-    const auto record = search.witness_at(lsn);
+    if (lsn >= data.to) {
+      data = next_data(file, lsn, range.to);
+      lsn = data.from;
+      if (data.from < data.to) {
+        reader.read_ahead(data.from, data.to);
+      }
+      continue;
+    }
+    const auto record = search.witness_at(lsn, searched);
     if (!record) {
       return record.error();
     }
+    Bytes step(file.geometry().block_bytes);
     if (*record) {
       found = true;
       evidence.note(**record, std::min(Lsn((*record)->stable_lsn), lsn));
-      lsn += Bytes(reader.bytes_of(**record));
-    } else {
-      lsn += Bytes(file.geometry().block_bytes);
+      step = Bytes(reader.bytes_of(**record));
     }
+    lsn += step;
+    searched += step;
   }
   return found;
 }

@@ -4,6 +4,8 @@
 // I1 A header is believed only if its lengths agree with each other and the record's hash is right.
 // I2 Bytes hashed are at most a few times the bytes searched, whatever stands there: a forged
 //    header in each block would else cost a record's length of hashing for each block.
+// I3 Holes of the file are passed over, where the file system tells them: no record begins in one,
+//    and a forged log of terabytes that takes no space would else be read for hours.
 #pragma once
 
 #include <functional>

@@ -112,6 +112,14 @@ void print_text(const RecoveryReport& report) {
                           exact(report.bytes));
 }
 
+Result<RecoveryReport> scan_whole(const std::string& path, const ScanOptions& options) {
+  Progress progress;
+  ScanOptions scan = options;
+  scan.progress = [&progress](Bytes done, Bytes most) { progress.show("reading", done, most); };
+  return scan_log(
+      path, [](const RecoveredCheckpoint&) { return Status{}; }, scan);
+}
+
 std::vector<std::string> warnings_of(const LogInfo& info) {
   std::vector<std::string> warnings;
   if (info.copy_on_write) {

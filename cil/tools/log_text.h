@@ -16,6 +16,10 @@ namespace keel::tools {
 void print_text(const std::string& path, const LogInfo& info);
 void print_text(const RecoveryReport& report);
 
+// Proves every checkpoint; shows how far it is on a terminal. Errors: those of scan_log().
+[[nodiscard]] Result<RecoveryReport> scan_whole(const std::string& path,
+                                                const ScanOptions& options);
+
 // What a user of this log should know; empty if nothing.
 [[nodiscard]] std::vector<std::string> warnings_of(const LogInfo& info);
 // Prints them to standard error; returns them for JSON.

@@ -35,13 +35,7 @@ const char* verdict_of(const LogInfo& info, const RecoveryReport& report) {
 int run(const Context& context, const Options& options) {
   const auto info = read_log_info(options.path, options.scan.buffered);
   require(info, options.path);
-  const auto scanned = [&] {
-    Progress progress;
-    ScanOptions scan = options.scan;
-    scan.progress = [&progress](Bytes done, Bytes most) { progress.show("reading", done, most); };
-    return scan_log(
-        options.path, [](const RecoveredCheckpoint&) { return Status{}; }, scan);
-  }();
+  const auto scanned = scan_whole(options.path, options.scan);
   require(scanned, options.path);
   const bool sound = scanned->end != LogEnd::kDamaged && info->valid_superblocks == 2;
   const Json warnings = warn_of(options.path, *info);

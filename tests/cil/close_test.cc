@@ -1,5 +1,6 @@
 // close(), and errors at every step: it ends, tells every item, and leaks nothing.
 #include <doctest/doctest.h>
+#include <sched.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -84,6 +85,41 @@ TEST_CASE("a thread that waits in begin() is refused when the journal is closed"
     thread.join();
   }
   CHECK(refused == 3);
+}
+
+TEST_CASE("begin() during close() is refused, whatever credit its CPU has") {
+  LogWorld world({.size = Bytes(64U << 20)});
+  Trace trace;
+  Probe item(trace, 1), last(trace, 2);
+  item.regions = last.regions = {"x"};
+  std::atomic<bool> waits{false};
+  std::atomic<bool> closing{false};
+  bool began_before = false;
+  Errc refused = Errc::kNotFound;
+  auto journal = world.open();
+  const Sequence sequence = commit(*journal, {&item});
+  const Status asked = journal->on_stable(sequence, [&](const Status&) {
+    cpu_set_t here;
+    CPU_ZERO(&here);
+    CPU_SET(static_cast<unsigned>(::sched_getcpu()), &here);
+    REQUIRE(::sched_setaffinity(0, sizeof here, &here) == 0);
+    began_before = journal->begin(100, 1).ok();  // the rest of what it was granted is credit
+    waits = true;
+    yield_until([&] { return closing.load(); });
+    const auto transaction = journal->begin(100, 1);
+    refused = transaction ? Errc::kNotFound : transaction.error().code;
+  });
+  REQUIRE(asked.ok());
+  yield_until([&] { return waits.load(); });
+  commit(*journal, {&last});
+  world.disk.on_io([&](const SimIo& io) {  // close() forces what nobody has asked for
+    closing = closing || io.op == SimOp::kWrite;
+  });
+  CHECK(journal->close().ok());
+  CHECK(began_before);
+  CHECK(refused == Errc::kShutdown);
+  world.disk.on_io({});
+  journal.reset();
 }
 
 TEST_CASE("in a forked child a journal is neither closed nor forced, and the parent's goes on") {

@@ -8,8 +8,11 @@
 #include <mutex>
 #include <set>
 #include <string>
+#include <thread>
 #include <vector>
 
+#include "gate.h"
+#include "intents.h"
 #include "item_home.h"
 #include "support/death.h"
 #include "support/test_seed.h"
@@ -142,6 +145,82 @@ TEST_CASE("an intent of an earlier checkpoint leaves when its done is stable, no
   CHECK(types(crash(world)) == "[3][4]");
   finish(journal);
   CHECK(intent.released == 1);
+}
+
+TEST_CASE("begin_done() that finds the context full sleeps until a transaction ends") {
+  class Sleepless : public SimDisk {
+   public:
+    std::atomic<int> sleeps{0};
+    void sleep_ns(std::uint64_t duration_ns) override {
+      ++sleeps;
+      SimDisk::sleep_ns(duration_ns);
+    }
+  };
+  Sleepless disk;
+  const ScopedOs scope(disk);
+  REQUIRE(create_log(kLogPath, {.size = Bytes(64U << 20)}).ok());
+  auto journal = Journal::open(kLogPath, {}, kIgnore);
+  REQUIRE(journal.ok());
+  Intent intent(5, kPayload);
+  REQUIRE((*journal)->force(commit_intent(**journal, intent)).ok());
+  std::size_t bytes = (*journal)->info().max_checkpoint.value();
+  while (!(*journal)->begin(bytes, 1)) {
+    bytes -= 512;
+  }
+  Trace trace;
+  Probe item(trace, 1);
+  item.regions = {"x"};
+  for (const bool commits : {false, true}) {
+    CAPTURE(commits);
+    std::atomic<bool> granted{false};
+    std::thread waits;
+    {
+      auto large = (*journal)->begin(bytes, 1);
+      REQUIRE(large.ok());
+      disk.sleeps = 0;
+      waits = std::thread([&] {
+        const auto done = (*journal)->begin_done(intent);
+        granted = done.ok();
+      });
+      let_others_run();
+      CHECK_FALSE(granted);
+      if (commits) {
+        REQUIRE(large->log(item).ok());
+        REQUIRE(large->commit().ok());
+      }
+    }
+    waits.join();
+    CHECK(granted);
+    CHECK(disk.sleeps == 0);
+  }
+  (*journal)->audit();
+  CHECK((*journal)->force(commit_done(**journal, intent, intent.done)).ok());
+  CHECK((*journal)->close().ok());
+}
+
+TEST_CASE("the stats tell what is held for dones and set aside for logging again") {
+  LogWorld world;
+  auto journal = world.open();
+  const LogInfo info = journal->info();
+  CHECK(journal->stats().log_held == Bytes(0));
+  CHECK(journal->stats().memory_held == Bytes(0));
+  CHECK(journal->stats().log_set_aside.value() ==
+        std::min(info.data.value() / 16, info.max_checkpoint.value() / 2));
+  Intent intent(5, kPayload), other(6, kPayload);
+  commit_intent(*journal, intent);
+  const JournalStats one = journal->stats();
+  const std::uint64_t room = done_reservation(info.block_bytes).log_bytes;
+  CHECK(one.log_held == Bytes(room));
+  CHECK(one.memory_held > Bytes(0));
+  CHECK(one.memory_held <= one.memory);
+  commit_intent(*journal, other);
+  CHECK(journal->stats().log_held == Bytes(2 * room));
+  CHECK(journal->stats().memory_held == one.memory_held + one.memory_held);
+  commit_done(*journal, intent, intent.done);
+  commit_done(*journal, other, other.done);
+  CHECK(journal->stats().log_held == Bytes(0));
+  CHECK(journal->stats().memory_held == Bytes(0));
+  finish(journal);
 }
 
 TEST_CASE("an intent logged again is not taken back: an earlier checkpoint has it") {

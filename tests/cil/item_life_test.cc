@@ -204,3 +204,26 @@ TEST_CASE("a force does not wait for a client that flushes what is home") {
   gate.open();
   finish(journal);
 }
+
+TEST_CASE("the stats tell the longest hold of the AIL's lock by a batch of items") {
+  // Each reading of the clock is a millisecond after the one before.
+  class TickingDisk : public SimDisk {
+   public:
+    std::uint64_t monotonic_ns() override { return now_ns_ += 1'000'000; }
+
+   private:
+    std::atomic<std::uint64_t> now_ns_{0};
+  };
+  TickingDisk disk;
+  const ScopedOs scope(disk);
+  REQUIRE(create_log(kLogPath, {.size = kMinLogBytes}).ok());
+  Trace trace;
+  Probe item(trace, 1);
+  item.regions = {"x"};
+  auto journal = Journal::open(kLogPath, {.stall_after_ns = UINT64_MAX}, kIgnore);
+  REQUIRE(journal.ok());
+  CHECK((*journal)->stats().ail_max_hold_ns == 0);
+  REQUIRE((*journal)->force(commit(**journal, {&item})).ok());
+  CHECK((*journal)->stats().ail_max_hold_ns >= 1'000'000);
+  CHECK((*journal)->close().ok());
+}

@@ -125,6 +125,23 @@ TEST_CASE("a durable write that one call cannot make is written, then flushed") 
   }
 }
 
+TEST_CASE("a durable write that is not supported after one that was is a failed write") {
+  for (const bool buffered : {false, true}) {
+    SimDisk disk;
+    const ScopedOs scope(disk);
+    const auto device = open_device(disk, buffered);
+    const auto data = block_of('d');
+    REQUIRE(write_one(*device, &LogDevice::write_durable, 5, data).ok());
+    disk.clear_io_log();
+    disk.inject({.op = SimOp::kWrite, .error = EOPNOTSUPP});
+    const Status failed = write_one(*device, &LogDevice::write_durable, 6, data);
+    REQUIRE_FALSE(failed.ok());
+    CHECK(failed.error().sys_errno == EOPNOTSUPP);
+    CHECK(operations(disk) == std::vector{SimOp::kWrite});
+    CHECK_FALSE(write_one(*device, &LogDevice::write, 7, data).ok());  // latched
+  }
+}
+
 TEST_CASE("a short write is finished once; short again, or within a unit, is an error") {
   struct Case {
     std::uint64_t bytes;

@@ -1,16 +1,20 @@
 // How much of a log recovery reads and hashes at most, also of one that was forged. Counted in
 // bytes, not in time.
 #include <doctest/doctest.h>
+#include <fcntl.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstring>
 #include <memory>
+#include <new>
 #include <string>
 #include <vector>
 
 #include "log/hash.h"
 #include "log/log_scan.h"
 #include "probe.h"
+#include "support/scratch_directory.h"
 #include "support/test_seed.h"
 
 using namespace keel;
@@ -80,6 +84,20 @@ void forge_headers(SimContent& image, std::uint64_t from, const format::RecordHe
   }
 }
 
+// Writes the bytes to a file of the real file system; blocks of zeros become holes.
+void put_sparse(const std::string& path, const SimContent& image, std::uint64_t file_bytes) {
+  const int fd = ::open(path.c_str(), O_CREAT | O_TRUNC | O_WRONLY | O_CLOEXEC, 0600);
+  REQUIRE(fd >= 0);
+  REQUIRE(::ftruncate(fd, static_cast<off_t>(file_bytes)) == 0);
+  for (std::size_t at = 0; at < image.size(); at += kBlock) {
+    const std::byte* block = image.data() + at;
+    if (std::any_of(block, block + kBlock, [](std::byte byte) { return byte != std::byte{0}; })) {
+      REQUIRE(::pwrite(fd, block, kBlock, static_cast<off_t>(at)) == kBlock);
+    }
+  }
+  REQUIRE(::close(fd) == 0);
+}
+
 }  // namespace
 
 TEST_CASE("a forged header in every block does not make recovery hash more than a few times all") {
@@ -97,6 +115,69 @@ TEST_CASE("a forged header in every block does not make recovery hash more than 
         2 * result.report.read.value() + 17 * format::kMaxRecordBytes + killed.ends.back());
   // They were candidates.
   CHECK(result.hashed.value() > 16 * format::kMaxRecordBytes);
+}
+
+TEST_CASE("a forged log of terabytes without any content is not read") {
+  constexpr std::uint64_t kDataBytes = std::uint64_t{1} << 40;
+  const ScratchDirectory scratch;
+  for (const std::uint64_t tail : {std::uint64_t{0}, kDataBytes - (1U << 20)}) {
+    CAPTURE(tail);
+    format::Superblock superblock{};
+    superblock.block_bytes = kBlock;
+    superblock.data_bytes = kDataBytes;
+    superblock.file_bytes = kDataBytes + 4 * kBlock;
+    superblock.max_checkpoint_bytes = 64U << 20;
+    format::StateSlot state{};
+    state.generation = 1;
+    state.incarnation = 1;
+    state.tail_lsn = state.stable_lsn = tail;
+    SimContent front(2 * kBlock);
+    encode(superblock, front.data());
+    encode(state, front.data() + kBlock);
+    put_sparse(scratch / "log", front, superblock.file_bytes);
+    // A test that fails ends all the same: 4 GiB are enough to see.
+    std::uint64_t read = 0;
+    const auto count = [&read](Bytes done, Bytes) {
+      read = done.value();
+      if (read > std::uint64_t{4} << 30) {
+        throw std::bad_alloc();
+      }
+    };
+    const auto report = scan_log(scratch / "log", kIgnore, {.buffered = true, .progress = count});
+    REQUIRE(report.ok());
+    CHECK(report->end == LogEnd::kClean);
+    CHECK(report->head == Lsn(tail));
+    CHECK(report->read <= Bytes(64U << 20));
+  }
+}
+
+TEST_CASE("a witness behind holes of the file is found as if there were none") {
+  LogWorld world({.size = Bytes(32U << 20)});
+  Killed killed = killed_log(world, 45);
+  put_old_state(killed);
+  REQUIRE(killed.ends.size() > 100);
+  // Most of what was written is gone, in pieces of several lengths.
+  for (std::size_t i = 3; i + 2 < killed.ends.size(); i += 2 + i % 7) {
+    const auto from = static_cast<std::ptrdiff_t>(kData + killed.ends[i]);
+    const auto to = static_cast<std::ptrdiff_t>(
+        kData + killed.ends[std::min(i + i % 7, killed.ends.size() - 2)]);
+    std::fill(killed.image.begin() + from,
+              std::max(killed.image.begin() + to, killed.image.begin() + from), std::byte{0});
+  }
+  Found dense;
+  const RecoveryReport expected = scan_image(world.disk, killed.image, dense).report;
+  REQUIRE(expected.end == LogEnd::kDamaged);
+  const ScratchDirectory scratch;
+  put_sparse(scratch / "log", killed.image, killed.image.size());
+  Found sparse;
+  const auto report = scan_log(scratch / "log", collect_into(sparse), {.buffered = true});
+  REQUIRE(report.ok());
+  CHECK(sparse == dense);
+  CHECK(report->end == expected.end);
+  CHECK(report->head == expected.head);
+  CHECK(report->stable == expected.stable);
+  CHECK(report->newest_sequence == expected.newest_sequence);
+  CHECK(report->in_flight == expected.in_flight);
 }
 
 TEST_CASE("torn records, whose headers are right, do not hide the witness after them") {

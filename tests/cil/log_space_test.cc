@@ -3,9 +3,11 @@
 #include <doctest/doctest.h>
 
 #include <atomic>
+#include <cerrno>
 #include <thread>
 #include <vector>
 
+#include "keel/base/check.h"
 #include "log/format.h"
 
 using namespace keel;
@@ -154,10 +156,45 @@ TEST_CASE("what is set aside is only for logging again; what is held is for nobo
   CHECK_FALSE(space.try_reserve({101, 0}));
   CHECK(space.try_reserve({100, 0}));
   CHECK(space.try_reserve_again({100, 0}));
-  CHECK_FALSE(space.try_unhold(60));  // there is no room in the checkpoint now
   space.give_back({50, 0});
-  CHECK(space.try_unhold(60));
+  CHECK(space.unhold(60).ok());
   CHECK(space.sums().held_bytes == 0);
+}
+
+TEST_CASE("what is held comes back when the checkpoint has room for it, before any other grant") {
+  Helper helper;
+  LogSpace space({1000, 250, 0, kMemory}, Lsn(0), Lsn(0), helper.hooks());
+  helper.space = &space;
+  REQUIRE(reserve(space, 60).ok());
+  space.hold(60);
+  REQUIRE(reserve(space, 240).ok());
+  std::atomic<bool> back{false};
+  std::thread unholder([&] {
+    const Status status = space.unhold(60);
+    KEEL_CHECK(status.ok(), "unhold");
+    back = true;
+  });
+  wait_for_waiter(space);
+  CHECK_FALSE(space.try_reserve({1, 0}));
+  space.give_back({40, 0});  // not enough
+  CHECK_FALSE(back);
+  CHECK_FALSE(space.try_reserve({1, 0}));
+  space.give_back({10, 0});
+  unholder.join();
+  CHECK(space.sums().held_bytes == 0);
+  CHECK(granted(space) == Bytes(250));
+  CHECK_FALSE(space.contended());
+  // And who waits when the journal fails is told.
+  space.give_back({60, 0});
+  space.hold(60);
+  REQUIRE(reserve(space, 120).ok());
+  std::thread failing([&] {
+    const Status status = space.unhold(60);
+    KEEL_CHECK(!status && status.error().code == Errc::kIo, "unhold");
+  });
+  wait_for_waiter(space);
+  space.fail({Errc::kIo, EIO, "write", 0});
+  failing.join();
 }
 
 TEST_CASE("a waiter waits for open reservations and for the context before it calls the log full") {

@@ -240,6 +240,21 @@ TEST_CASE("verify tells a torn end, which is a note, from damage, which is not")
   CHECK(damaged.json()["ok"] == false);
   CHECK(damaged.json()["report"]["end"] == "damaged");
   CHECK(damaged.json()["report"]["last_sequence"] == 1);
+
+  // `info` has the same report.
+  for (const std::string& log : {path, torn, rotten}) {
+    CAPTURE(log);
+    const auto info = run("log info --json " + log);
+    CHECK(info.code == (log == rotten ? 1 : 0));
+    CHECK(info.json()["ok"] == (log != rotten));
+    auto told = info.json()["report"];
+    auto proven = run("log verify --json " + log).json()["report"];
+    told.erase("duration_ns");
+    proven.erase("duration_ns");
+    CHECK(told == proven);
+  }
+  CHECK(run("log info " + torn).out.find("missing         from sequence 3 on") !=
+        std::string::npos);
   CHECK(run("log dump " + rotten).code == 1);
   CHECK(run("log dump --json " + rotten).json()["checkpoints"].size() == 1);
 }

@@ -202,6 +202,7 @@ class SimDisk : public Os {
   int statx(int fd, unsigned mask, struct statx* out) override;
   int ftruncate(int fd, std::uint64_t bytes) override;
   int fallocate(int fd, int mode, std::uint64_t offset, std::uint64_t bytes) override;
+  std::int64_t lseek(int fd, std::uint64_t offset, int whence) override;
   int lock_exclusive(int fd) override;
   int lock_shared(int fd) override;
   int unlock(int fd) override;

@@ -429,6 +429,11 @@ int SimDisk::allocate(int fd, int mode, SimIo& io) {
   return 0;
 }
 
+// As a file system that does not tell holes from data.
+std::int64_t SimDisk::lseek(int fd, std::uint64_t offset, int whence) {
+  return is_virtual(fd) ? -EINVAL : Os::lseek(fd, offset, whence);
+}
+
 int SimDisk::fallocate(int fd, int mode, std::uint64_t offset, std::uint64_t bytes) {
   if (!is_virtual(fd)) {
     return Os::fallocate(fd, mode, offset, bytes);

@@ -64,6 +64,9 @@ class Os {
   virtual int statx(int fd, unsigned mask, struct statx* out);
   virtual int ftruncate(int fd, std::uint64_t bytes);
   virtual int fallocate(int fd, int mode, std::uint64_t offset, std::uint64_t bytes);
+  // Where the next data or hole of a file begins, at or after the offset (SEEK_DATA, SEEK_HOLE);
+  // -ENXIO if there is none. It also moves the descriptor's own position, which nothing here uses.
+  virtual std::int64_t lseek(int fd, std::uint64_t offset, int whence);
   // Takes the whole file for this open file description; -EAGAIN if another one has it.
   virtual int lock_exclusive(int fd);
   // As above but shared with other readers; for descriptors opened read-only.

@@ -26,8 +26,10 @@ namespace keel {
 class Journal;
 
 // Says in the log that something has been begun. Owner: the caller keeps item and payload alive and
-// unchanged until release() is called, Journal::release() is not for it. Threads: one lock of the
-// caller's guards an intent and its done.
+// unchanged until release() is called, Journal::release() is not for it. Until its done is
+// committed it holds three blocks of the log and a little (JournalStats::log_held), so a log has
+// room for about a third as many open intents as it has blocks.
+// Threads: one lock of the caller's guards an intent and its done.
 class IntentItem : public LogItem {
  public:
   // `id` tells it from all others that are not done yet.

@@ -87,21 +87,25 @@ struct JournalFacts {
 };
 
 struct JournalStats {
-  std::uint64_t transactions = 0;  // committed
-  std::uint64_t items = 0;         // in them
-  Bytes committed{};               // what they would have written, one by one
-  Bytes coalesced{};               // of it, replaced in memory before it was written
-  std::uint64_t checkpoints = 0;   // stable
-  Bytes written{};                 // to the log, padding and headers included
-  std::uint64_t writes = 0;        // system calls, for checkpoints
-  std::uint64_t flushes = 0;       // for checkpoints and moves of the tail
-  std::uint64_t forces = 0;        // calls of force() that had to wait
-  Bytes log_used{};                // tail to head, context included
-  Bytes log_reserved{};            // by open transactions
-  Bytes memory{};                  // of snapshots, and reserved for them
-  unsigned in_flight = 0;          // checkpoints
-  Lsn tail{};                      // stable: space before it is reused
-  Sequence current{};              // of the context that commits join
+  std::uint64_t transactions = 0;     // committed
+  std::uint64_t items = 0;            // in them
+  Bytes committed{};                  // what they would have written, one by one
+  Bytes coalesced{};                  // of it, replaced in memory before it was written
+  std::uint64_t checkpoints = 0;      // stable
+  Bytes written{};                    // to the log, padding and headers included
+  std::uint64_t writes = 0;           // system calls, for checkpoints
+  std::uint64_t flushes = 0;          // for checkpoints and moves of the tail
+  std::uint64_t forces = 0;           // calls of force() that had to wait
+  Bytes log_used{};                   // tail to head, context included
+  Bytes log_reserved{};               // by open transactions
+  Bytes log_held{};                   // for the dones of open intents
+  Bytes log_set_aside{};              // for logging again: no transaction is granted it
+  Bytes memory{};                     // of snapshots, and reserved or held for them
+  Bytes memory_held{};                // of it, for dones
+  unsigned in_flight = 0;             // checkpoints
+  std::uint64_t ail_max_hold_ns = 0;  // longest that a batch of items held the AIL's lock
+  Lsn tail{};                         // stable: space before it is reused
+  Sequence current{};                 // of the context that commits join
   Sequence stable{};
 };
 
@@ -146,7 +150,8 @@ class Transaction {
   static void insert_item(Entry& entry, CilPart& part, Sequence sequence, std::uint64_t order,
                           ContextSums& before, ContextSums& after);
   void account(CilPart& part, const ContextSums& before, const ContextSums& after);
-  static void give_shadow_back(Entry& entry);
+  static void give_shadow_back(Entry& entry, bool inserted);
+  void free_vector(LogVector* vector);
   void finish();
 
   Journal* journal_ = nullptr;  // nullptr: over
@@ -206,7 +211,8 @@ class Journal : public MetadataObject {
   // Has `callback` called once: with ok when checkpoint `sequence` and all before it are stable, or
   // with the journal's first error. Asks for the push of `sequence`. Callbacks are called in the
   // order of sequences, on a thread of their own that the first call starts; also for a sequence
-  // that is stable already. Those still pending are called at the start of close().
+  // that is stable already. Those still pending are called at the start of close(), when begin() is
+  // refused already.
   // A callback may commit and call this again; force() and close() of its journal in it are
   // reported bugs. It holds up the callbacks behind it, and must not throw.
   // Threads: any; does not wait for I/O. Owner: the journal keeps `callback` until it was called.
