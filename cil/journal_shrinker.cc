@@ -1,6 +1,7 @@
 #include "journal_shrinker.h"
 
 #include <algorithm>
+#include <functional>
 
 #include "journal_impl.h"
 #include "keel/base/os.h"
@@ -33,13 +34,15 @@ Bytes JournalShrinker::scan(Bytes wanted) {
 }
 
 void JournalShrinker::trim(bool snapshots_too, std::uint64_t until_used) {
-  journal_.trim_tracked([&](LogItem& item) {
+  const auto trim_one = [&](LogItem& item) {
     if (LogVector* shadow = take_shadow(item, snapshots_too); shadow != nullptr) {
       shadow->next = nullptr;
       journal_.free_chain(shadow);
     }
     return in_use() > until_used;
-  });
+  };
+  journal_.trim_tracked(
+      std::cref(trim_one));  // itself would not fit a std::function without memory
 }
 
 // A shadow is claimed to be looked at: one that is to stay goes back, unless the item has got

@@ -2,6 +2,7 @@
 // call of a journal's life: the call says so, may be repeated, and nothing is lost or leaks. On a
 // real file, as the simulated disk allocates itself.
 #include <doctest/doctest.h>
+#include <unistd.h>
 
 #include <array>
 #include <atomic>
@@ -270,4 +271,43 @@ TEST_CASE(
     REQUIRE(nth < 1000);
   }
   MESSAGE("allocations refused: " << nth - 1);
+}
+
+TEST_CASE("whichever allocation fails while a log is made or looked at, nothing is half made") {
+  ScarceOs scarce;
+  const ScopedOs scope(scarce);
+  const ScratchDirectory directory;
+  const std::string path = directory / "log";
+  const LogConfig config{.size = kMinLogBytes, .buffered = true};
+  REQUIRE(create_log(path, config).ok());  // the pool has what it wants for itself
+  REQUIRE(::unlink(path.c_str()) == 0);
+  for (const bool for_good : {false, true}) {
+    std::int64_t nth = 0;
+    for (bool refused = true; refused; ++nth) {
+      CAPTURE(nth);
+      REQUIRE(nth < 1000);
+      const std::int64_t held = scarce.held;
+      // Each is told what fails alone.
+      const auto attempt = [&](auto call) {
+        const NewRefusal refusal(nth, for_good);
+        const auto result = call();
+        const bool some = NewRefusal::refused() != 0;
+        CHECK((result.ok() || result.error().code == Errc::kNoMemory));
+        CHECK((result.ok() || some));
+        refused = refused || some;
+        return result.ok();
+      };
+      refused = false;
+      const bool made = attempt([&] { return create_log(path, config); });
+      CHECK((::access(path.c_str(), F_OK) == 0) == made);
+      if (!made) {
+        REQUIRE(create_log(path, config).ok());
+      }
+      attempt([&] { return read_log_info(path, true); });
+      attempt([&] { return scan_log(path, kIgnore, {.buffered = true}); });
+      CHECK(scarce.held == held);
+      REQUIRE(::unlink(path.c_str()) == 0);
+    }
+    MESSAGE("allocations refused: " << nth - 1);
+  }
 }
