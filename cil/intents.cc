@@ -139,6 +139,31 @@ void Journal::Impl::adopt_intents(Journal& journal) {
     }
     intents.push_back(&intent);
   }
+  // Once all have what they must have.
+  for (IntentItem* intent : intents) {
+    keep_snapshot(*intent);
+  }
+}
+
+// So that an intent that was recovered can be logged again when it alone holds the tail: else its
+// own work, in other transactions, might find no room in a full log. Without memory it goes
+// without, as any item whose snapshot a pool in want has taken.
+void Journal::Impl::keep_snapshot(IntentItem& intent) {
+  ItemSize size(block_bytes());
+  ItemAccess::size(intent, size);
+  const SnapshotLayout layout = layout_of(size);
+  LogVector* vector = allocate_log_vector(pool, layout, block_bytes());
+  if (vector == nullptr) {
+    return;
+  }
+  if (!space.try_reserve_again({0, vector->capacity_bytes})) {
+    pool.kvfree(vector);
+    return;
+  }
+  ItemAccess::snapshot(intent, *vector, layout);
+  vector->is_snapshot = true;
+  ItemAccess::pool(intent) = &pool;
+  KEEL_CHECK(ItemAccess::put_shadow(intent, vector), "a new intent has a snapshot", intent.id());
 }
 
 // Turns what the intent holds into a transaction's grant. Never waits for space: only, if the

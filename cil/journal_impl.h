@@ -102,6 +102,7 @@ struct Journal::Impl : MetadataObject {
   // Intents (intents.cc).
   [[nodiscard]] Status check_intents() const;
   void adopt_intents(Journal& journal);
+  void keep_snapshot(IntentItem& intent);
   [[nodiscard]] Status take_held(IntentItem& intent);
   void hold_for(IntentItem& intent);
   void drop_held(IntentItem& intent);

@@ -2,7 +2,6 @@
 // journal's threads start.
 
 #include <algorithm>
-#include <system_error>
 
 #include "journal_impl.h"
 #include "keel/base/no_throw.h"
@@ -10,6 +9,7 @@
 #include "keel/base/percpu.h"
 #include "log/lock_memory.h"
 #include "space.h"
+#include "thread_start.h"
 
 namespace keel {
 namespace {
@@ -138,17 +138,18 @@ Status Journal::Impl::take_over() {
 
 Status Journal::Impl::start_threads() {
   memory_locked = settings.lock_memory && lock_process_memory().ok();
-  try {
+  const Status started = start_or_say("start the journal's threads", [this] {
     threads.reserve(flight_count + 1);
     threads.emplace_back([this] { upkeep_loop(); });
     for (unsigned i = 0; i < flight_count; ++i) {
       threads.emplace_back([this] { push_worker(); });
     }
     watchdog.start();
-  } catch (const std::system_error& error) {
+  });
+  if (!started) {
     stop_threads();  // the watchdog is the last to start
     release_recovered();
-    return Error{Errc::kSystem, error.code().value(), "start the journal's threads", 0};
+    return started;
   }
   // A pool that has no room for one more shrinker goes without this one.
   (void)pool.add_shrinker(shrinker);

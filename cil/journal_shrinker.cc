@@ -1,6 +1,7 @@
 #include "journal_shrinker.h"
 
 #include <algorithm>
+#include <functional>
 
 #include "journal_impl.h"
 #include "keel/base/os.h"
@@ -33,10 +34,12 @@ Bytes JournalShrinker::scan(Bytes wanted) {
 }
 
 void JournalShrinker::trim(bool snapshots_too, std::uint64_t until_used) {
-  journal_.trim_tracked([&](LogItem& item) {
+  const auto trim_one = [&](LogItem& item) {
     journal_.free_shadow(take_shadow(item, snapshots_too));
     return in_use() > until_used;
-  });
+  };
+  journal_.trim_tracked(
+      std::cref(trim_one));  // itself would not fit a std::function without memory
 }
 
 // A shadow is claimed to be looked at: one that is to stay goes back, unless the item has got

@@ -167,6 +167,16 @@ void ItemFormatter::copy(const void* data, std::size_t bytes) {
 
 std::byte* ItemFormatter::reserve(std::size_t bytes) { return writer_.region(bytes); }
 
+void ItemAccess::snapshot(LogItem& item, LogVector& vector, const SnapshotLayout& layout) {
+  SnapshotWriter writer(vector, layout);
+  if (!layout.ordered) {
+    ItemFormatter formatter(writer);
+    item.format(formatter);
+    writer.finish(item.type());
+  }
+  vector.item = &item;
+}
+
 bool ItemAccess::try_pin(LogItem& item) {
   std::uint32_t now = item.state_.load(std::memory_order_acquire);
   do {

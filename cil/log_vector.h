@@ -156,7 +156,8 @@ struct ItemAccess {
   }
 
   static void size(const LogItem& item, ItemSize& size) { item.size(size); }
-  static void format(const LogItem& item, ItemFormatter& formatter) { item.format(formatter); }
+  // Writes a snapshot of the item into a vector that it fits in.
+  static void snapshot(LogItem& item, LogVector& vector, const SnapshotLayout& layout);
   static void pin(LogItem& item) {
     item.state_.fetch_add(1, std::memory_order_relaxed);  // The pin publishes nothing.
     item.pin();

@@ -1,10 +1,10 @@
 #include "stable_callbacks.h"
 
 #include <new>
-#include <system_error>
 #include <utility>
 
 #include "keel/base/check.h"
+#include "thread_start.h"
 
 namespace keel {
 namespace {
@@ -43,12 +43,8 @@ Status StableCallbacks::add(Sequence sequence, Callback callback) {
 }
 
 Status StableCallbacks::start_thread() {
-  try {
-    thread_ = std::thread([this] { run(); });
-  } catch (const std::system_error& error) {
-    return Error{Errc::kSystem, error.code().value(), "start the thread of callbacks", 0};
-  }
-  return {};
+  return start_or_say("start the thread of callbacks",
+                      [this] { thread_ = std::thread([this] { run(); }); });
 }
 
 void StableCallbacks::insert(Pending& pending) {

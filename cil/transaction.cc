@@ -53,13 +53,7 @@ void format_item(LogItem& item, LogVector*& active, LogVector*& shadow,
   if (active == nullptr || log_vector_bytes(layout) > active->capacity_bytes) {
     std::swap(active, shadow);
   }
-  SnapshotWriter writer(*active, layout);
-  if (!layout.ordered) {
-    ItemFormatter formatter(writer);
-    ItemAccess::format(item, formatter);
-    writer.finish(item.type());
-  }
-  active->item = &item;
+  ItemAccess::snapshot(item, *active, layout);
 }
 
 }  // namespace

@@ -131,15 +131,21 @@ Journal::Impl::PushSums Journal::Impl::push_items(Lsn target) {
 // context is pushed, and the tail moves when it is stable.
 bool Journal::Impl::log_again(std::uint64_t most_bytes) {
   const std::uint64_t unit = format::checkpoint_unit(block_bytes());
-  const std::uint64_t budget = std::min(most_bytes, space.limits().set_aside_bytes);
+  std::uint64_t budget = std::min(most_bytes, space.limits().set_aside_bytes);
   // Only if somebody waits, and no more than once round the log for one who does: or a log whose
   // items all live for ever would be written again and again.
   if (const std::uint64_t grants = space.sums().grants; grants != grants_seen) {
     grants_seen = grants;
     again_bytes = 0;
   }
-  if (budget <= unit || !space.tail_wanted() || again_bytes > file.geometry().data_bytes ||
-      !space.try_reserve_again({budget, 0})) {
+  if (!space.tail_wanted() || again_bytes > file.geometry().data_bytes) {
+    return false;
+  }
+  // After crashes at this very place a part of it is in use already, for what recovery found.
+  while (budget > unit && !space.try_reserve_again({budget, 0})) {
+    budget /= 2;
+  }
+  if (budget <= unit) {
     return false;
   }
   std::uint64_t used = 0;

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstring>
 #include <memory>
+#include <utility>
 
 #include "keel/base/no_throw.h"
 #include "keel/base/os.h"
@@ -12,6 +13,7 @@
 #include "log/aligned_buffer.h"
 #include "log/geometry.h"
 #include "log/log_device.h"
+#include "log/log_file.h"
 
 namespace keel {
 namespace {
@@ -198,16 +200,15 @@ Result<LogInfo> make_log(const std::string& path, const LogConfig& config) {
   if (auto status = write_metadata(**device, *superblock, *buffer); !status) {
     return status.error();
   }
-  if (auto status = (*device)->publish(); !status) {
+  // Read back before it has its name: nothing may fail once it has.
+  auto file = LogFile::of(std::move(*device), std::move(*buffer));
+  if (!file) {
+    return file.error();
+  }
+  if (auto status = file->device().publish(); !status) {
     return status.error();
   }
-  const bool copy_on_write = (*device)->copy_on_write();
-  device->reset();
-  auto info = read_log_info(path, config.buffered);
-  if (info) {
-    info->copy_on_write = copy_on_write;
-  }
-  return info;
+  return file->info();
 }
 
 }  // namespace

@@ -41,14 +41,18 @@ Result<LogFile> LogFile::open(const std::string& path, DeviceMode mode, bool buf
   if (!block) {
     return block.error();
   }
-  LogFile file(std::move(*device), std::move(*block));
   // A killed process may have left completed writes that no flush covered. What recovery reads must
   // be what a power cut would leave, or it could deliver a checkpoint and then lose it.
   if (mode == DeviceMode::kReadWrite) {
-    if (auto status = file.device_->flush(); !status) {
+    if (auto status = (*device)->flush(); !status) {
       return status.error();
     }
   }
+  return of(std::move(*device), std::move(*block));
+}
+
+Result<LogFile> LogFile::of(std::unique_ptr<LogDevice> device, AlignedBuffer block) {
+  LogFile file(std::move(device), std::move(block));
   if (auto status = file.read_superblock(); !status) {
     return status.error();
   }

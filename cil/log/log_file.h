@@ -24,6 +24,9 @@ class LogFile {
   [[nodiscard]] static Result<LogFile> open(const std::string& path, DeviceMode mode, bool buffered,
                                             Pool& pool);
 
+  // Of a device that is open, with a buffer of kMaxBlockBytes at least.
+  [[nodiscard]] static Result<LogFile> of(std::unique_ptr<LogDevice> device, AlignedBuffer block);
+
   LogFile(LogFile&&) = default;
 
   [[nodiscard]] const format::Superblock& superblock() const { return superblock_; }

@@ -4,6 +4,7 @@
 #include <doctest/doctest.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstdio>
 #include <memory>
@@ -13,6 +14,7 @@
 
 #include "debug_switch.h"
 #include "keel/alloc/pool.h"
+#include "keel/base/os.h"
 #include "probe.h"
 #include "support/death.h"
 #include "support/test_seed.h"
@@ -109,8 +111,10 @@ TEST_CASE("commits, pushes and reclaim that forces the log end, episode after ep
   auto journal = world.open(*pool);
   const MessageHook before = set_message_hook(quiet);
   std::uint64_t refused = 0;
-  const std::uint64_t episodes = test_rounds(300, 10);
+  const std::uint64_t episodes = test_rounds(1'000, 10);
+  std::uint64_t longest_ns = 0;
   for (std::uint64_t episode = 0; episode < episodes; ++episode) {
+    const std::uint64_t begun_ns = os().monotonic_ns();
     std::atomic<std::uint64_t> refusals{0};
     std::atomic<bool> done{false};
     std::vector<std::thread> threads;
@@ -130,9 +134,11 @@ TEST_CASE("commits, pushes and reclaim that forces the log end, episode after ep
     done = true;
     pusher.join();
     refused += refusals;
+    longest_ns = std::max(longest_ns, os().monotonic_ns() - begun_ns);
   }
   set_message_hook(before);
-  MESSAGE("commits that found no memory: " << refused);
+  MESSAGE("episodes: " << episodes << ", the longest of " << longest_ns / 1'000
+                       << " us; commits that found no memory: " << refused);
   finish(journal);
 }
 

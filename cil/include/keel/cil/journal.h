@@ -162,7 +162,7 @@ class Transaction {
   std::uint64_t reserved_log_bytes_ = 0;
   std::uint64_t reserved_memory_bytes_ = 0;
   IntentItem* intent_ = nullptr;  // whose done it was begun for, until that is committed
-  alignas(8) std::byte inline_bytes_[kInlineEntries * 48];
+  alignas(8) std::byte inline_bytes_[kInlineEntries * 56];
 };
 
 // Threads: every call from any thread, but for close() and the destructor: one thread, when no
