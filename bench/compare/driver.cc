@@ -95,12 +95,11 @@ std::string run_in_child(const EngineSetup& setup, const EngineConfig& config,
   if (::pipe(ends) != 0) {
     return "";
   }
-  const pid_t child = ::fork();
+  const pid_t child = TempDir::fork_child();
   if (child == 0) {
     ::close(ends[0]);
     ::_exit(run(setup, config, plan, ends[1]));
   }
-  TempDir::set_child(child);
   ::close(ends[1]);
   std::string text;
   char part[4096];
@@ -112,7 +111,7 @@ std::string run_in_child(const EngineSetup& setup, const EngineConfig& config,
   while (::waitid(P_PID, static_cast<id_t>(child), &ended, WEXITED | WNOWAIT) != 0 &&
          errno == EINTR) {
   }
-  TempDir::set_child(0);
+  TempDir::child_ended();
   int status = 0;
   while (::waitpid(child, &status, 0) < 0 && errno == EINTR) {
   }

@@ -8,11 +8,11 @@
 #include <unistd.h>
 
 #include <array>
-#include <atomic>
 #include <cerrno>
 #include <csignal>
 #include <cstdlib>
 #include <filesystem>
+#include <mutex>
 #include <system_error>
 #include <thread>
 #include <utility>
@@ -51,16 +51,18 @@ std::string find_base() {
   return "";
 }
 
-// Relaxed: nothing else is passed with it.
-std::atomic<pid_t> g_child{0};
+// Held while the directory is removed. A signal's thread never gives it back: who would fork or
+// remove it too waits for the process's end.
+std::mutex g_removal;
+pid_t g_child = 0;  // guarded by it
 
 // Returns when it is dead: what it had under way is no more, and it makes no new files. Whoever
 // waits for it is left to take its status.
 void kill_child() {
-  if (const pid_t child = g_child.load(std::memory_order_relaxed); child > 0) {
-    ::kill(child, SIGKILL);
+  if (g_child > 0) {
+    ::kill(g_child, SIGKILL);
     siginfo_t ended{};
-    while (::waitid(P_PID, static_cast<id_t>(child), &ended, WEXITED | WNOWAIT) != 0 &&
+    while (::waitid(P_PID, static_cast<id_t>(g_child), &ended, WEXITED | WNOWAIT) != 0 &&
            errno == EINTR) {
     }
   }
@@ -77,6 +79,7 @@ void remove_at_signal(const std::string& path) {
   std::thread([set, path] {
     int signal = 0;
     if (sigwait(&set, &signal) == 0) {
+      const std::lock_guard lock(g_removal);
       kill_child();
       std::error_code ignored;
       std::filesystem::remove_all(path, ignored);
@@ -100,9 +103,20 @@ Result<std::unique_ptr<TempDir>> TempDir::create(const std::string& base) {
   return std::unique_ptr<TempDir>(new TempDir(std::move(path)));
 }
 
-void TempDir::set_child(pid_t child) { g_child.store(child, std::memory_order_relaxed); }
+pid_t TempDir::fork_child() {
+  const std::lock_guard lock(g_removal);
+  const pid_t child = ::fork();
+  g_child = child > 0 ? child : 0;
+  return child;
+}
+
+void TempDir::child_ended() {
+  const std::lock_guard lock(g_removal);
+  g_child = 0;
+}
 
 TempDir::~TempDir() {
+  const std::lock_guard lock(g_removal);
   std::error_code ignored;
   std::filesystem::remove_all(path_, ignored);
 }

@@ -28,9 +28,10 @@ class TempDir {
 
   [[nodiscard]] const std::string& path() const { return path_; }
 
-  // A child process that has files there; 0: none any more. At a signal it is killed before the
-  // directory is removed. Call it with 0 before the child is waited for.
-  static void set_child(pid_t child);
+  // As fork(), for a child that makes files there: at a signal it is killed before the directory is
+  // removed. child_ended() before its status is taken (waitid() with WNOWAIT tells when).
+  [[nodiscard]] static pid_t fork_child();
+  static void child_ended();
 
  private:
   explicit TempDir(std::string path) : path_(std::move(path)) {}
