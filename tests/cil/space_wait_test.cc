@@ -3,6 +3,7 @@
 
 #include <memory>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "gate.h"
@@ -32,6 +33,35 @@ TEST_CASE("a checkpoint that completes after the last pass gives a waiter hope o
   space.pass_begins();
   space.free_memory(50);
   space.pass_ended(false);
+  waiter.join();
+  CHECK(status.ok());
+}
+
+TEST_CASE("who waits gets what processors keep as credit") {
+  LogSpace* at = nullptr;
+  std::uint64_t credit = 200;
+  LogSpace space({1000, 250, 0, 100}, Lsn(0), Lsn(0),
+                 {[&] {
+                    at->give_back({std::exchange(credit, 0), 0});
+                  },
+                  [&] {
+                    at->pass_begins();
+                    at->pass_ended(false);
+                  },
+                  [] { return false; }});
+  at = &space;
+  REQUIRE(space.reserve({credit, 0}).ok());
+  Status status;
+  std::atomic<bool> returned{false};
+  std::thread waiter([&] {
+    status = space.reserve({100, 0});
+    returned = true;
+  });
+  for (int i = 0; i < 10 && !returned; ++i) {
+    let_others_run();
+  }
+  CHECK(returned);
+  space.fail({Errc::kShutdown, 0, "the test is over", 0});
   waiter.join();
   CHECK(status.ok());
 }
