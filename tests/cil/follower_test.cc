@@ -283,6 +283,26 @@ TEST_CASE("after close a follower hands over the rest, then the error; reopened 
   finish(journal);
 }
 
+TEST_CASE(
+    "a follower that is behind keeps no closed log from being empty, and still reads it all") {
+  LogWorld world;
+  Writer writer;
+  auto journal = world.open();
+  auto follower = follow(*journal);
+  for (std::uint64_t i = 0; i < 5; ++i) {
+    writer.write(*journal, 3000, i);
+  }
+  REQUIRE(journal->close().ok());
+  Found found;
+  CHECK(drain(*follower, found).code == Errc::kShutdown);
+  expect_run(found, 1, 5);
+  follower.reset();
+  journal.reset();
+  journal = world.open();
+  CHECK(world.found.empty());
+  finish(journal);
+}
+
 TEST_CASE("a failed journal wakes its followers with the first error") {
   LogWorld world;
   Writer writer;

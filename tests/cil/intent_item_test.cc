@@ -68,14 +68,16 @@ std::string types(const Found& found) {
 }
 
 // What the disk holds now.
-Found crash(const LogWorld& world) {
+Found crash(const SimSnapshot& moment) {
   SimDisk after;
-  after.boot_with(world.disk.snapshot(), [](const SimSector&) { return SimFate::kDrop; });
+  after.boot_with(moment, [](const SimSector&) { return SimFate::kDrop; });
   const ScopedOs scope(after);
   Found found;
   REQUIRE(scan_log(kLogPath, collect_into(found)).ok());
   return found;
 }
+
+Found crash(const LogWorld& world) { return crash(world.disk.snapshot()); }
 
 std::vector<std::uint64_t> open_intents(const Journal& journal) {
   std::vector<std::uint64_t> ids;
@@ -383,6 +385,52 @@ TEST_CASE("in a log full of intents every done still finds its room") {
     REQUIRE(journal->force(commit_done(*journal, *intent, done)).ok());
   }
   journal->audit();
+  finish(journal);
+}
+
+TEST_CASE("an intent whose done is on its way to a full log is not logged again behind it") {
+  LogWorld world;
+  Trace trace;
+  Probe other(trace, 1);
+  other.after = Tracking::kRelease;
+  Gate gate;
+  auto journal = world.open();
+  Intent intent(5, kPayload);
+  REQUIRE(journal->force(commit_intent(*journal, intent)).ok());
+  // Full but for less than the largest transaction; nothing but the intent holds the tail.
+  const std::uint64_t most = journal->info().data.value();
+  while (journal->stats().log_used.value() + 260'000 < most) {
+    other.regions = {std::string(50'000, 'x')};
+    REQUIRE(journal->force(commit(*journal, {&other}, 50'000)).ok());
+  }
+  commit_done(*journal, intent, intent.done);
+  std::mutex mutex;
+  std::vector<SimSnapshot> moments;  // from when the done is in the log
+  world.disk.on_io([&](const SimIo& io) {
+    if (io.op == SimOp::kWrite) {
+      {
+        const std::lock_guard lock(mutex);
+        moments.push_back(world.disk.snapshot());
+      }
+      gate.pass();
+    }
+  });
+  // Has the done written, and asks for what holds the tail to be logged again.
+  std::thread waiter([&] { CHECK(journal->begin(200'000, 1).ok()); });
+  gate.wait_for_arrival();
+  let_others_run();
+  gate.open();
+  waiter.join();
+  REQUIRE(journal->force_all().ok());
+  CHECK(intent.released == 1);
+  world.disk.on_io({});
+  for (const SimSnapshot& moment : moments) {
+    const std::string found = types(crash(moment));
+    CAPTURE(found);
+    const std::size_t intent_at = found.rfind('3'), done_at = found.rfind('4');
+    CHECK(
+        (intent_at == std::string::npos || (done_at != std::string::npos && intent_at < done_at)));
+  }
   finish(journal);
 }
 

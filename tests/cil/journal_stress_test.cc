@@ -10,6 +10,7 @@
 #include <thread>
 #include <vector>
 
+#include "gate.h"
 #include "keel/cil/object_item.h"
 #include "probe.h"
 #include "support/test_seed.h"
@@ -176,4 +177,59 @@ TEST_CASE("a disk that fails in the middle of it all wakes everybody with the sa
       CHECK_FALSE(object->item.pinned());
     }
   }
+}
+
+TEST_CASE("a context is taken apart before the one after the next gathers the same item") {
+  constexpr std::uint32_t kItems = 20'000;
+  constexpr std::uint32_t kAtOnce = 200;
+  const std::uint64_t rounds = test_rounds(40, 3);
+  LogWorld world({.size = Bytes(256U << 20)});
+  Trace trace;
+  Probe small(trace, 1), last(trace, 2);
+  small.regions = {"x"};
+  small.after = last.after = Tracking::kRelease;
+  std::vector<std::unique_ptr<Probe>> items;
+  for (std::uint32_t i = 0; i < kItems; ++i) {
+    items.push_back(std::make_unique<Probe>(trace, 3));
+    items.back()->regions = {std::string(40, 'x')};
+    items.back()->after = Tracking::kRelease;
+  }
+  auto journal = world.open({.cil_memory = Bytes(256U << 20), .depth = 4});
+  std::vector<std::string> expected;
+  const auto commit_last = [&](const std::string& text) {
+    expected.push_back(text);
+    last.regions = {text};
+    return commit(*journal, {&last});
+  };
+  for (std::uint64_t round = 0; round < rounds; ++round) {
+    for (std::uint32_t i = 0; i < kItems; i += kAtOnce) {
+      std::vector<LogItem*> some;
+      for (std::uint32_t k = 0; k < kAtOnce; ++k) {
+        some.push_back(items[i + k].get());
+      }
+      commit(*journal, some, kAtOnce * 100);
+    }
+    // So large that it is not written alone: the next may be closed beside it.
+    const Sequence large = commit_last("in the large one");
+    std::thread forcer([&] { CHECK(journal->force(large).ok()); });
+    yield_until([&] { return journal->stats().current > large; });
+    (void)journal->force(commit(*journal, {&small}), 1);  // a worker pushes it
+    yield_until([&] { return journal->stats().current > next(large); });
+    commit_last("after the next");
+    forcer.join();
+    REQUIRE(journal->force_all().ok());
+    journal->audit();
+  }
+  const SimContent image = world.disk.image(kLogPath);
+  finish(journal);
+  world.disk.set_image(kLogPath, image);  // as a kill leaves it
+  std::vector<std::string> found;
+  for (const FoundCheckpoint& checkpoint : world.read()) {
+    for (const FoundItem& item : checkpoint.items) {
+      if (item.type == last.type()) {
+        found.push_back(item.regions[0]);
+      }
+    }
+  }
+  CHECK(found == expected);
 }

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "keel/alloc/pool.h"
+#include "log_vector.h"
 #include "new_refusal.h"
 #include "probe.h"
 
@@ -249,6 +250,40 @@ TEST_CASE("a journal gives a pool in want its snapshots without memory of its ow
     CHECK(NewRefusal::refused() == 0);
   }
   CHECK(journal->stats().memory < before_want);
+  give_back(**pool, taken);
+  finish(journal);
+  set_message_hook(before);
+}
+
+TEST_CASE("a pool in want takes what stands by before snapshots that the log may need") {
+  const MessageHook before = set_message_hook([](const char*) {});
+  LogWorld world({.size = Bytes(64U << 20)});
+  auto pool = Pool::create({.capacity_bytes = 64U << 20});
+  REQUIRE(pool.ok());
+  Trace trace;
+  std::vector<std::unique_ptr<Probe>> items;
+  auto journal = world.open({.pool = pool->get()});
+  for (std::uint32_t i = 0; i < 200; ++i) {
+    items.push_back(std::make_unique<Probe>(trace, i));
+    Probe& item = *items.back();
+    item.regions = {std::string(50'000, 'x')};
+    if (i >= 10) {
+      item.home = [](Probe&) { return PushResult::kLocked; };
+      // Twice, so that one vector is in the context and the other stands by.
+      commit(*journal, {&item}, 50'000);
+    }
+    commit(*journal, {&item}, 50'000);
+  }
+  REQUIRE(journal->force_all().ok());
+  const Bytes most = journal->stats().memory;
+  std::vector<void*> taken;
+  while (journal->stats().memory == most) {
+    taken.push_back((*pool)->kvmalloc(64U << 10, AllocFlags::kNoWarn));
+    REQUIRE(taken.back() != nullptr);
+  }
+  for (std::size_t i = 0; i < 10; ++i) {
+    CHECK(ItemAccess::shadow(*items[i]) != nullptr);
+  }
   give_back(**pool, taken);
   finish(journal);
   set_message_hook(before);

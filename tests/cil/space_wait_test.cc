@@ -2,7 +2,9 @@
 #include <doctest/doctest.h>
 
 #include <memory>
+#include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "gate.h"
@@ -32,6 +34,100 @@ TEST_CASE("a checkpoint that completes after the last pass gives a waiter hope o
   space.pass_begins();
   space.free_memory(50);
   space.pass_ended(false);
+  waiter.join();
+  CHECK(status.ok());
+}
+
+TEST_CASE("whatever makes room wakes who waits for it") {
+  using Act = void (*)(LogSpace&);
+  struct Case {
+    const char* name;
+    Act fill;
+    Act make_room;
+  };
+  const Act fill_context = [](LogSpace& space) { REQUIRE(space.reserve({250, 25}).ok()); };
+  const Act fill_log = [](LogSpace& space) {
+    for (int i = 0; i < 4; ++i) {
+      REQUIRE(space.reserve({240, 0}).ok());
+      (void)space.close_context(240, 240);
+    }
+  };
+  const Case cases[] = {
+      {"give_back", fill_context,
+       [](LogSpace& space) {
+         space.give_back({250, 0});
+       }},
+      {"close_context", fill_context, [](LogSpace& space) { (void)space.close_context(250, 250); }},
+      {"drop_context", fill_context, [](LogSpace& space) { space.drop_context(250); }},
+      {"tail_moved", fill_log, [](LogSpace& space) { space.tail_moved(Lsn(480)); }},
+      {"free_memory",
+       [](LogSpace& space) {
+         for (int i = 0; i < 4; ++i) {
+           REQUIRE(space.reserve({10, 25}).ok());
+         }
+       },
+       [](LogSpace& space) { space.free_memory(50); }},
+      {"drop_held",
+       [](LogSpace& space) {
+         for (int i = 0; i < 4; ++i) {
+           REQUIRE(space.reserve({240, 10}).ok());
+           space.hold(240);
+         }
+       },
+       [](LogSpace& space) {
+         space.drop_held({240, 10});
+       }},
+  };
+  for (const Case& one : cases) {
+    CAPTURE(std::string(one.name));
+    std::atomic<int> asked{0};
+    LogSpace space({1000, 250, 0, 100}, Lsn(0), Lsn(0),
+                   {[] {}, [&] { ++asked; }, [] { return false; }});
+    one.fill(space);
+    Status status;
+    std::atomic<bool> returned{false};
+    std::thread waiter([&] {
+      status = space.reserve({100, 20});
+      returned = true;
+    });
+    yield_until([&] { return asked != 0; });
+    let_others_run();  // until it sleeps
+    one.make_room(space);
+    for (int i = 0; i < 10 && !returned; ++i) {
+      let_others_run();
+    }
+    CHECK(returned);
+    space.fail({Errc::kShutdown, 0, "the test is over", 0});
+    waiter.join();
+    CHECK(status.ok());
+  }
+}
+
+TEST_CASE("who waits gets what processors keep as credit") {
+  LogSpace* at = nullptr;
+  std::uint64_t credit = 200;
+  LogSpace space({1000, 250, 0, 100}, Lsn(0), Lsn(0),
+                 {[&] {
+                    at->give_back({std::exchange(credit, 0), 0});
+                  },
+                  [&] {
+                    at->pass_begins();
+                    at->pass_ended(false);
+                  },
+                  [] { return false; }});
+  at = &space;
+  REQUIRE(space.reserve({credit, 0}).ok());
+  Status status;
+  std::atomic<bool> returned{false};
+  std::thread waiter([&] {
+    status = space.reserve({100, 0});
+    returned = true;
+  });
+  for (int i = 0; i < 10 && !returned; ++i) {
+    let_others_run();
+  }
+  CHECK(returned);
+  space.fail({Errc::kShutdown, 0, "the test is over", 0});
   waiter.join();
   CHECK(status.ok());
 }

@@ -126,3 +126,20 @@ TEST_CASE("the first who waits for the open context is called upon; nobody else 
   open.join();
   CHECK(called == 2);
 }
+
+TEST_CASE("one that only looks on is neither called upon nor counted among those who force") {
+  StableSequence stable(Sequence(0));
+  StableSequence::Waiter onlooker, forcer;
+  onlooker.sequence = forcer.sequence = Sequence(1);
+  onlooker.looks_on = true;
+  stable.enter(onlooker);
+  CHECK_FALSE(stable.call_upon(Sequence(1)));
+  CHECK(stable.longest().sequence == Sequence{});
+  stable.enter(forcer);
+  CHECK(stable.longest().sequence == Sequence(1));
+  CHECK(stable.call_upon(Sequence(1)));
+  CHECK(forcer.wake == StableSequence::Wake::kCalledUpon);
+  CHECK(onlooker.wake == StableSequence::Wake::kWaiting);
+  stable.advance(Sequence(1));
+  CHECK(onlooker.wake == StableSequence::Wake::kStable);
+}

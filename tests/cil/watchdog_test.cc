@@ -260,8 +260,19 @@ TEST_CASE("a completion that hangs in an item's callback is reported as that") {
   CHECK(push.waits_for == WaitsFor::kCompletion);
   CHECK(push.sequence == sequence);
   CHECK(reports.wait_for(What::kForce).waits_for == WaitsFor::kCompletion);
+  // A checkpoint that is written behind it waits for its turn: no stall of its own.
+  Probe behind(trace, 2);
+  behind.regions = {"x"};
+  const Sequence after = commit(*journal, {&behind});
+  std::thread second([&] { CHECK(journal->force(after).ok()); });
+  while (journal->stats().in_flight != 2) {
+    std::this_thread::yield();
+  }
+  let_it_look();
+  CHECK(reports.count(What::kPush) == 1);
   gate.open();
   forcer.join();
+  second.join();
   finish(journal);
 }
 
