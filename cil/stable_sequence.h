@@ -1,7 +1,7 @@
 // StableSequence: the highest sequence that is stable, who waits for one, and the first error.
 //
 // I1 Only moves forward. Waiters for one sequence share one write. Those whose wait is over are
-//    woken by one system call, and nobody else; none of them takes a lock to wake.
+//    woken together, and nobody else; none of them takes a lock to wake.
 // I2 The first error is kept for good; every waiter and later call gets it.
 // I3 A waiter may be called upon to push its own context; if it does not, whoever finishes a push
 //    calls upon the next.

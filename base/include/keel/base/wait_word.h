@@ -1,4 +1,4 @@
-// WaitWord: threads sleep on it until they are woken, all or some of them, by one system call.
+// WaitWord: threads sleep on it until they are woken, all or some of them, few by few.
 //
 // For waiters that each have a state of their own, changed by someone who holds no lock while he
 // wakes them: a condition variable's waiter wakes into the mutex that its waker still holds.
