@@ -70,7 +70,8 @@ Status Pool::Impl::open(const PoolConfig& completed) {
   auto made_store = FrameStore::create({.capacity_bytes = config.capacity_bytes,
                                         .chunk_bytes = config.chunk_bytes,
                                         .lock_memory = config.lock_memory,
-                                        .dump_memory = config.dump_memory});
+                                        .dump_memory = config.dump_memory,
+                                        .huge_pages = config.huge_pages});
   if (!made_store) {
     return made_store.error();
   }

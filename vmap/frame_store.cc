@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 
@@ -13,6 +14,16 @@ namespace {
 
 // Frame numbers fit 32 bits with room for a "none" value, which the page allocator relies on.
 constexpr std::uint64_t kMaxFrames = std::uint64_t{1} << 31;
+
+constexpr std::size_t kHugeBytes = std::size_t{2} << 20;
+constexpr Pages kHugePage{kHugeBytes / kPageBytes};
+// Growths after one for which the kernel had no huge page. It looks for one by moving memory about,
+// which is not worth while to do in vain again and again.
+constexpr std::uint64_t kHugePause = 64;
+
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25
+#endif
 
 bool is_valid(const FrameStoreConfig& config) {
   return config.chunk_bytes >= kPageBytes && is_power_of_two(config.chunk_bytes) &&
@@ -63,15 +74,33 @@ Status FrameStore::open() {
   return map_directly();
 }
 
+// Huge pages need the direct map at a multiple of their size.
+Status FrameStore::reserve_directly() {
+  const bool align = config_.huge_pages && config_.capacity_bytes >= kHugeBytes;
+  reserved_bytes_ = config_.capacity_bytes + (align ? kHugeBytes : 0);
+  const int error = os().mmap(nullptr, reserved_bytes_, PROT_NONE,
+                              MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0, &reserved_);
+  if (error < 0) {
+    reserved_ = nullptr;
+    return system_error(-error, "address space for the direct map, bytes", reserved_bytes_);
+  }
+  base_ = static_cast<std::byte*>(reserved_);
+  const auto at = reinterpret_cast<std::uintptr_t>(reserved_);
+  base_ += align ? round_up(at, kHugeBytes) - at : 0;
+  return {};
+}
+
 Status FrameStore::map_directly() {
   const std::size_t bytes = config_.capacity_bytes;
+  if (auto status = reserve_directly(); !status) {
+    return status;
+  }
   void* mapped = nullptr;
-  int error = os().mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd_, 0,
-                        &mapped);
+  int error = os().mmap(base_, bytes, PROT_READ | PROT_WRITE,
+                        MAP_SHARED | MAP_NORESERVE | MAP_FIXED, fd_, 0, &mapped);
   if (error < 0) {
     return system_error(-error, "mmap of the direct map, bytes", bytes);
   }
-  base_ = static_cast<std::byte*>(mapped);
   error = os().madvise(base_, bytes, MADV_DONTFORK);
   if (error == 0 && !config_.dump_memory) {
     error = os().madvise(base_, bytes, MADV_DONTDUMP);
@@ -80,14 +109,14 @@ Status FrameStore::map_directly() {
     return system_error(-error, "madvise of the direct map, bytes", bytes);
   }
   // Advice only: kernels without huge pages for shared memory refuse it, and 4 KiB pages serve.
-  huge_advice_taken_ = os().madvise(base_, bytes, MADV_HUGEPAGE) == 0;
+  huge_advice_taken_ = config_.huge_pages && os().madvise(base_, bytes, MADV_HUGEPAGE) == 0;
   return {};
 }
 
 FrameStore::~FrameStore() {
   // Nothing can be done about a failure here, and neither call loses data.
-  if (base_ != nullptr && owned_by_this_process()) {
-    (void)os().munmap(base_, config_.capacity_bytes);
+  if (reserved_ != nullptr && owned_by_this_process()) {
+    (void)os().munmap(reserved_, reserved_bytes_);
   }
   if (fd_ >= 0) {
     (void)os().close(fd_);
@@ -117,6 +146,11 @@ FrameRun FrameStore::chunk_at(std::uint64_t index) const {
 }
 
 Result<FrameRun> FrameStore::find_hole() const {
+  for (Pfn at = beside_.first; at < beside_.end(); at += chunk_) {
+    if (is_hole(at)) {
+      return FrameRun{at, chunk_};
+    }
+  }
   for (std::uint64_t i = 0; i < chunks_; ++i) {
     if (!is_populated_[i]) {
       return chunk_at(i);
@@ -148,7 +182,44 @@ Result<FrameRun> FrameStore::grow() {
   return hole;
 }
 
-Status FrameStore::populate(FrameRun chunk) const {
+// Never an error: what is not there afterwards is populated in small pages.
+void FrameStore::ask_for_huge_pages(FrameRun chunk) {
+  const std::uint64_t huge = kHugePage.value();
+  const std::uint64_t end = (chunk.first + chunk.count).value();
+  for (std::uint64_t first = chunk.first.value() / huge * huge; first < end; first += huge) {
+    bool hole = first + huge <= capacity_.value();
+    for (std::uint64_t at = first; hole && at < first + huge; at += chunk_.value()) {
+      hole = is_hole(Pfn(at));
+    }
+    if (!hole) {
+      continue;
+    }
+    if (const int error = collapse(Pfn(first)); error < 0) {
+      // EINVAL: this kernel does not do it, now or ever.
+      huge_pause_ = error == -EINVAL ? UINT64_MAX : kHugePause;
+      return;
+    }
+    beside_ = {Pfn(first), kHugePage};
+  }
+}
+
+// Its first page makes a page table for it, without which the kernel refuses.
+int FrameStore::collapse(Pfn first) const {
+  const int error = os().madvise(address_of(first), kPageBytes, MADV_POPULATE_WRITE);
+  return error < 0 ? error : os().madvise(address_of(first), kHugeBytes, MADV_COLLAPSE);
+}
+
+bool FrameStore::is_hole(Pfn frame) const { return !is_populated_[frame.value() / chunk_.value()]; }
+
+Status FrameStore::populate(FrameRun chunk) {
+  if (!huge_advice_taken_) {
+    huge_pause_ = UINT64_MAX;
+  }
+  if (huge_pause_ == 0) {
+    ask_for_huge_pages(chunk);
+  } else if (huge_pause_ != UINT64_MAX) {
+    --huge_pause_;
+  }
   const std::size_t bytes = bytes_of(chunk.count);
   const char* what = "populating a chunk of bytes";
   int error = os().madvise(address_of(chunk.first), bytes, MADV_POPULATE_WRITE);
@@ -166,7 +237,21 @@ Status FrameStore::populate(FrameRun chunk) const {
 }
 
 // fallocate and not MADV_REMOVE, which refuses locked mappings.
-int FrameStore::punch(FrameRun chunk) const {
+int FrameStore::punch(FrameRun chunk) {
+  const std::uint64_t huge = kHugePage.value();
+  const std::uint64_t below = chunk.first.value() / huge * huge;
+  const std::uint64_t above =
+      std::min((chunk.first + chunk.count).value() + huge - 1, capacity_.value()) / huge * huge;
+  while (chunk.first.value() > below && is_hole(chunk.first - Pages(1))) {
+    chunk.first = chunk.first - chunk_;
+    chunk.count += chunk_;
+  }
+  while ((chunk.first + chunk.count).value() < above && is_hole(chunk.first + chunk.count)) {
+    chunk.count += chunk_;
+  }
+  if (chunk.first < beside_.end() && beside_.first < chunk.end()) {
+    beside_ = {};
+  }
   return os().fallocate(fd_, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
                         bytes_of(chunk.first - Pfn(0)), bytes_of(chunk.count));
 }

@@ -208,7 +208,9 @@ TEST_CASE("a request above 4 MiB grows the store by no more than the free lists 
 TEST_CASE("growth populates the frames' records too, so that nothing faults later") {
   FaultOs os;
   ScopedOs scope(os);
-  const auto pool = make();
+  PoolConfig config = kSmall;
+  config.huge_pages = false;
+  const auto pool = make(config);
   const std::uint64_t before = os.calls(OsCall::kMadvise);
   pool->kvfree(pool->kvmalloc(kPageBytes));
   CHECK(os.calls(OsCall::kMadvise) - before == 2);

@@ -2,14 +2,20 @@
 
 #include <doctest/doctest.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 
 #include <algorithm>
 #include <cinttypes>
 #include <cstdio>
+#include <cstring>
 #include <fstream>
+#include <random>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "support/fault_os.h"
+#include "support/test_seed.h"
 
 using namespace keel;
 using keel_test::FaultOs;
@@ -191,4 +197,107 @@ TEST_CASE("a growth that fails changes nothing") {
   CHECK(!store->trim({Pfn(0), Pages(16)}).ok());
   CHECK(store->populated() == Pages(32));
   store->audit();
+}
+
+namespace {
+
+constexpr std::size_t kMiB = std::size_t{1} << 20;
+constexpr FrameStoreConfig kHugeConfig{.capacity_bytes = 9 * kMiB, .chunk_bytes = kMiB};
+
+// Counts huge pages asked for, and refuses them with an error if there is one.
+class HugeOs : public Os {
+ public:
+  int madvise(void* address, std::size_t bytes, int advice) override {
+    constexpr int kCollapse = 25;  // MADV_COLLAPSE, which older headers lack
+    if (advice != kCollapse) {
+      return Os::madvise(address, bytes, advice);
+    }
+    asked.push_back(address);
+    return error != 0 ? -error : Os::madvise(address, bytes, advice);
+  }
+  std::vector<void*> asked;
+  int error = 0;
+};
+
+std::uint64_t bytes_there(const FrameStore& store) {
+  struct stat status {};
+  REQUIRE(fstat(store.fd(), &status) == 0);
+  return static_cast<std::uint64_t>(status.st_blocks) * 512;
+}
+
+}  // namespace
+
+TEST_CASE("growth asks for a huge page where a whole one is a hole, and only there") {
+  HugeOs os;
+  ScopedOs scope(os);
+  const auto store = make(kHugeConfig);
+  if (!store->huge_advice_taken()) {
+    return;
+  }
+  CHECK(reinterpret_cast<std::uintptr_t>(store->address_of(Pfn(0))) % (2 * kMiB) == 0);
+  while (store->grow().ok()) {
+  }
+  std::vector<void*> expected;
+  for (std::uint64_t first = 0; first < 8 * 256; first += 512) {  // the ninth MiB is no whole one
+    expected.push_back(store->address_of(Pfn(first)));
+  }
+  CHECK(os.asked == expected);
+  // A half alone is a hole: its neighbour is in use.
+  *store->address_of(Pfn(256)) = std::byte{7};
+  REQUIRE(store->trim({Pfn(0), Pages(256)}).ok());
+  REQUIRE(store->grow().ok());
+  CHECK(os.asked == expected);
+  CHECK(*store->address_of(Pfn(256)) == std::byte{7});
+  CHECK(is_zero(*store, {Pfn(0), Pages(256)}));
+  REQUIRE(store->trim({Pfn(0), Pages(256)}).ok());
+  REQUIRE(store->trim({Pfn(256), Pages(256)}).ok());
+  REQUIRE(store->grow().ok());
+  CHECK(os.asked.size() == expected.size() + 1);
+  store->audit();
+}
+
+TEST_CASE("without huge pages, for now or ever, growth goes on in small ones") {
+  for (const int error : {EINVAL, EAGAIN, ENOMEM}) {
+    CAPTURE(error);
+    HugeOs os;
+    ScopedOs scope(os);
+    os.error = error;
+    const auto store = make(kHugeConfig);
+    for (int i = 0; i < 100; ++i) {
+      const auto grown = store->grow();
+      REQUIRE(grown.ok());
+      CHECK(is_zero(*store, *grown));
+      REQUIRE(store->trim(*grown).ok());
+    }
+    CHECK(os.asked.size() <= (error == EINVAL ? 1 : 2));  // once, or again after a pause
+    store->audit();
+  }
+  HugeOs os;
+  ScopedOs scope(os);
+  FrameStoreConfig config = kHugeConfig;
+  config.huge_pages = false;
+  CHECK(make(config)->grow().ok());
+  CHECK(os.asked.empty());
+}
+
+TEST_CASE("what a huge page brought beside a chunk is never more than that, and goes with it") {
+  std::mt19937_64 random(keel_test::test_seed("huge", 3));
+  const auto store = make(kHugeConfig);
+  std::vector<FrameRun> chunks;
+  for (int i = 0; i < 2'000; ++i) {
+    if (random() % 2 == 0) {
+      if (const auto grown = store->grow(); grown.ok()) {
+        chunks.push_back(*grown);
+        REQUIRE(is_zero(*store, *grown));
+        std::memset(store->address_of(grown->first), 1, bytes_of(grown->count));
+      }
+    } else if (!chunks.empty()) {
+      std::swap(chunks[random() % chunks.size()], chunks.back());
+      REQUIRE(store->trim(chunks.back()).ok());
+      chunks.pop_back();
+    }
+    const std::uint64_t counted = bytes_of(store->populated());
+    REQUIRE(bytes_there(*store) >= counted);
+    REQUIRE(bytes_there(*store) <= counted + kMiB);
+  }
 }

@@ -129,9 +129,9 @@ TEST_CASE("single pages fill a window of 120 MiB to its last page within the def
 }
 
 TEST_CASE("a window is filled to its last page and emptied a thousand times") {
-  FaultOs os;
-  ScopedOs scope(os);
   for (const unsigned shards : {1U, 4U}) {
+    FaultOs os;
+    ScopedOs scope(os);
     Fixture f({.bytes = 1U << 20, .shards = shards});
     os.simulate_mappings();
     const std::uint64_t rounds = keel_test::test_rounds(1'000, 100);

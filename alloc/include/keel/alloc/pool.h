@@ -40,6 +40,7 @@ struct PoolConfig {
   std::size_t initial_bytes = 0;   // populated by create(), whole chunks
   bool lock_memory = false;        // mlock what is populated
   bool dump_memory = false;        // include the pool in core dumps
+  bool huge_pages = true;          // where the kernel gives them
   bool background = true;          // a thread that grows, purges and gives back ahead of callers
   bool system_malloc = false;      // small objects from the system's malloc, for sanitizers
   bool hardened = false;           // guard every buffer, keep freed ones out of use; slow
