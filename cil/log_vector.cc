@@ -31,10 +31,11 @@ std::size_t log_vector_bytes(const SnapshotLayout& layout) {
   return layout.large_bytes == 0 ? head : round_up(head, kPageBytes) + layout.large_bytes;
 }
 
-LogVector* allocate_log_vector(Pool& pool, const SnapshotLayout& layout,
-                               std::uint32_t block_bytes) {
-  const AllocFlags flags =
-      allocate_under_context_lock() ? AllocFlags::kNoFail : AllocFlags::kKernel;
+LogVector* allocate_log_vector(Pool& pool, const SnapshotLayout& layout, std::uint32_t block_bytes,
+                               bool retry_contiguous) {
+  const AllocFlags flags = allocate_under_context_lock() ? AllocFlags::kNoFail
+                           : retry_contiguous            ? AllocFlags::kRetryMayfail
+                                                         : AllocFlags::kKernel;
   void* memory = pool.kvmalloc(log_vector_bytes(layout), flags, "log vector");
   if (memory == nullptr) {
     return nullptr;

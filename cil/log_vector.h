@@ -62,7 +62,8 @@ static_assert(sizeof(LogVector) == 64);
 
 // Allocates a vector without a snapshot; nullptr if there is no memory.
 [[nodiscard]] LogVector* allocate_log_vector(Pool& pool, const SnapshotLayout& layout,
-                                             std::uint32_t block_bytes);
+                                             std::uint32_t block_bytes,
+                                             bool retry_contiguous = false);
 
 // Writes a snapshot into a vector, in place of the one that it holds. No allocation.
 class SnapshotWriter {

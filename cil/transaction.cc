@@ -206,7 +206,8 @@ Status Transaction::prepare_shadow(Entry& entry) {
   }
   // Free and allocate rather than reallocate: nothing of a mere standby is wanted.
   free_vector(std::exchange(entry.shadow, nullptr));
-  LogVector* vector = allocate_log_vector(impl.pool, entry.layout, impl.block_bytes());
+  LogVector* vector = allocate_log_vector(impl.pool, entry.layout, impl.block_bytes(),
+                                          impl.settings.retry_contiguous);
   if (vector == nullptr) {
     return Error{Errc::kNoMemory, 0, "snapshot an item of bytes", wanted};
   }

@@ -60,8 +60,8 @@ EngineConfig config_of(const Options& options, const LoadPlan& plan) {
   config.object_bytes = plan.object_bytes;
   config.objects = plan.objects;
   // A fragmented pool has little to give: a small log lets go of snapshots early.
-  const Bytes usual = options.engine == "keel-fragmented" ? Bytes(std::uint64_t{24} << 20)
-                                                          : usual_log_bytes(plan.workload);
+  const bool fragmented = options.engine == "keel-fragmented" || options.engine == "keel-retrying";
+  const Bytes usual = fragmented ? Bytes(std::uint64_t{24} << 20) : usual_log_bytes(plan.workload);
   config.log = options.log_mib != 0 ? Bytes(options.log_mib << 20) : usual;
   return config;
 }

@@ -66,10 +66,17 @@ EngineResult open_keel_fragmented(const EngineConfig& config) {
   return as_engine(KeelEngine::open(config, make_fragmented_pool(kRunPages, kPeriodPages)));
 }
 
+EngineResult open_keel_retrying(const EngineConfig& config) {
+  EngineConfig retrying = config;
+  retrying.retry_contiguous = true;
+  return open_keel_fragmented(retrying);
+}
+
 const std::vector<EngineSetup>& engine_setups() {
   static const std::vector<EngineSetup> all{
       {"keel", open_keel, ""},
       {"keel-fragmented", open_keel_fragmented, ""},
+      {"keel-retrying", open_keel_retrying, ""},
       {"ideal", open_ideal, ""},
       {"rocksdb-log", kRocksdb<RocksdbUse::kLog>, "librocksdb-dev"},
       {"rocksdb-put", kRocksdb<RocksdbUse::kPut>, "librocksdb-dev"},

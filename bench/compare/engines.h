@@ -39,5 +39,7 @@ enum class RocksdbUse {
 [[nodiscard]] EngineResult open_keel(const EngineConfig& config);
 // In a pool that is nine tenths taken and has no free run above 4 pages.
 [[nodiscard]] EngineResult open_keel_fragmented(const EngineConfig& config);
+// The same, with JournalConfig::retry_contiguous.
+[[nodiscard]] EngineResult open_keel_retrying(const EngineConfig& config);
 
 }  // namespace keel::bench

@@ -4,7 +4,8 @@
 // is nine tenths taken and has no free run above 4 pages, under perf (lock_share.sh). Of the
 // samples with a commit or a free in their stack, those with an allocation or a free (at most 5 %).
 // A log of 24 MiB keeps up to 8 MiB of snapshots at a time, a third of what the pool has left;
-// .small is with one of 8 MiB.
+// .small is with one of 8 MiB. .rate is of commits, without perf, beside the same with
+// kRetryMayfail for the snapshots, which tries for contiguous memory first.
 
 #include "scoreboard/driver.h"
 
@@ -68,6 +69,31 @@ Result<Study> prepare(const Setting& setting) {
   study.ours = [dir = setting.dir, seconds] { return shares(dir, seconds); };
   return study;
 }
+
+Result<Figures> rate(const std::string& dir, const std::string& seconds, const char* engine) {
+  auto figures = run_for_figures(
+      {{sibling_program("journal_driver"), "--engine", engine, "--workload", "w3", "--bytes",
+        "65536", "--seconds", seconds, "--log-mib", "24", "--dir", dir, "--json"},
+       {},
+       "",
+       120});
+  return figures ? Result<Figures>(Figures{{"rate", figures->at("rate_per_s") / 1e3}}) : figures;
+}
+
+Result<Study> prepare_rate(const Setting& setting) {
+  const std::string seconds = setting.smoke ? "0.3" : "3";
+  Study study;
+  study.ours = [dir = setting.dir, seconds] { return rate(dir, seconds, "keel-fragmented"); };
+  study.peers.push_back({"retry_mayfail", [dir = setting.dir, seconds] {
+                           return rate(dir, seconds, "keel-retrying");
+                         }});
+  return study;
+}
+
+const FamilyRegistration kRate{
+    {{figure_row("journal.alloc_share.rate", "rate", "k/s", Goal::kReported, 0,
+                 "64 KiB commits, fragmented pool, beside trying for contiguous memory")},
+     prepare_rate}};
 
 const FamilyRegistration kShare{
     {{figure_row("journal.alloc_share", "share", "x", Goal::kOursAtMost, 0.05,

@@ -33,6 +33,7 @@ struct EngineConfig {
   std::size_t objects = 1000;                // of kHotSet
   Bytes log{std::uint64_t{64} << 20};        // of an engine whose log has a size
   bool fresh = true;                         // false: open what an earlier run has left
+  bool retry_contiguous = false;             // JournalConfig's; keel only
   std::function<void(Bytes, Bytes)> made{};  // progress of writing a new log; may be empty
 };
 

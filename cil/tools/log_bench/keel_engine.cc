@@ -118,6 +118,7 @@ Result<std::unique_ptr<KeelEngine>> KeelEngine::open(const EngineConfig& config,
   JournalConfig journal_config;
   journal_config.pool = engine->pool_.get();
   journal_config.buffered = buffered;
+  journal_config.retry_contiguous = config.retry_contiguous;
   const std::uint64_t start_ns = monotonic_ns();
   auto journal =
       Journal::open(path, journal_config, [](const RecoveredCheckpoint&) { return Status{}; });

@@ -52,6 +52,9 @@ struct JournalConfig {
   // Most memory of snapshots: gathered, in flight and standing by. A hard bound: begin() waits for
   // it. 0: twelve times max_checkpoint, at most half of the pool's capacity.
   Bytes cil_memory{};
+  // Tries harder for contiguous memory before a snapshot is mapped (AllocFlags::kRetryMayfail):
+  // dear where memory is fragmented, and there to show that.
+  bool retry_contiguous = false;
   // How large checkpoints are written. A small one is one system call in any mode.
   IoMode io_mode = IoMode::kAuto;
   // Locks the process's memory and tells the kernel that the journal's threads write a log, where
