@@ -11,13 +11,13 @@ namespace {
 constexpr std::uint64_t kPagesPerMiB = 256;
 }
 
-bool Pool::Impl::grow() {
+bool Pool::Impl::grow(GrowthPages kind) {
   const Result<FrameRun> next = store->next_chunk();
   // Records first: once the store has grown, nothing may fail.
   if (!next || !pages->prepare(*next)) {
     return false;
   }
-  const Result<FrameRun> chunk = store->grow();
+  const Result<FrameRun> chunk = store->grow(kind);
   if (!chunk) {
     return false;
   }
@@ -60,7 +60,8 @@ Status Pool::reserve(Bytes bytes) {
   MutexLock lock(impl_->grow_lock);
   while (impl_->pages->free_hint() < wanted) {
     // Where the store cannot grow idle buffers make room.
-    if (!impl_->grow() && impl_->cache.shrink(wanted - impl_->pages->free_hint()) == Pages(0)) {
+    if (!impl_->grow(GrowthPages::kHuge) &&
+        impl_->cache.shrink(wanted - impl_->pages->free_hint()) == Pages(0)) {
       return Error{Errc::kNoMemory, 0, "reserving bytes", bytes.value()};
     }
   }

@@ -309,7 +309,7 @@ void* Pool::Impl::grow_for(const Request& request) {
     if (void* buffer = try_contiguous(request)) {
       return buffer;
     }
-    if (grown >= request.pages + store->chunk() || !grow()) {
+    if (grown >= request.pages + store->chunk() || !grow(GrowthPages::kSmall)) {
       return nullptr;
     }
     grown += store->chunk();
@@ -330,7 +330,7 @@ void* Pool::Impl::try_vmalloc(const Request& request) {
   if (!chain) {
     MutexLock lock(grow_lock);
     // Again under the lock, as above; and others may take what was grown, so until growing fails.
-    while (!(chain = gather()) && grow()) {
+    while (!(chain = gather()) && grow(GrowthPages::kSmall)) {
       counters.add(PoolCount::kInlineGrowths);
       KEEL_PROBE(inline_growth, request.size_bytes, request.owner);
     }

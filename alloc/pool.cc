@@ -144,7 +144,7 @@ Status Pool::Impl::populate_initially() {
   cache.set_budget(Pages(1));
   MutexLock lock(grow_lock);
   while (bytes_of(store->populated()) < config.initial_bytes) {
-    if (!grow()) {
+    if (!grow(GrowthPages::kHuge)) {
       return Error{Errc::kNoMemory, 0, "populating the pool's initial bytes", config.initial_bytes};
     }
   }

@@ -41,7 +41,7 @@ void Pool::Impl::grow_ahead() {
   }
   for (bool grown = true; grown && pages->free_hint() < low + low;) {
     MutexLock lock(grow_lock);  // For one chunk at a time: callers may need it too.
-    grown = grow();
+    grown = grow(GrowthPages::kHuge);
     counters.add(PoolCount::kKeeperGrowths, grown ? 1 : 0);
   }
 }

@@ -164,7 +164,7 @@ Result<FrameRun> FrameStore::next_chunk() const {
   return find_hole();
 }
 
-Result<FrameRun> FrameStore::grow() {
+Result<FrameRun> FrameStore::grow(GrowthPages pages) {
   if (!owned_by_this_process()) {
     return Error{Errc::kForked, 0, "growth of a parent's frame store", 0};
   }
@@ -173,7 +173,7 @@ Result<FrameRun> FrameStore::grow() {
   if (!hole) {
     return hole;
   }
-  const Status status = populate(*hole);
+  const Status status = populate(*hole, pages);
   if (!status) {
     return status.error();
   }
@@ -211,13 +211,13 @@ int FrameStore::collapse(Pfn first) const {
 
 bool FrameStore::is_hole(Pfn frame) const { return !is_populated_[frame.value() / chunk_.value()]; }
 
-Status FrameStore::populate(FrameRun chunk) {
+Status FrameStore::populate(FrameRun chunk, GrowthPages pages) {
   if (!huge_advice_taken_) {
     huge_pause_ = UINT64_MAX;
   }
-  if (huge_pause_ == 0) {
+  if (huge_pause_ == 0 && pages == GrowthPages::kHuge) {
     ask_for_huge_pages(chunk);
-  } else if (huge_pause_ != UINT64_MAX) {
+  } else if (huge_pause_ != 0 && huge_pause_ != UINT64_MAX) {
     --huge_pause_;
   }
   const std::size_t bytes = bytes_of(chunk.count);

@@ -5,7 +5,7 @@
 // I2 The direct map is never forked (MADV_DONTFORK): it is shared memory, and a child that wrote to
 //    it would write to its parent's buffers.
 // I3 A chunk is populated or not, never in part; a growth that fails changes nothing.
-// I4 Where there is a hole as large as a huge page, growth asks for one: a tenth of the work for
+// I4 Where there is a hole as large as a huge page, growth may ask for one: a tenth of the work for
 //    the kernel, and memory that a device reads in a few long pieces. So at most a huge page less a
 //    chunk is there that no chunk counts; the next growth takes it, a trim beside it gives it back.
 //    Without huge pages 4 KiB ones serve.
@@ -33,6 +33,11 @@ struct FrameStoreConfig {
   bool lock_memory = false;            // mlock each chunk when it is populated
   bool dump_memory = false;            // the direct map goes into core dumps
   bool huge_pages = true;              // where the kernel gives them
+};
+
+enum class GrowthPages : std::uint8_t {
+  kHuge,   // if the kernel has some, which can take it milliseconds to find
+  kSmall,  // soonest done
 };
 
 class FrameStore : public MetadataObject {
@@ -72,7 +77,7 @@ class FrameStore : public MetadataObject {
   // Threads: any; blocks for the time the kernel needs to clear a chunk.
   // Errors: kNoMemory (also at capacity), kPermission (mlock), kForked, kSystem; nothing has
   // changed then.
-  [[nodiscard]] Result<FrameRun> grow() KEEL_EXCLUDES(lock_);
+  [[nodiscard]] Result<FrameRun> grow(GrowthPages pages = GrowthPages::kHuge) KEEL_EXCLUDES(lock_);
 
   // Gives a populated chunk's memory back to the system; grow() may populate it again later. With
   // lock_memory its address range goes on counting against RLIMIT_MEMLOCK.
@@ -94,7 +99,7 @@ class FrameStore : public MetadataObject {
   [[nodiscard]] Status open();
   [[nodiscard]] Status map_directly();
   [[nodiscard]] Status reserve_directly();
-  [[nodiscard]] Status populate(FrameRun chunk) KEEL_REQUIRES(lock_);
+  [[nodiscard]] Status populate(FrameRun chunk, GrowthPages pages) KEEL_REQUIRES(lock_);
   void ask_for_huge_pages(FrameRun chunk) KEEL_REQUIRES(lock_);
   [[nodiscard]] int collapse(Pfn first) const;
   // The chunk is a hole now: gives it back, with what a huge page brought beside it.
