@@ -19,8 +19,9 @@ namespace {
 
 constexpr std::size_t kMiB = std::size_t{1} << 20;
 constexpr std::size_t kObjectBytes = std::size_t{64} << 10;
-// What the journal issues: writes of up to 4 MiB, one after the other.
-constexpr std::size_t kBlockBytes = 4 * kMiB;
+// What the journal issues: writes of 1 MiB, four at a time.
+constexpr std::size_t kBlockBytes = kMiB;
+constexpr unsigned kDepth = 4;
 
 struct Shape {
   std::size_t log_bytes;
@@ -83,18 +84,17 @@ Result<Comparison> prepare(const Setting& setting) {
   }
   std::shared_ptr<JournalRig> rig = std::move(*made);
   Comparison comparison{[rig, shape] { return sample_journal(*rig, shape); }, {}};
-  const std::size_t block = setting.smoke ? kMiB : kBlockBytes;
-  auto limit = raw_peer(setting, shape, 1, block);
+  auto limit = raw_peer(setting, shape, kDepth, kBlockBytes);
   if (!limit) {
     return limit.error();
   }
   comparison.peers.push_back(std::move(*limit));
   if (setting.full) {
-    auto deep = raw_peer(setting, shape, 4, kMiB);
-    if (!deep) {
-      return deep.error();
+    auto long_blocks = raw_peer(setting, shape, 1, setting.smoke ? kMiB : 4 * kMiB);
+    if (!long_blocks) {
+      return long_blocks.error();
     }
-    comparison.peers.push_back(std::move(*deep));
+    comparison.peers.push_back(std::move(*long_blocks));
   }
   return comparison;
 }
