@@ -56,7 +56,7 @@ void CilPart::append(LogItem& item, Sequence context) {
 Cil::Cil(Sequence first, std::uint64_t fold_cost)
     : part_count_(std::min(possible_cpus(), kMostParts)),
       fold_cost_(fold_cost),
-      sequence_(first.value()) {
+      current_(first.value() << 1) {
   for (unsigned i = 0; i < part_count_; ++i) {
     parts_[i].value.mutex.set_rank(rank_of(i));
   }
@@ -127,8 +127,7 @@ std::optional<ClosedContext> Cil::switch_context() {
     }
   });
   cost_.store(0, std::memory_order_relaxed);
-  open_.store(false, std::memory_order_release);
-  sequence_.store(next(closed.sequence).value(), std::memory_order_release);
+  current_.store(next(closed.sequence).value() << 1, std::memory_order_release);
   return closed;
 }
 

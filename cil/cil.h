@@ -91,17 +91,24 @@ class KEEL_CAPABILITY("context lock") Cil {
   void lock_exclusive() KEEL_ACQUIRE();
   void unlock_exclusive() KEEL_RELEASE();
 
-  // Of the current context. Constant while the lock is held; else a moment old.
-  [[nodiscard]] Sequence sequence() const {
+  // The current context: its sequence, and whether something was inserted. Both of one moment, or a
+  // closed context could look like one to which nobody committed.
+  struct Current {
+    Sequence sequence;
+    bool is_open;
+  };
+  // Constant while the lock is held; else a moment old.
+  [[nodiscard]] Current current() const {
     // Acquire: what a thread finds switched, it finds closed.
-    return Sequence(sequence_.load(std::memory_order_acquire));
+    const std::uint64_t word = current_.load(std::memory_order_acquire);
+    return {Sequence(word >> 1), (word & 1) != 0};
   }
-  // True once something was inserted. Acquire pairs with open().
-  [[nodiscard]] bool is_open() const { return open_.load(std::memory_order_acquire); }
-  // Says so; true for the one who does it first.
-  [[nodiscard]] bool open() {
-    return !open_.load(std::memory_order_relaxed) &&
-           !open_.exchange(true, std::memory_order_acq_rel);
+  [[nodiscard]] Sequence sequence() const { return current().sequence; }
+  [[nodiscard]] bool is_open() const { return current().is_open; }
+  // Says that it is; true for the one who does it first.
+  [[nodiscard]] bool open() KEEL_REQUIRES_SHARED(this) {
+    return (current_.load(std::memory_order_relaxed) & 1) == 0 &&
+           (current_.fetch_or(1, std::memory_order_acq_rel) & 1) == 0;
   }
   // `count` numbers that no other commit has, the first of them; later commits get larger ones.
   [[nodiscard]] std::uint64_t take_orders(std::uint64_t count) {
@@ -145,8 +152,7 @@ class KEEL_CAPABILITY("context lock") Cil {
 
   const unsigned part_count_;
   const std::uint64_t fold_cost_;
-  std::atomic<std::uint64_t> sequence_;
-  std::atomic<bool> open_{false};
+  std::atomic<std::uint64_t> current_;  // twice the sequence, and 1 once it is open
   alignas(kCacheLinePairBytes) std::atomic<std::uint64_t> order_{1};
   alignas(kCacheLinePairBytes) std::atomic<std::uint64_t> cost_{0};
   std::array<PaddedPart, kMostParts> parts_;

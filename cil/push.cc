@@ -24,13 +24,13 @@ constexpr std::uint64_t kLargeCheckpointBytes = std::uint64_t{512} << 10;
 }  // namespace
 
 Result<Sequence> Journal::Impl::sequence_needed(Sequence sequence) const {
-  const Sequence current = cil.sequence();
-  if (sequence > current) {
-    return Error{Errc::kFutureSequence, 0, "the newest sequence is", current.value()};
+  const Cil::Current current = cil.current();
+  if (sequence > current.sequence) {
+    return Error{Errc::kFutureSequence, 0, "the newest sequence is", current.sequence.value()};
   }
   // Nothing has been committed to an empty context, so there is nothing of it to wait for.
   // A shutdown empties it too, but only after the error is set.
-  if (sequence == current && !cil.is_open() && cil.sequence() == sequence) {
+  if (sequence == current.sequence && !current.is_open) {
     if (auto status = stable.status(); !status) {
       return status.error();
     }
