@@ -169,6 +169,7 @@ struct Pool::Impl final : MetadataObject, Evictor, Upkeep {
   bool upkeep() override KEEL_EXCLUDES(upkeep_lock);
   void grow_ahead() KEEL_EXCLUDES(grow_lock);
   void purge_ahead();
+  void keep_some_free() KEEL_EXCLUDES(upkeep_lock, grow_lock);
   void ask_shrinkers() KEEL_EXCLUDES(upkeep_lock, grow_lock);
   void note_lowest_free() KEEL_REQUIRES(upkeep_lock);
   void release_slabs() KEEL_REQUIRES(upkeep_lock);

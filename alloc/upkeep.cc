@@ -12,6 +12,7 @@ constexpr std::uint64_t kWindowNs = 1'000'000'000;
 constexpr unsigned kChunksPerSlice = 4;
 constexpr unsigned kSlicesPerRound = 16;
 constexpr Pages kLazyAhead{(16U << 20) >> kPageShift};
+constexpr std::uint64_t kFreeShare = 128;       // of a full pool stays free, while anything is idle
 constexpr std::uint64_t kSlabsKept = 1U << 20;  // bytes
 
 }  // namespace
@@ -28,6 +29,7 @@ bool Pool::Impl::upkeep() {
     note_lowest_free();
     more = give_back_idle();
   }
+  keep_some_free();
   ask_shrinkers();
   // Callers do not ask them again before something is freed; they may have more by and by.
   return more || (is_short() && shrinkers.any());
@@ -43,6 +45,15 @@ void Pool::Impl::grow_ahead() {
     MutexLock lock(grow_lock);  // For one chunk at a time: callers may need it too.
     grown = grow(GrowthPages::kHuge);
     counters.add(PoolCount::kKeeperGrowths, grown ? 1 : 0);
+  }
+}
+
+// In a full pool, of what lies idle: for who may not wait for a drain.
+void Pool::Impl::keep_some_free() {
+  const Pages wanted{pages->present_hint().value() / kFreeShare};
+  const Pages free = pages->free_hint();
+  if (pages->present_hint() == store->capacity() && free < wanted) {
+    (void)cache.shrink(wanted - free);
   }
 }
 

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <climits>
 #include <ctime>
 
 namespace keel {
@@ -16,6 +17,7 @@ constexpr std::uint64_t kSecondNs = 1'000'000'000;
 // Woken in one system call. It keeps its CPU until it is done: for all of many that would be tens
 // of microseconds, in which the thread whose write has just ended could not go on there.
 constexpr int kMostAtOnce = 8;
+constexpr int kMostCalls = 8;
 
 }  // namespace
 
@@ -31,10 +33,17 @@ bool WaitWord::wait(std::uint32_t seen, std::uint32_t bits, std::uint64_t deadli
 
 void WaitWord::wake(std::uint32_t bits) {
   value_.fetch_add(1, std::memory_order_release);
-  // Who comes meanwhile sees the new value and does not sleep for this wake: it ends.
-  while (::syscall(SYS_futex, &value_, FUTEX_WAKE_BITSET | FUTEX_PRIVATE_FLAG, kMostAtOnce, nullptr,
-                   nullptr, bits) == kMostAtOnce) {
+  const auto wake_some = [this, bits](int most) {
+    return ::syscall(SYS_futex, &value_, FUTEX_WAKE_BITSET | FUTEX_PRIVATE_FLAG, most, nullptr,
+                     nullptr, bits);
+  };
+  // Bounded: who is woken without a reason sleeps again, and would be woken again and again.
+  for (int i = 0; i < kMostCalls; ++i) {
+    if (wake_some(kMostAtOnce) < kMostAtOnce) {
+      return;
+    }
   }
+  (void)wake_some(INT_MAX);
 }
 
 }  // namespace keel

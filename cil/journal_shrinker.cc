@@ -38,8 +38,8 @@ void JournalShrinker::trim(bool snapshots_too, std::uint64_t until_used) {
     journal_.free_shadow(take_shadow(item, snapshots_too));
     return in_use() > until_used;
   };
-  journal_.trim_tracked(
-      std::cref(trim_one));  // itself would not fit a std::function without memory
+  // By reference: the lambda itself does not fit into a std::function without an allocation.
+  journal_.trim_tracked(std::cref(trim_one));
 }
 
 // A shadow is claimed to be looked at: one that is to stay goes back, unless the item has got

@@ -11,7 +11,9 @@
 // I2 "tail" is the one that is stable in the state slots: space is reused only after that.
 // I3 What is set aside is only for logging again what holds the tail.
 // I4 A waiter that nothing can help any more gets kLogFull; until then it has asked for help.
-// Locks: one (kJournalSpace). Waiters sleep each on its own condition and are woken in turn.
+// I5 While somebody waits in unhold(), begin() is granted nothing new: what is held goes first.
+// Locks: one (kJournalSpace). Who waits for a grant sleeps on a condition of his own and is woken
+//    in turn; all in unhold() sleep on one, and look again whenever something granted came back.
 // Source: grant heads (XFS); the difference: one queue for both resources, and no rounding.
 #pragma once
 

@@ -113,12 +113,13 @@ void SnapshotWriter::finish(std::uint32_t item_type) {
 void SnapshotWriter::check_headers() const {
   const std::byte* at = vector_.packed() + sizeof(format::ItemHeader);
   std::uint64_t blocks = 0;
-  for (std::uint32_t i = 0; i < regions_ && at < packed_next_; ++i) {
+  std::uint32_t count = 0;
+  for (; count < regions_ && at < packed_next_; ++count) {
     const auto header = header_at<format::RegionHeader>(at);
     at += format::region_packed_bytes(header.rest_bytes);
     blocks += header.bulk_blocks;
   }
-  KEEL_CHECK(at == packed_next_ && blocks == vector_.bulk_blocks,
+  KEEL_CHECK(at == packed_next_ && count == regions_ && blocks == vector_.bulk_blocks,
              "format() wrote beyond the end of a region", vector_.packed_bytes);
 }
 

@@ -20,6 +20,7 @@ constexpr Pages kHugePage{kHugeBytes / kPageBytes};
 // Growths after one for which the kernel had no huge page. It looks for one by moving memory about,
 // which is not worth while to do in vain again and again.
 constexpr std::uint64_t kHugePause = 64;
+constexpr std::uint64_t kNotAgain = UINT64_MAX;
 
 #ifndef MADV_COLLAPSE
 #define MADV_COLLAPSE 25
@@ -185,8 +186,8 @@ Result<FrameRun> FrameStore::grow(GrowthPages pages) {
 // Never an error: what is not there afterwards is populated in small pages.
 void FrameStore::ask_for_huge_pages(FrameRun chunk) {
   const std::uint64_t huge = kHugePage.value();
-  const std::uint64_t end = (chunk.first + chunk.count).value();
-  for (std::uint64_t first = chunk.first.value() / huge * huge; first < end; first += huge) {
+  const std::uint64_t end = chunk.end().value();
+  for (std::uint64_t first = round_down(chunk.first.value(), huge); first < end; first += huge) {
     bool hole = first + huge <= capacity_.value();
     for (std::uint64_t at = first; hole && at < first + huge; at += chunk_.value()) {
       hole = is_hole(Pfn(at));
@@ -195,11 +196,14 @@ void FrameStore::ask_for_huge_pages(FrameRun chunk) {
       continue;
     }
     if (const int error = collapse(Pfn(first)); error < 0) {
-      // EINVAL: this kernel does not do it, now or ever.
-      huge_pause_ = error == -EINVAL ? UINT64_MAX : kHugePause;
+      // EINVAL at the first: this kernel does not do it, or shmem_enabled is `deny`.
+      huge_pause_ = error == -EINVAL && !huge_given_ ? kNotAgain : kHugePause;
       return;
     }
-    beside_ = {Pfn(first), kHugePage};
+    huge_given_ = true;
+    if (chunk_ < kHugePage) {
+      beside_ = {Pfn(first), kHugePage};
+    }
   }
 }
 
@@ -212,13 +216,10 @@ int FrameStore::collapse(Pfn first) const {
 bool FrameStore::is_hole(Pfn frame) const { return !is_populated_[frame.value() / chunk_.value()]; }
 
 Status FrameStore::populate(FrameRun chunk, GrowthPages pages) {
-  if (!huge_advice_taken_) {
-    huge_pause_ = UINT64_MAX;
-  }
-  if (huge_pause_ == 0 && pages == GrowthPages::kHuge) {
+  if (huge_pause_ != 0) {
+    huge_pause_ -= huge_pause_ != kNotAgain ? 1 : 0;
+  } else if (huge_advice_taken_ && pages == GrowthPages::kHuge) {
     ask_for_huge_pages(chunk);
-  } else if (huge_pause_ != 0 && huge_pause_ != UINT64_MAX) {
-    --huge_pause_;
   }
   const std::size_t bytes = bytes_of(chunk.count);
   const char* what = "populating a chunk of bytes";
@@ -233,27 +234,37 @@ Status FrameStore::populate(FrameRun chunk, GrowthPages pages) {
   // Part of the chunk may be there. If it cannot be given back either, the next growth finds it
   // and has less to do: it is nowhere counted as populated.
   (void)punch(chunk);
+  huge_pause_ = std::max(huge_pause_, kHugePause);
   return system_error(-error, what, bytes);
 }
 
-// fallocate and not MADV_REMOVE, which refuses locked mappings.
 int FrameStore::punch(FrameRun chunk) {
-  const std::uint64_t huge = kHugePage.value();
-  const std::uint64_t below = chunk.first.value() / huge * huge;
-  const std::uint64_t above =
-      std::min((chunk.first + chunk.count).value() + huge - 1, capacity_.value()) / huge * huge;
-  while (chunk.first.value() > below && is_hole(chunk.first - Pages(1))) {
-    chunk.first = chunk.first - chunk_;
-    chunk.count += chunk_;
-  }
-  while ((chunk.first + chunk.count).value() < above && is_hole(chunk.first + chunk.count)) {
-    chunk.count += chunk_;
+  if (!huge_given_) {
+    return punch_run(chunk);
   }
   if (chunk.first < beside_.end() && beside_.first < chunk.end()) {
     beside_ = {};
   }
+  const std::uint64_t huge = kHugePage.value();
+  const Pfn from{round_down(chunk.first.value(), huge)};
+  const Pfn to{std::min(round_up(chunk.end().value(), huge), capacity_.value())};
+  int result = 0;
+  for (Pfn at = from; at < to; at += chunk_) {
+    if (at == chunk.first || is_hole(at)) {
+      const int error = punch_run({at, chunk_});
+      result = result != 0 ? result : error;
+    } else {
+      // The kernel has taken the huge page apart, and its entries out of the page table.
+      (void)os().madvise(address_of(at), bytes_of(chunk_), MADV_POPULATE_WRITE);
+    }
+  }
+  return result;
+}
+
+// fallocate and not MADV_REMOVE, which refuses locked mappings.
+int FrameStore::punch_run(FrameRun run) const {
   return os().fallocate(fd_, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-                        bytes_of(chunk.first - Pfn(0)), bytes_of(chunk.count));
+                        bytes_of(run.first - Pfn(0)), bytes_of(run.count));
 }
 
 Status FrameStore::trim(FrameRun chunk) {

@@ -2,10 +2,11 @@
 //
 // I1 From write() to its return there is no call into any allocator: batches and the queue that
 //    writes some of them while the next is built are made at open and kept.
-// I2 Headers and packed bytes go through staging; whole blocks of large regions go to the disk from
-//    the log vector itself. So a large region is copied once, from the object to its vector.
+// I2 The packed areas go through staging, one copy an item; whole blocks of large regions go to the
+//    disk from the log vector itself, so they are copied once, from the object to its vector.
 // I3 Records are written in any order and grouping; nothing but the flush after them orders them.
-// I4 A checkpoint of one batch is written and made stable in one system call.
+// I4 A checkpoint of one batch is written and made stable in one system call, but where it crosses
+//    the end of the data area or the file system does not know RWF_DSYNC.
 #pragma once
 
 #include <sys/uio.h>

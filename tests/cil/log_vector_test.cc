@@ -190,6 +190,9 @@ TEST_CASE("more regions or bytes than sized abort") {
   // The other side of a block: there is no room for it among the small ones.
   CHECK(more({4096}, {100}).aborted_with("more bytes than sized"));
   CHECK(more({8192, 8192}, {8192, 8193}).aborted_with("more bytes than sized"));
+  // One whole block less makes a rest, for which there is no room.
+  CHECK(more({8192}, {8191}).aborted_with("more bytes than sized"));
+  CHECK(more({8200}, {8192}).exit_code == 0);
 }
 
 TEST_CASE("a client that writes beyond a region is stopped before it spoils the checkpoint") {

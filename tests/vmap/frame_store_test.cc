@@ -1,8 +1,10 @@
 #include "keel/vmap/frame_store.h"
 
 #include <doctest/doctest.h>
+#include <fcntl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cinttypes>
@@ -280,24 +282,59 @@ TEST_CASE("without huge pages, for now or ever, growth goes on in small ones") {
   CHECK(os.asked.empty());
 }
 
+namespace {
+
+// Pages of the run that the direct map's page table has: touching them is no fault.
+std::uint64_t pages_mapped(const FrameStore& store, FrameRun run) {
+  const int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+  REQUIRE(fd >= 0);
+  std::vector<std::uint64_t> entries(run.count.value());
+  const auto first = reinterpret_cast<std::uintptr_t>(store.address_of(run.first)) / kPageBytes;
+  const std::size_t bytes = entries.size() * sizeof entries[0];
+  REQUIRE(pread(fd, entries.data(), bytes, static_cast<off_t>(first * sizeof entries[0])) ==
+          static_cast<ssize_t>(bytes));
+  close(fd);
+  std::uint64_t mapped = 0;
+  for (const std::uint64_t entry : entries) {
+    mapped += entry >> 63;
+  }
+  return mapped;
+}
+
+}  // namespace
+
+TEST_CASE("trimming half of a huge page leaves the other half where nobody takes a fault") {
+  const auto store = make(kHugeConfig);
+  const auto first = store->grow();
+  const auto second = store->grow();
+  REQUIRE(second.ok());
+  REQUIRE(pages_mapped(*store, *second) == 256);
+  REQUIRE(store->trim(*first).ok());
+  CHECK(pages_mapped(*store, *second) == 256);
+}
+
 TEST_CASE("what a huge page brought beside a chunk is never more than that, and goes with it") {
   std::mt19937_64 random(keel_test::test_seed("huge", 3));
-  const auto store = make(kHugeConfig);
-  std::vector<FrameRun> chunks;
-  for (int i = 0; i < 2'000; ++i) {
-    if (random() % 2 == 0) {
-      if (const auto grown = store->grow(); grown.ok()) {
-        chunks.push_back(*grown);
-        REQUIRE(is_zero(*store, *grown));
-        std::memset(store->address_of(grown->first), 1, bytes_of(grown->count));
+  for (const std::size_t chunk_bytes : {kMiB, kMiB / 4}) {
+    FrameStoreConfig config = kHugeConfig;
+    config.chunk_bytes = chunk_bytes;
+    const auto store = make(config);
+    std::vector<FrameRun> chunks;
+    for (int i = 0; i < 2'000; ++i) {
+      if (random() % 2 == 0) {
+        if (const auto grown = store->grow(); grown.ok()) {
+          chunks.push_back(*grown);
+          REQUIRE(is_zero(*store, *grown));
+          std::memset(store->address_of(grown->first), 1, bytes_of(grown->count));
+        }
+      } else if (!chunks.empty()) {
+        std::swap(chunks[random() % chunks.size()], chunks.back());
+        REQUIRE(store->trim(chunks.back()).ok());
+        chunks.pop_back();
       }
-    } else if (!chunks.empty()) {
-      std::swap(chunks[random() % chunks.size()], chunks.back());
-      REQUIRE(store->trim(chunks.back()).ok());
-      chunks.pop_back();
+      const std::uint64_t counted = bytes_of(store->populated());
+      REQUIRE(bytes_there(*store) >= counted);
+      REQUIRE(bytes_there(*store) <= counted + 2 * kMiB - chunk_bytes);
     }
-    const std::uint64_t counted = bytes_of(store->populated());
-    REQUIRE(bytes_there(*store) >= counted);
-    REQUIRE(bytes_there(*store) <= counted + kMiB);
   }
 }

@@ -40,7 +40,7 @@ struct PoolConfig {
   std::size_t initial_bytes = 0;   // populated by create(), whole chunks
   bool lock_memory = false;        // mlock what is populated
   bool dump_memory = false;        // include the pool in core dumps
-  bool huge_pages = true;          // where the kernel gives them
+  bool huge_pages = true;          // growth ahead of callers asks for them; see vmap/README.md
   bool background = true;          // a thread that grows, purges and gives back ahead of callers
   bool system_malloc = false;      // small objects from the system's malloc, for sanitizers
   bool hardened = false;           // guard every buffer, keep freed ones out of use; slow
@@ -53,7 +53,7 @@ struct PoolFacts {
   unsigned cpus = 0;                   // that have a cache
   bool restartable_sequences = false;  // the caches go without locks (rseq)
   bool watched = false;                // Valgrind is told of every buffer
-  bool huge_advice_taken = false;      // the kernel took the advice to use huge pages
+  bool huge_advice_taken = false;      // asked for (config.huge_pages), and the kernel took it
   Bytes huge{};                        // and so much is mapped by them now; 0 if that is unknown
 };
 

@@ -52,10 +52,10 @@ struct JournalConfig {
   // Most memory of snapshots: gathered, in flight and standing by. A hard bound: begin() waits for
   // it. 0: twelve times max_checkpoint, at most half of the pool's capacity.
   Bytes cil_memory{};
-  // Tries harder for contiguous memory before a snapshot is mapped (AllocFlags::kRetryMayfail):
-  // dear where memory is fragmented, and there to show that.
+  // Reclaims and purges for contiguous memory before a snapshot is mapped from scattered pages
+  // (AllocFlags::kRetryMayfail). Dear where memory is fragmented: for measuring that.
   bool retry_contiguous = false;
-  // How large checkpoints are written. A small one is one system call in any mode.
+  // How large checkpoints are written. A small one is one pwritev2 in any mode.
   IoMode io_mode = IoMode::kAuto;
   // Locks the process's memory and tells the kernel that the journal's threads write a log, where
   // that is permitted (log/lock_memory.h): so that no write waits for memory. JournalFacts says
@@ -195,8 +195,9 @@ class Journal : public MetadataObject {
   [[nodiscard]] Result<Transaction> begin(std::size_t max_bytes, std::uint32_t max_items,
                                           std::uint32_t max_intents = 0);
   // Begins a transaction for the intent's done, and nothing else, out of what the intent holds. It
-  // never waits for log space; only if the context is as large as a checkpoint can be, until that
-  // is stable. Without a commit the intent holds it again.
+  // never waits for log space; only, if the context and the open transactions are as large as a
+  // checkpoint can be, until that changes, and then goes before all who wait in begin(). Without a
+  // commit the intent holds it again.
   // Errors: kForked, the first error.
   [[nodiscard]] Result<Transaction> begin_done(IntentItem& intent);
 

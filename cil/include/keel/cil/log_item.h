@@ -33,7 +33,7 @@ class ItemSize {
   explicit ItemSize(std::uint32_t block_bytes) : block_bytes_(block_bytes) {}
 
   // One region of at most `bytes` bytes. Regions of a log block and more are kept aligned, so that
-  // their whole blocks go to the disk without another copy.
+  // their whole blocks go to the disk without another copy; those blocks are then written.
   void region(std::size_t bytes);
   // Ordered: tracked and pinned like any item, never written. Call instead of region().
   void ordered() { ordered_ = true; }
@@ -55,8 +55,8 @@ class ItemSize {
 };
 
 // Where LogItem::format() writes the regions, in the order in which size() named them; fewer or
-// shorter ones are fine (but a region sized at a log block or more stays at a block or more), more
-// is a bug and aborts.
+// shorter ones are fine, but one sized at a log block or more keeps its whole blocks and gets
+// shorter only beyond them. More is a bug and aborts.
 class ItemFormatter {
  public:
   explicit ItemFormatter(SnapshotWriter& writer) : writer_(writer) {}

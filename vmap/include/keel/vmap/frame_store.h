@@ -9,7 +9,8 @@
 //    the kernel, and memory that a device reads in a few long pieces. So at most a huge page less a
 //    chunk is there that no chunk counts; the next growth takes it, a trim beside it gives it back.
 //    Without huge pages 4 KiB ones serve.
-// Source of I4: MADV_COLLAPSE (Linux 6.1), which does not depend on the system's settings.
+// Source of I4: MADV_COLLAPSE (Linux 6.1), whatever shmem_enabled says but `deny`. (At `advise` or
+//    `always` populating alone may bring a huge page; that one beside_ does not know of.)
 // Locks: kFrameStore, over the chunk map; growing and trimming make their system calls under it,
 //    one at a time, and nothing on an allocation path that has free frames ever takes it.
 #pragma once
@@ -32,7 +33,7 @@ struct FrameStoreConfig {
   std::size_t chunk_bytes = 4U << 20;  // a power of two, at least a page
   bool lock_memory = false;            // mlock each chunk when it is populated
   bool dump_memory = false;            // the direct map goes into core dumps
-  bool huge_pages = true;              // where the kernel gives them
+  bool huge_pages = true;              // align the direct map to them and ask for them (I4)
 };
 
 enum class GrowthPages : std::uint8_t {
@@ -86,7 +87,7 @@ class FrameStore : public MetadataObject {
   // Errors: kInvalidArgument, kForked, kSystem; nothing has changed then.
   [[nodiscard]] Status trim(FrameRun chunk) KEEL_EXCLUDES(lock_);
 
-  // True if the kernel took the advice to use huge pages; it may still not have given any.
+  // True if huge pages were asked for and the kernel took the advice; it may not have given any.
   [[nodiscard]] bool huge_advice_taken() const { return huge_advice_taken_; }
   // Memory of the direct map that huge pages map. Reads /proc/self/smaps: for reports only.
   [[nodiscard]] Result<Bytes> huge_bytes() const;
@@ -104,6 +105,7 @@ class FrameStore : public MetadataObject {
   [[nodiscard]] int collapse(Pfn first) const;
   // The chunk is a hole now: gives it back, with what a huge page brought beside it.
   [[nodiscard]] int punch(FrameRun chunk) KEEL_REQUIRES(lock_);
+  [[nodiscard]] int punch_run(FrameRun run) const;
   [[nodiscard]] bool is_hole(Pfn frame) const KEEL_REQUIRES(lock_);
   [[nodiscard]] Result<FrameRun> find_hole() const KEEL_REQUIRES(lock_);
   [[nodiscard]] FrameRun chunk_at(std::uint64_t index) const;
@@ -122,8 +124,9 @@ class FrameStore : public MetadataObject {
   mutable Mutex lock_{LockRank::kFrameStore};
   bool* is_populated_ KEEL_PT_GUARDED_BY(lock_) = nullptr;  // one per chunk
   Pages populated_ KEEL_GUARDED_BY(lock_){};
+  bool huge_given_ KEEL_GUARDED_BY(lock_) = false;  // at least once
   FrameRun beside_ KEEL_GUARDED_BY(lock_){};  // the last huge page; its holes are filled first
-  // Growths that do without a huge page, since the kernel had none at the last.
+  // Growths before a huge page is asked for again: the kernel had none. UINT64_MAX: for ever.
   std::uint64_t huge_pause_ KEEL_GUARDED_BY(lock_) = 0;
 };
 
