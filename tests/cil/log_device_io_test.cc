@@ -125,7 +125,7 @@ TEST_CASE("a durable write that one call cannot make is written, then flushed") 
   }
 }
 
-TEST_CASE("a short write is finished once; short again, or within a unit, is an error") {
+TEST_CASE("a short write is finished once, short again, or within a unit, is an error") {
   struct Case {
     std::uint64_t bytes;
     bool again;
