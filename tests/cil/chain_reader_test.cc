@@ -267,7 +267,7 @@ TEST_CASE("a follower reads the next checkpoint once it ends below the bound, an
   }
 }
 
-TEST_CASE("whichever read fails, recovery is an error after a prefix; no thread stays") {
+TEST_CASE("whichever read fails, recovery is an error after a prefix, no thread stays") {
   LogWorld world;
   std::uint64_t random = test_seed("fail", 64);
   SimContent image;

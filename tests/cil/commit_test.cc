@@ -46,7 +46,7 @@ void drop_anchor(Journal& journal, Probe& anchor, Trace& trace) {
 }  // namespace
 
 TEST_CASE(
-    "a commit sizes all, then formats and pins each, then tells all; stable: committed, unpinned") {
+    "a commit sizes all, then formats and pins each, then tells all, stable: committed, unpinned") {
   LogWorld world;
   Trace trace;
   Probe a(trace, 1), b(trace, 2);
@@ -200,7 +200,7 @@ TEST_CASE("a logged item that turns ordered keeps its vector, and later its plac
   CHECK(world.read() == Found{{1, {{17, {"kept"}}}}, {2, {}}});
 }
 
-TEST_CASE("a snapshot that fits reuses the active vector; one that does not swaps in the shadow") {
+TEST_CASE("a snapshot that fits reuses the active vector, one that does not swaps in the shadow") {
   LogWorld world;
   Trace trace;
   Probe item(trace, 1);

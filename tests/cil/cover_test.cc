@@ -23,7 +23,7 @@ void wait_for_cover(const Journal& journal) {
 
 }  // namespace
 
-TEST_CASE("a journal that rests after commits records its head; rot below it is then damage") {
+TEST_CASE("a journal that rests after commits records its head, rot below it is then damage") {
   LogWorld world;
   Trace trace;
   Probe item(trace, 1);

@@ -168,7 +168,7 @@ TEST_CASE("followers of a live journal see every checkpoint once, while the log 
   finish(journal);
 }
 
-TEST_CASE("a follower holds the tail up to its limit; beyond it, it is dropped and says so") {
+TEST_CASE("a follower holds the tail up to its limit, beyond it, it is dropped and says so") {
   LogWorld world;
   auto journal = world.open();
   const Bytes log = journal->info().data;
@@ -259,7 +259,7 @@ TEST_CASE("a follower that stands still never fills the log for those who begin"
   finish(journal);
 }
 
-TEST_CASE("after close a follower hands over the rest, then the error; reopened it goes on") {
+TEST_CASE("after close a follower hands over the rest, then the error, reopened it goes on") {
   LogWorld world;
   Writer writer;
   auto journal = world.open();

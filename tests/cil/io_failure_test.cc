@@ -177,7 +177,7 @@ TEST_CASE("any flush that fails is final, also one that lost what it should have
   CHECK(nth > 5);  // of the state slots: a small checkpoint is one durable write
 }
 
-TEST_CASE("a short write is finished once; a second short one is an error") {
+TEST_CASE("a short write is finished once, a second short one is an error") {
   for (std::uint64_t nth = 1; nth < 12; ++nth) {
     CAPTURE(nth);
     for (const std::uint64_t bytes : {std::uint64_t{0}, std::uint64_t{4096}}) {
@@ -218,7 +218,7 @@ TEST_CASE("a write cut off inside a block is an error at once") {
   CHECK_FALSE(journal->close().ok());
 }
 
-TEST_CASE("all waiters get the first error and wake; items of all contexts are aborted") {
+TEST_CASE("all waiters get the first error and wake, items of all contexts are aborted") {
   LogWorld world;
   Trace trace;
   constexpr int kWaiters = 6;
@@ -410,7 +410,7 @@ TEST_CASE("a thread that waits for log space gets the error of the shutdown") {
   CHECK_FALSE(journal->close().ok());
 }
 
-TEST_CASE("reads that fail make open fail with kIo, changing nothing; the next open works") {
+TEST_CASE("reads that fail make open fail with kIo, changing nothing, the next open works") {
   LogWorld world;
   Trace trace;
   auto items = make_items(trace);
@@ -438,7 +438,7 @@ TEST_CASE("reads that fail make open fail with kIo, changing nothing; the next o
   CHECK(world.found == expected);
 }
 
-TEST_CASE("short reads are read on; bits that flip on the way are never delivered") {
+TEST_CASE("short reads are read on, bits that flip on the way are never delivered") {
   LogWorld world;
   Trace trace;
   auto items = make_items(trace);

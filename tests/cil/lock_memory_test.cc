@@ -48,7 +48,7 @@ class RecordingOs : public Os {
 
 }  // namespace
 
-TEST_CASE("memory is locked as it is touched, now and later; a refusal is an error value") {
+TEST_CASE("memory is locked as it is touched, now and later, a refusal is an error value") {
   RecordingOs recording;
   {
     const ScopedOs scope(recording);

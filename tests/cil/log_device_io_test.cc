@@ -142,7 +142,7 @@ TEST_CASE("a durable write that is not supported after one that was is a failed 
   }
 }
 
-TEST_CASE("a short write is finished once; short again, or within a unit, is an error") {
+TEST_CASE("a short write is finished once, short again, or within a unit, is an error") {
   struct Case {
     std::uint64_t bytes;
     bool again;

@@ -211,7 +211,7 @@ TEST_CASE("a full disk is said to be full, and a short write there is finished o
   CHECK(create_log(kLogPath, {.size = kMinLogBytes}).ok());
 }
 
-TEST_CASE("a power cut while a log is made leaves none or a whole one; after it, the whole one") {
+TEST_CASE("a power cut while a log is made leaves none or a whole one, after it, the whole one") {
   std::vector<SimSnapshot> moments;
   SimSnapshot done;
   {

@@ -139,7 +139,7 @@ void flip_all(const Specimen& specimen, std::size_t from, std::size_t bytes, std
 
 }  // namespace
 
-TEST_CASE("one rotted superblock or state slot is made up for by its copy; two are an error") {
+TEST_CASE("one rotted superblock or state slot is made up for by its copy, two are an error") {
   for (const Specimen* specimen : {&closed_log(), &killed_log()}) {
     const std::size_t end = specimen->image.size();
     for (const auto& [offset, bytes] : std::vector<std::pair<std::size_t, std::size_t>>{
@@ -514,7 +514,7 @@ void repair_checkpoint(SimContent& image, std::size_t offset) {
 
 }  // namespace
 
-TEST_CASE("a hostile log with right hashes is an error or a log that works; never a crash") {
+TEST_CASE("a hostile log with right hashes is an error or a log that works, never a crash") {
   std::uint64_t random = test_seed("hostile", 33);
   auto pool = Pool::create({.capacity_bytes = 32U << 20});
   REQUIRE(pool.ok());

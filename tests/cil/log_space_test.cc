@@ -142,7 +142,7 @@ TEST_CASE("a log is not full while something outside may still free space") {
   CHECK(status.error().code == Errc::kLogFull);
 }
 
-TEST_CASE("what is set aside is only for logging again; what is held is for nobody") {
+TEST_CASE("what is set aside is only for logging again, what is held is for nobody") {
   LogSpace space({1000, 250, 100, kMemory}, Lsn(0), Lsn(700), no_help());
   CHECK_FALSE(space.try_reserve({201, 0}));
   REQUIRE(space.try_reserve({200, 0}));
@@ -221,7 +221,7 @@ TEST_CASE("a waiter waits for open reservations and for the context before it ca
   CHECK(granted_it);
 }
 
-TEST_CASE("waiters are served in the order in which they came; none overtakes") {
+TEST_CASE("waiters are served in the order in which they came, none overtakes") {
   LogSpace space({1000, 100, 0, kMemory}, Lsn(0), Lsn(0), no_help());
   REQUIRE(reserve(space, 60).ok());
   std::thread large([&] { CHECK(reserve(space, 60).ok()); });

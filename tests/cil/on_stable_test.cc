@@ -142,7 +142,7 @@ TEST_CASE("an earlier sequence that is asked for last is not held up by a later 
   finish(journal);
 }
 
-TEST_CASE("a callback may commit and ask again; close calls all that are pending first") {
+TEST_CASE("a callback may commit and ask again, close calls all that are pending first") {
   LogWorld world;
   Trace trace;
   Probe item(trace, 1), other(trace, 2);

@@ -56,7 +56,7 @@ TEST_CASE("each waiter wakes when its own sequence is stable") {
   }
 }
 
-TEST_CASE("the first error is kept; what was stable before it stays stable") {
+TEST_CASE("the first error is kept, what was stable before it stays stable") {
   StableSequence stable(Sequence(0));
   CHECK(stable.status().ok());
   CHECK_FALSE(stable.failed());
@@ -95,7 +95,7 @@ TEST_CASE("a waiter gives up at its deadline, and the others wait on") {
   other.join();
 }
 
-TEST_CASE("the first who waits for the open context is called upon; nobody else is") {
+TEST_CASE("the first who waits for the open context is called upon, nobody else is") {
   StableSequence stable(Sequence(0));
   std::atomic<int> called{0};
   const auto wait = [&](std::uint64_t sequence) {

@@ -55,7 +55,7 @@ TEST_CASE("a commit ends the reclaim scope and the reservation") {
   finish(journal);
 }
 
-TEST_CASE("more items than begun for are refused; the transaction goes on without them") {
+TEST_CASE("more items than begun for are refused, the transaction goes on without them") {
   LogWorld world;
   Trace trace;
   Probe a(trace, 1), b(trace, 2), c(trace, 3);
@@ -75,7 +75,7 @@ TEST_CASE("more items than begun for are refused; the transaction goes on withou
 }
 
 TEST_CASE(
-    "more bytes than begun for are refused with nothing changed; it may try again or cancel") {
+    "more bytes than begun for are refused with nothing changed, it may try again or cancel") {
   LogWorld world;
   Trace trace;
   Probe small(trace, 1), item(trace, 2);
@@ -113,7 +113,7 @@ TEST_CASE(
   CHECK(world.read() == Found{{1, {{17, {"small"}}, {18, {"y"}}}}});
 }
 
-TEST_CASE("a second transaction on one thread is a reported bug; another thread may have one") {
+TEST_CASE("a second transaction on one thread is a reported bug, another thread may have one") {
   LogWorld world;
   auto journal = world.open();
   auto transaction = journal->begin(100, 1);
@@ -172,7 +172,7 @@ TEST_CASE("every log that can be made can journal something") {
   }
 }
 
-TEST_CASE("a sequence that has not begun cannot be forced; an empty one needs no write") {
+TEST_CASE("a sequence that has not begun cannot be forced, an empty one needs no write") {
   LogWorld world;
   auto journal = world.open();
   CHECK(journal->force(Sequence(0)).ok());

@@ -297,7 +297,7 @@ TEST_CASE("a stall that ended and comes again is reported again") {
   finish(journal);
 }
 
-TEST_CASE("a journal that is only busy is not reported; switched off, nothing is") {
+TEST_CASE("a journal that is only busy is not reported, switched off, nothing is") {
   for (const bool off : {false, true}) {
     LogWorld world;
     Reports reports;

@@ -81,7 +81,7 @@ TEST_CASE("a failure elsewhere in the device stops the queue, and reaches who wa
   }
 }
 
-TEST_CASE("a write that is short is finished once; short again, or within a unit, is an error") {
+TEST_CASE("a write that is short is finished once, short again, or within a unit, is an error") {
   struct Case {
     std::uint64_t bytes;
     bool again;

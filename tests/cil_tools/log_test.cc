@@ -124,7 +124,7 @@ TEST_CASE("a path that is no log is told apart, with one line, and not touched")
   CHECK(read_file(directory.path("noise")) == noise);
 }
 
-TEST_CASE("create makes a sound log; where it cannot, it leaves everything as it was") {
+TEST_CASE("create makes a sound log, where it cannot, it leaves everything as it was") {
   const TestDirectory directory;
   const std::string path = directory.path("log");
   const auto made = run(kCreate + path + " --max-checkpoint 256K --json");

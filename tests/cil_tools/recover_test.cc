@@ -147,7 +147,7 @@ TEST_CASE(
   CHECK(directory.names() == "log to");
 }
 
-TEST_CASE("log recover refuses damage and leaves nothing; --salvage writes what is before") {
+TEST_CASE("log recover refuses damage and leaves nothing, --salvage writes what is before") {
   const TestDirectory directory;
   const std::string log = directory.path("log"), to = directory.path("to");
   fill(log);
