@@ -63,6 +63,10 @@ nightly: setup-build ## an hour of churn, memory must stay flat (SECONDS_OF_CHUR
 	$(call build,release,keel_alloc_tests)
 	KEEL_CHURN_SECONDS=$${SECONDS_OF_CHURN:-3600} .build/release/tests/keel_alloc_tests -tc="churn*"
 
+.PHONY: mutants
+mutants: setup-trust ## remove each guard, one by one: a test must go red (ARGS="--only cil/")
+	tests/mutants/run.py $(ARGS)
+
 .PHONY: check
 check: setup-check format-check check-headers check-clang tidy check-asan check-tsan ## sanitizers, clang, format, tidy
 
@@ -143,6 +147,6 @@ check-tsan-fast: setup-check
 	$(call build,tsan,$(LAYERS:%=keel_%_tests),$(TSAN_ENV))
 	$(TSAN_ENV) $(call run_tests,tsan,--label-exclude slow --tests-regex '^(base|vmap|alloc|cil):')
 
-.PHONY: setup-build setup-check setup-profile setup-bench
-setup-build setup-check setup-profile setup-bench: setup-%:
+.PHONY: setup-build setup-check setup-profile setup-bench setup-trust
+setup-build setup-check setup-profile setup-bench setup-trust: setup-%:
 	@third_party/setup.sh $*

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs the Debian packages that a group of make targets needs and that are missing.
 #
-#   third_party/setup.sh [build|check|profile|bench|all]...     (default: build)
+#   third_party/setup.sh [build|check|profile|bench|trust|all]...     (default: build)
 #
 # Does nothing, and says nothing, when all is there. Needs root or passwordless sudo only to install;
 # without them it prints the one line to run. KEEL_SKIP_SETUP=1 skips the check, for machines whose
@@ -42,6 +42,7 @@ bench    librocksdb-dev       a peer of the scoreboard's journal rows
 bench    libsqlite3-dev       likewise
 bench    liblmdb-dev          likewise
 bench    libwiredtiger-dev    likewise
+trust    python3              runs the campaigns and the mutants
 END
 }
 
@@ -56,9 +57,9 @@ wanted_of() {
   for group in "$@"; do
     case "$group" in
       build) ;;
-      check | profile | bench) pattern+="|$group" ;;
+      check | profile | bench | trust) pattern+="|$group" ;;
       all) pattern=".*" ;;
-      *) fail "unknown group '$group'; there are: build check profile bench all" ;;
+      *) fail "unknown group '$group'; there are: build check profile bench trust all" ;;
     esac
   done
   packages | grep -E "^($pattern) "

@@ -1,0 +1,242 @@
+#!/usr/bin/env python3
+"""Takes keel's guards away, one at a time, and looks whether the tests notice.
+
+Each table of the .toml files beside this script is one deliberate removal: a flush, a hash check, a
+latch, a lock, a bound, an order rule. It is applied to a copy of the sources, built, and the test
+cases it names are run: they must fail. A mutant that no test can see, because what remains does the
+same, says so with its reason (`equivalent`) and is not built.
+
+  [flush-before-acknowledging]
+  why = "a checkpoint is stable once the flush that follows it has ended"
+  file = "cil/log/write_queue.cc"
+  find = "..."            # stands exactly once in the file
+  replace = "..."
+  test = "cil"            # the layer whose tests run
+  cases = ["the name of a test case", ...]   # any one of them fails: caught
+  count = 4               # optional: so often with other seeds, for what only some seeds reach
+  tsan = true             # optional: built with ThreadSanitizer
+
+Results are kept in the work directory, so that a run that was interrupted goes on (--fresh: anew).
+Exit code: 0 all caught; 1 one survived, or no longer applies; 2 wrong use.
+"""
+import argparse
+import hashlib
+import json
+import os
+import pathlib
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import tomllib
+
+HERE = pathlib.Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+COPIED = ["CMakeLists.txt", "CMakePresets.json", "base", "vmap", "alloc", "cil", "tests",
+          "third_party"]
+TEST_SECONDS = 120  # a mutant that hangs is caught by then
+ALLOWED = {"why", "file", "find", "replace", "test", "cases", "count", "tsan", "equivalent"}
+
+
+def load():
+    mutants = {}
+    for path in sorted(HERE.glob("*.toml")):
+        for name, mutant in tomllib.loads(path.read_text()).items():
+            if name in mutants:
+                sys.exit(f"{path.name}: {name} is there twice")
+            if unknown := set(mutant) - ALLOWED:
+                sys.exit(f"{path.name}: {name}: unknown {', '.join(sorted(unknown))}")
+            mutants[name] = {"name": name, "layer": path.stem} | mutant
+    return mutants
+
+
+def stale(mutant):
+    """Says why the mutant can't be applied to today's sources; None if it can."""
+    file = ROOT / mutant["file"]
+    if not file.exists():
+        return f"{mutant['file']} is gone"
+    times = file.read_text().count(mutant["find"])
+    if times != 1:
+        return f"its text stands {times} times in {mutant['file']}"
+    if "equivalent" in mutant:
+        return None
+    tests = "".join(p.read_text() for p in sorted((ROOT / "tests" / mutant["test"]).glob("*.cc")))
+    joined = re.sub(r'"\s*\n\s*"', "", tests)
+    for case in mutant["cases"]:
+        if f'"{case}"' not in joined:
+            return f'no test case "{case}" in tests/{mutant["test"]}'
+    return None
+
+
+class Tree:
+    """A copy of the sources with build trees of its own, in which one mutant lives at a time."""
+
+    def __init__(self, work):
+        self.source = work / "source"
+        self.built = set()
+
+    def sync(self):
+        self.source.mkdir(parents=True, exist_ok=True)
+        wanted = set()
+        for name in COPIED:
+            origin = ROOT / name
+            files = [p for p in origin.rglob("*") if p.is_file()] if origin.is_dir() else [origin]
+            for file in files:
+                relative = file.relative_to(ROOT)
+                target = self.source / relative
+                wanted.add(relative)
+                # What is the same keeps its time, so that little is built again.
+                if not target.exists() or target.read_bytes() != file.read_bytes():
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copy(file, target)
+        for file in list(self.source.rglob("*")):
+            relative = file.relative_to(self.source)
+            if file.is_file() and relative.parts[0] in COPIED and relative not in wanted:
+                file.unlink()
+
+    def write(self, mutant, text):
+        (self.source / mutant["file"]).write_text(text)
+
+    def build(self, preset, layer):
+        if preset not in self.built:
+            subprocess.run(["cmake", "--preset", preset, "-DKEEL_BUILD_BENCH=OFF"],
+                           cwd=self.source, check=True, stdout=subprocess.DEVNULL)
+            self.built.add(preset)
+        command = ["cmake", "--build", "--preset", preset, "--target", f"keel_{layer}_tests"]
+        return subprocess.run(with_room(preset, command), cwd=self.source, text=True,
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+    def run(self, preset, layer, cases, seed):
+        binary = self.source / ".build" / preset / "tests" / f"keel_{layer}_tests"
+        wanted = ",".join(case.replace("\\", "\\\\").replace(",", "\\,") for case in cases)
+        environment = os.environ | {"TSAN_OPTIONS": "halt_on_error=1:detect_deadlocks=0:die_after_fork=0"}
+        if seed:
+            environment["KEEL_TEST_SEED"] = str(seed)
+        # A group of its own, so that nothing it started outlives it.
+        child = subprocess.Popen(with_room(preset, [str(binary), f"--test-case={wanted}"]),
+                                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                                 env=environment, start_new_session=True)
+        try:
+            output, _ = child.communicate(timeout=TEST_SECONDS)
+        except subprocess.TimeoutExpired:
+            kill_group(child)
+            child.communicate()
+            return "hang", ""
+        except BaseException:
+            kill_group(child)
+            raise
+        text = output.decode(errors="replace")
+        if "test cases: 0 |" in text.replace("test cases:  ", "test cases: "):
+            return "no case", text
+        return ("red" if child.returncode != 0 else "green"), text
+
+
+def kill_group(child):
+    try:
+        os.killpg(child.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+
+
+def with_room(preset, command):
+    """ThreadSanitizer wants addresses that are not randomised by many bits."""
+    return ["setarch", "-R", *command] if preset == "tsan" else command
+
+
+def judge(tree, mutant, original):
+    """Returns (verdict, detail). Verdicts: caught, survived, broken (does not build)."""
+    preset = "tsan" if mutant.get("tsan") else "dev"
+    tree.write(mutant, original.replace(mutant["find"], mutant["replace"]))
+    try:
+        built = tree.build(preset, mutant["test"])
+        if built.returncode != 0:
+            return "broken", built.stdout[-2000:]
+        for turn in range(mutant.get("count", 1)):
+            result, output = tree.run(preset, mutant["test"], mutant["cases"], turn)
+            if result == "no case":
+                return "broken", output[-2000:]
+            if result in ("red", "hang"):
+                return "caught", result
+        return "survived", ""
+    finally:
+        tree.write(mutant, original)
+
+
+def main():
+    parser = argparse.ArgumentParser(description="Removes keel's guards and expects red tests.")
+    parser.add_argument("--only", metavar="TEXT", help="mutants whose name or file contains it")
+    parser.add_argument("--list", action="store_true", help="say what there is and stop")
+    parser.add_argument("--check", action="store_true", help="only see that every mutant applies")
+    parser.add_argument("--sample", type=int, metavar="N", help="every so many-th, N in all")
+    parser.add_argument("--fresh", action="store_true", help="forget earlier results")
+    parser.add_argument("--work", type=pathlib.Path, default=ROOT / ".build" / "mutants")
+    options = parser.parse_args()
+
+    mutants = load()
+    chosen = [m for m in mutants.values()
+              if not options.only or options.only in m["name"] or options.only in m["file"]]
+    if not chosen:
+        parser.error(f"no mutant matches {options.only}")
+    if options.sample:
+        chosen = chosen[::max(1, len(chosen) // options.sample)][:options.sample]
+    if options.list:
+        for mutant in chosen:
+            mark = "  (equivalent)" if "equivalent" in mutant else ""
+            print(f"{mutant['name']:44} {mutant['file']}{mark}")
+        return 0
+    outdated = [(m["name"], reason) for m in chosen if (reason := stale(m))]
+    for name, reason in outdated:
+        print(f"{name}: {reason}")
+    if options.check or outdated:
+        print(f"{len(chosen)} mutants, {len(outdated)} out of date")
+        return 1 if outdated else 0
+
+    options.work.mkdir(parents=True, exist_ok=True)
+    kept = options.work / "results.json"
+    results = {}
+    if kept.exists() and not options.fresh:
+        results = json.loads(kept.read_text())
+    tree = Tree(options.work)
+    tree.sync()
+    started = time.monotonic()
+    todo = [m for m in chosen if "equivalent" not in m and
+            results.get(m["name"], {}).get("of") != signature(m)]
+    for number, mutant in enumerate(todo, 1):
+        verdict, detail = judge(tree, mutant, (ROOT / mutant["file"]).read_text())
+        results[mutant["name"]] = {"verdict": verdict, "detail": detail, "of": signature(mutant)}
+        kept.write_text(json.dumps(results, indent=1))
+        left = (time.monotonic() - started) / number * (len(todo) - number)
+        print(f"[{number}/{len(todo)}, {left / 60:.0f} min left] {verdict:8} {mutant['name']}"
+              f"{' (' + detail + ')' if verdict == 'caught' else ''}", flush=True)
+        if verdict == "broken":
+            print(detail)
+
+    bad = [m["name"] for m in chosen
+           if "equivalent" not in m and results[m["name"]]["verdict"] != "caught"]
+    equivalent = sum("equivalent" in m for m in chosen)
+    tried = len(chosen) - equivalent
+    print(f"property=mutants tried={tried} failures={len(bad)} equivalent={equivalent} "
+          f"seconds={time.monotonic() - started:.0f}")
+    for name in bad:
+        print(f"  {results[name]['verdict']}: {name}: {mutants[name]['why']}\n"
+              f"    again: make mutants ARGS=\"--only {name} --fresh\"")
+    return 1 if bad else 0
+
+
+def signature(mutant):
+    """What a result is of: the mutant, its file, and the tests of its layer."""
+    digest = hashlib.sha256(json.dumps(mutant, sort_keys=True).encode())
+    for path in [ROOT / mutant["file"], *sorted((ROOT / "tests" / mutant["test"]).glob("*"))]:
+        if path.is_file():
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        print("\nmutants: interrupted; the next run goes on from here", file=sys.stderr)
+        sys.exit(130)
