@@ -63,6 +63,12 @@ nightly: setup-build ## an hour of churn, memory must stay flat (SECONDS_OF_CHUR
 	$(call build,release,keel_alloc_tests)
 	KEEL_CHURN_SECONDS=$${SECONDS_OF_CHURN:-3600} .build/release/tests/keel_alloc_tests -tc="churn*"
 
+.PHONY: coverage
+coverage: setup-check ## line and branch coverage, and what is not covered
+	$(call build,coverage)
+	tests/coverage/coverage.py run
+	tests/coverage/coverage.py report
+
 .PHONY: mutants
 mutants: setup-trust ## remove each guard, one by one: a test must go red (ARGS="--only cil/")
 	tests/mutants/run.py $(ARGS)

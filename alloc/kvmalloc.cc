@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "keel/base/check.h"
+#include "keel/base/lock_rank.h"
 #include "keel/base/os.h"
 #include "keel/base/probes.h"
 #include "message.h"
@@ -59,6 +60,11 @@ Pages wanted_pages(Pages pages) {
 }  // namespace
 
 void* Pool::kvmalloc(std::size_t size_bytes, AllocFlags flags, const char* owner) {
+#if defined(KEEL_DEBUG)
+  if (!has(effective(flags), AllocFlags::kNoFs) && !has(effective(flags), AllocFlags::kNoWait)) {
+    lock_rank_may_reclaim();
+  }
+#endif
   Impl& impl = *impl_;
   // A size of 0 wraps, and goes the slow way.
   if (size_bytes - 1 < kKmallocMaxBytes) {

@@ -43,4 +43,10 @@ void lock_rank_release(LockRank rank) {
   KEEL_CHECK(false, "release of a lock that is not held, rank", static_cast<std::uint64_t>(rank));
 }
 
+void lock_rank_may_reclaim() {
+  const HeldLocks& held = t_held;
+  KEEL_CHECK(held.count == 0, "an allocation that may reclaim, under a lock: its rank",
+             static_cast<std::uint64_t>(held.ranks[0]));
+}
+
 }  // namespace keel

@@ -25,6 +25,7 @@ build    binutils             ld and objcopy, which give it that prefix
 build    doctest-dev          the tests
 build    libbenchmark-dev     the benchmarks, which the tests run for a moment
 check    clang                thread-safety analysis, a second compiler's warnings
+check    llvm                 reads what a coverage build has counted
 check    clang-format         the format check
 check    clang-tidy           static analysis
 check    valgrind             is told of the pool's buffers, if its header is there at build time

@@ -3,8 +3,10 @@
 
 #include <optional>
 
+#include "keel/base/mutex.h"
 #include "keel/base/scopes.h"
 #include "pool_support.h"
+#include "support/death.h"
 #include "support/fault_os.h"
 
 using namespace keel;
@@ -134,6 +136,26 @@ TEST_CASE("kNoFs, and kKernel in a NoReclaimScope, never ask a shrinker") {
     full.pool->remove_shrinker(shrinker);
   }
 }
+
+#if defined(KEEL_DEBUG)
+TEST_CASE("kKernel under a lock of keel's aborts also where memory is at hand, other flags do not") {
+  const std::unique_ptr<Pool> pool = make_pool(kTwoMiB);
+  Mutex mutex(LockRank::kJournalPush);
+  {
+    const MutexLock lock(mutex);
+    for (const AllocFlags flags : {AllocFlags::kNoFs, AllocFlags::kNoWait}) {
+      pool->kvfree(pool->kvmalloc(kSize, flags));
+    }
+    const NoReclaimScope scope;
+    pool->kvfree(pool->kvmalloc(kSize));
+  }
+  const auto ending = run_in_child([&] {
+    const MutexLock lock(mutex);
+    (void)pool->kvmalloc(kSize);
+  });
+  CHECK(ending.aborted_with("an allocation that may reclaim, under a lock"));
+}
+#endif
 
 TEST_CASE("kNoWait on a full pool makes no system call, asks nobody and says nothing") {
   const Messages messages;

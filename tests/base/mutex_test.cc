@@ -85,6 +85,16 @@ TEST_CASE("two locks of one rank, and one lock twice, abort rather than wait for
   CHECK(run_in_child([] { take_two_of_one_rank(true); }).aborted_with("lock order"));
 }
 
+TEST_CASE("an allocation that may reclaim is made without a lock, or aborts") {
+  keel::lock_rank_may_reclaim();
+  const auto ending = run_in_child([] {
+    Mutex held(LockRank::kJournalPush);
+    const MutexLock lock(held);
+    keel::lock_rank_may_reclaim();
+  });
+  CHECK(ending.aborted_with("an allocation that may reclaim, under a lock: its rank (0x28=40"));
+}
+
 TEST_CASE("locks may be released in any order, but only by who holds them") {
   Mutex outer(LockRank::kPool);
   Mutex inner(LockRank::kWindow);
