@@ -5,6 +5,7 @@
 
 #include "keel/base/scopes.h"
 #include "pool_support.h"
+#include "support/bug_recorder.h"
 #include "support/fault_os.h"
 
 using namespace keel;
@@ -132,6 +133,23 @@ TEST_CASE("kNoFs, and kKernel in a NoReclaimScope, never ask a shrinker") {
     CHECK(full.pool->kvmalloc(kSize) == nullptr);
     CHECK(shrinker.calls == 1);
     full.pool->remove_shrinker(shrinker);
+  }
+}
+
+TEST_CASE("a NoAllocScope refuses what lies ready as well, and tells of each") {
+  BugRecorder bugs;
+  const auto pool = make_pool(kTwoMiB);
+  REQUIRE(pool->reserve(Bytes(kMiB)).ok());
+  for (const std::size_t size : {std::size_t{64}, kPage, kSize}) {
+    pool->kvfree(pool->kvmalloc(size));
+    void* refused = nullptr;
+    {
+      const NoAllocScope scope;
+      refused = pool->kvmalloc(size);
+    }
+    CHECK(refused == nullptr);
+    REQUIRE(bugs.count() == 1);
+    CHECK(bugs.take().bug == Bug::kAllocationInNoAllocScope);
   }
 }
 
