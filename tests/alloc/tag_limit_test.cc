@@ -173,6 +173,16 @@ TEST_CASE("an allocation without an owner is not limited") {
   pool->kvfree(buffer);
 }
 
+TEST_CASE("a small object without an owner is not limited") {
+  const auto pool = limited();
+  REQUIRE(pool->reserve(Bytes(kMiB)).ok());
+  void* object = pool->kvmalloc(64, AllocFlags::kKernel, nullptr);
+  REQUIRE(object != nullptr);
+  CHECK(pool->kvsize(object) == 64);
+  pool->kvfree(object);
+  CHECK(left_of(*pool) == kLimit);
+}
+
 TEST_CASE("64 owners can have limits, and each of these can be changed") {
   static std::vector<std::string> names;
   names.clear();
