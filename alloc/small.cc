@@ -58,6 +58,7 @@ void* Pool::Impl::allocate_small(std::size_t size_bytes, AllocFlags flags, const
       !store->owned_by_this_process()) [[unlikely]] {
     return nullptr;
   }
+  owner = owner != nullptr ? owner : "";  // As allocate_slowly() is told.
   const std::uint16_t id = owners.of(owner);
   const unsigned limit = tags.any() ? tags.find(owner) : TagLimits::kUnlimited;
   const bool limited = limit != TagLimits::kUnlimited;

@@ -49,6 +49,48 @@ TEST_CASE("a forked child gets nothing from its parent's pool, in either tier") 
   pool->audit();
 }
 
+TEST_CASE("a forked child gets no small object from its parent's pool, and frees none") {
+  const auto pool = make_pool();
+  REQUIRE(pool->reserve(Bytes(std::size_t{1} << 20)).ok());
+  auto* small = static_cast<char*>(pool->kvmalloc(64));
+  REQUIRE(pool->kvsize(small) == 64);
+  std::memset(small, 's', 64);
+  const auto ending = run_in_child([&] {
+    const bool refused = pool->kvmalloc(64) == nullptr && pool->kvrealloc(small, 100) == nullptr &&
+                         pool->kvsize(small) == 0;
+    pool->kvfree(small);
+    _exit(refused ? 0 : 1);
+  });
+  CHECK(ending.exit_code == 0);
+  CHECK(small[63] == 's');
+  CHECK(pool->kvsize(small) == 64);
+  pool->kvfree(small);
+}
+
+TEST_CASE("a forked child that frees a hardened parent's buffer looks at nothing there") {
+  auto pool = Pool::create(
+      {.capacity_bytes = std::size_t{16} << 20, .background = false, .hardened = true});
+  REQUIRE(pool.ok());
+  void* buffer = (*pool)->kvmalloc(100);
+  REQUIRE(buffer != nullptr);
+  const auto ending = run_in_child([&] {
+    // The buffer is a hole here: something of the child's own moves in.
+    void* own = ::mmap(buffer, 4096, PROT_READ | PROT_WRITE,
+                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+    if (own != buffer) {
+      _exit(2);
+    }
+    std::memset(own, 'c', 4096);
+    (*pool)->kvfree(buffer);
+    std::memset(own, 'd', 4096);
+    _exit(0);
+  });
+  CHECK(ending.exit_code == 0);
+  CHECK(ending.errors == "");
+  (*pool)->kvfree(buffer);
+  (*pool)->audit();
+}
+
 TEST_CASE("a pool that dies in a forked child leaves the child's own mappings alone") {
   auto pool = make_pool();
   void* held = pool->kvmalloc(4096);

@@ -80,6 +80,30 @@ TEST_CASE("a paused keeper is in no round and begins none, and goes on afterward
   }
 }
 
+TEST_CASE("pausing a keeper waits for the round that it is in") {
+  Rounds rounds;
+  Keeper keeper(rounds);
+  rounds.hold = true;
+  REQUIRE(keeper.start());
+  while (!rounds.inside) {
+    keeper.note_low();
+    std::this_thread::yield();
+  }
+  std::thread releases([&] {
+    // Should it come before the pause, the test sees less than it could, and nothing that is not
+    // there.
+    for (int i = 0; i < 1'000; ++i) {
+      std::this_thread::yield();
+    }
+    rounds.hold = false;
+  });
+  {
+    const Keeper::Paused paused(keeper);
+    CHECK(!rounds.inside);
+  }
+  releases.join();
+}
+
 TEST_CASE("stopping a keeper waits for its round, and one that never began is stopped too") {
   Rounds rounds;
   {

@@ -148,6 +148,27 @@ TEST_CASE("a buffer freed with the wrong size is reported and stays, with the ri
   CHECK(bugs.count() == 0);
 }
 
+TEST_CASE("a small object freed with a size of another class is reported and stays") {
+  BugRecorder bugs;
+  const auto pool = make();
+  REQUIRE(pool->reserve(Bytes(kMiB)).ok());
+  void* object = pool->kvmalloc(100);
+  const std::size_t held = pool->kvsize(object);
+  REQUIRE(held < kPage);
+  for (const std::size_t wrong : {std::size_t{0}, std::size_t{16}, held + 1, 2 * kPage}) {
+    CAPTURE(wrong);
+    pool->kvfree_sized(object, wrong);
+    REQUIRE(bugs.count() == 1);
+    const BugReport report = bugs.take();
+    CHECK(report.bug == Bug::kWrongSize);
+    CHECK(report.area_start == reinterpret_cast<std::uintptr_t>(object));
+    CHECK(pool->kvsize(object) == held);
+  }
+  pool->kvfree_sized(object, 100);
+  CHECK(bugs.count() == 0);
+  CHECK(pool->stats().small == Bytes(0));
+}
+
 TEST_CASE("a wrong address given to kvrealloc is a reported bug") {
   BugRecorder bugs;
   const auto pool = make();

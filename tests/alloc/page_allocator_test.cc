@@ -192,6 +192,24 @@ TEST_CASE("a chunk is removed only when all of it is free, and can come back") {
   }
 }
 
+TEST_CASE(
+    "a chunk smaller than what frames are counted by is removed only when it is free itself") {
+  const auto pages = make(256, 256);
+  const Pfn first = *pages->allocate(Pages(8), "");
+  const Pfn second = *pages->allocate(Pages(8), "");
+  REQUIRE(first == Pfn(0));
+  REQUIRE(second == Pfn(8));
+  const FrameRun chunk{Pfn(0), Pages(16)};
+  CHECK(!pages->remove(chunk));
+  pages->free(first);
+  CHECK(!pages->remove(chunk));
+  pages->audit();
+  pages->free(second);
+  CHECK(pages->remove(chunk));
+  CHECK(pages->counts().present == Pages(240));
+  pages->audit();
+}
+
 TEST_CASE("who holds memory is summed by owner, largest first") {
   const auto pages = make(4096, 4096);
   static const char kLarge[] = "large";

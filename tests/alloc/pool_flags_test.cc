@@ -6,6 +6,7 @@
 #include "keel/base/mutex.h"
 #include "keel/base/scopes.h"
 #include "pool_support.h"
+#include "support/bug_recorder.h"
 #include "support/death.h"
 #include "support/fault_os.h"
 
@@ -156,6 +157,23 @@ TEST_CASE("kKernel under a lock of keel's aborts also where memory is at hand, o
   CHECK(ending.aborted_with("an allocation that may reclaim, under a lock"));
 }
 #endif
+
+TEST_CASE("a NoAllocScope refuses what lies ready as well, and tells of each") {
+  BugRecorder bugs;
+  const auto pool = make_pool(kTwoMiB);
+  REQUIRE(pool->reserve(Bytes(kMiB)).ok());
+  for (const std::size_t size : {std::size_t{64}, kPage, kSize}) {
+    pool->kvfree(pool->kvmalloc(size));
+    void* refused = nullptr;
+    {
+      const NoAllocScope scope;
+      refused = pool->kvmalloc(size);
+    }
+    CHECK(refused == nullptr);
+    REQUIRE(bugs.count() == 1);
+    CHECK(bugs.take().bug == Bug::kAllocationInNoAllocScope);
+  }
+}
 
 TEST_CASE("kNoWait on a full pool makes no system call, asks nobody and says nothing") {
   const Messages messages;

@@ -83,6 +83,29 @@ TEST_CASE("whole buffers are charged, in every tier and size, and given back whe
   pool->audit();
 }
 
+TEST_CASE("an idle buffer that is larger than its class is charged for all that it has") {
+  const auto pool = limited();
+  pool->kvfree(pool->kvmalloc(110 * kPage, AllocFlags::kKernel, "another"));
+  void* buffer = get(*pool, 97 * kPage);  // of the class of 104 pages, as the idle one
+  REQUIRE(pool->kvsize(buffer) == 110 * kPage);
+  CHECK(left_of(*pool) == kLimit - 110 * kPage);
+  pool->kvfree(buffer);
+  CHECK(left_of(*pool) == kLimit);
+}
+
+TEST_CASE("small objects are charged with what their class has, and given back when freed") {
+  const auto pool = limited();
+  REQUIRE(pool->reserve(Bytes(kMiB)).ok());
+  std::vector<void*> objects;
+  for (int i = 0; i < 100; ++i) {
+    objects.push_back(get(*pool, 60));
+    REQUIRE(pool->kvsize(objects.back()) == 64);
+  }
+  CHECK(left_of(*pool) == kLimit - 2 * kPage);  // 6,400 bytes
+  free_all(*pool, objects);
+  CHECK(left_of(*pool) == kLimit);
+}
+
 TEST_CASE("what was allocated before there was a limit is not charged, nor given back") {
   const auto pool = make_pool({.capacity_bytes = 16 * kMiB});
   void* before = get(*pool, kLimit);
@@ -148,6 +171,16 @@ TEST_CASE("an allocation without an owner is not limited") {
   void* buffer = pool->kvmalloc(kPage, AllocFlags::kKernel, nullptr);
   CHECK(buffer != nullptr);
   pool->kvfree(buffer);
+}
+
+TEST_CASE("a small object without an owner is not limited") {
+  const auto pool = limited();
+  REQUIRE(pool->reserve(Bytes(kMiB)).ok());
+  void* object = pool->kvmalloc(64, AllocFlags::kKernel, nullptr);
+  REQUIRE(object != nullptr);
+  CHECK(pool->kvsize(object) == 64);
+  pool->kvfree(object);
+  CHECK(left_of(*pool) == kLimit);
 }
 
 TEST_CASE("64 owners can have limits, and each of these can be changed") {

@@ -245,6 +245,23 @@ TEST_CASE(
   CHECK(bugs.count() == 0);
 }
 
+TEST_CASE("a second free of a mapped buffer is told when its frames are another one's by then") {
+  BugRecorder bugs;
+  const auto pool = make_pool({.capacity_bytes = 8 * kMiB, .window_bytes = 64 * kMiB});
+  void* first = pool->kvmalloc(5 * kMiB, AllocFlags::kKernel, "first");
+  pool->kvfree(first);
+  void* second = pool->kvmalloc(5 * kMiB, AllocFlags::kKernel, "second");
+  REQUIRE(second != nullptr);
+  REQUIRE(second != first);  // whose addresses are lazy
+  pool->kvfree(first);
+  REQUIRE(bugs.count() == 1);
+  CHECK(bugs.take().bug == Bug::kDoubleFree);
+  CHECK(pool->stats().live == Bytes(5 * kMiB));
+  pool->audit();
+  pool->kvfree(second);
+  CHECK(bugs.count() == 0);
+}
+
 TEST_CASE("a wrong free ends the program, and says what and whose it was") {
   struct Program {
     const char* says;

@@ -16,6 +16,7 @@
 #include <utility>
 #include <vector>
 
+#include "support/death.h"
 #include "support/fault_os.h"
 #include "support/test_seed.h"
 
@@ -229,6 +230,33 @@ std::uint64_t bytes_there(const FrameStore& store) {
 
 }  // namespace
 
+TEST_CASE("a growth that cannot lock its chunk gives the memory back") {
+  FaultOs faults;
+  ScopedOs scope(faults);
+  FrameStoreConfig config = kConfig;
+  config.lock_memory = true;
+  const auto store = make(config);
+  faults.fail_nth(1, keel_test::mask_of(OsCall::kMlock));
+  CHECK(!store->grow().ok());
+  CHECK(faults.fired());
+  CHECK(bytes_there(*store) == 0);
+}
+
+TEST_CASE("a forked child can neither grow nor trim its parent's store") {
+  const auto store = make();
+  const auto chunk = store->grow();
+  REQUIRE(chunk.ok());
+  *store->address_of(chunk->first) = std::byte{7};
+  const auto ending = keel_test::run_in_child([&] {
+    const bool refused = store->grow().error().code == Errc::kForked &&
+                         store->trim(*chunk).error().code == Errc::kForked;
+    ::_exit(refused ? 0 : 1);
+  });
+  CHECK(ending.exit_code == 0);
+  CHECK(*store->address_of(chunk->first) == std::byte{7});
+  CHECK(bytes_there(*store) >= kChunkBytes);
+}
+
 TEST_CASE("growth asks for a huge page where a whole one is a hole, and only there") {
   HugeOs os;
   ScopedOs scope(os);
@@ -302,6 +330,17 @@ std::uint64_t pages_mapped(const FrameStore& store, FrameRun run) {
 }
 
 }  // namespace
+
+TEST_CASE("a populated chunk is in the page table, with huge pages and without") {
+  for (const bool huge : {false, true}) {
+    FrameStoreConfig config = kHugeConfig;
+    config.huge_pages = huge;
+    const auto store = make(config);
+    const auto chunk = store->grow();
+    REQUIRE(chunk.ok());
+    CHECK(pages_mapped(*store, *chunk) == 256);
+  }
+}
 
 TEST_CASE("trimming half of a huge page leaves the other half where nobody takes a fault") {
   const auto store = make(kHugeConfig);

@@ -1,6 +1,7 @@
 // Shards: areas over several of them, and room in whichever has it.
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cstring>
 #include <vector>
 
@@ -115,6 +116,29 @@ TEST_CASE("areas stand beside one that reaches over shards, and are purged apart
   f.window->unmap(right);
   REQUIRE(f.window->purge().ok());
   CHECK(number_at(f.map(run_of(0, 256))) == 0);
+  f.window->audit();
+}
+
+TEST_CASE("a lazy area beside one that reaches over shards is purged without it") {
+  Fixture f(kFourShards);
+  std::vector<std::byte*> areas;  // of 32 pages with their guards, two in each shard
+  for (int i = 0; i < 8; ++i) {
+    areas.push_back(f.map(run_of(0, 31), {.guard = true}));
+  }
+  std::sort(areas.begin(), areas.end());
+  for (std::size_t i = 1; i < 6; ++i) {
+    f.window->unmap(areas[i]);
+  }
+  REQUIRE(f.window->purge().ok());
+  std::byte* large = f.map(run_of(0, 150));
+  REQUIRE(large == areas[1]);
+  f.window->unmap(areas[0]);
+  f.window->unmap(large);
+  REQUIRE(f.window->purge().ok());
+  CHECK(f.window->lazy_pages() == Pages(0));
+  CHECK(f.window->stats().free == Pages(192));
+  f.window->audit();
+  CHECK(f.map(run_of(0, 192)) == areas[0]);
   f.window->audit();
 }
 

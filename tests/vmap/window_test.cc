@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "support/bug_recorder.h"
+#include "support/death.h"
 #include "support/fault_os.h"
 #include "support/seeded.h"
 #include "vmap/window_fixture.h"
@@ -140,6 +141,24 @@ TEST_CASE("a forked child is refused by every call that would touch the window")
   CHECK(number_at(at) == 0);
 }
 
+TEST_CASE("a window that dies in a forked child leaves the child's own mappings alone") {
+  Fixture f;
+  std::byte* at = f.map(run_of(0, 3));
+  const auto ending = keel_test::run_in_child([&] {
+    // The alias is a hole here: something of the child's own moves in.
+    void* own = ::mmap(at, kPageBytes, PROT_READ | PROT_WRITE,
+                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+    if (own != at) {
+      ::_exit(2);
+    }
+    std::memset(own, 'c', kPageBytes);
+    f.window.reset();
+    ::_exit(static_cast<const volatile char*>(own)[kPageBytes - 1] == 'c' ? 0 : 1);
+  });
+  CHECK(ending.exit_code == 0);
+  CHECK(number_at(at) == 0);
+}
+
 TEST_CASE("find() knows the start of a live area and nothing else") {
   Fixture f;
   std::byte* at = f.map(run_of(5, 3), {.owner = "found", .cookie = 77, .guard = true});
@@ -198,6 +217,47 @@ TEST_CASE("a list without frames, a frame beyond the store, too many pages are r
   CHECK(Window::create(*f.store, {.bytes = 4096}).error().code == Errc::kInvalidArgument);
   CHECK(Window::create(*f.store, {.bytes = (1U << 20) + 1}).error().code == Errc::kInvalidArgument);
   f.window->audit();
+}
+
+namespace {
+
+// All frames of a large store over and over, and then one: more pages than 32 bits count, of which
+// they would make one.
+class WrappingSource final : public FrameSource {
+ public:
+  explicit WrappingSource(Pages store)
+      : store_(store), times_((std::uint64_t{1} << 32) / store.value()) {}
+  void rewind() override { given_ = 0; }
+  bool next(FrameRun& run) override {
+    if (given_ > times_) {
+      return false;
+    }
+    run = {Pfn(0), given_ < times_ ? store_ : Pages(1)};
+    ++given_;
+    return true;
+  }
+
+ private:
+  const Pages store_;
+  const std::uint64_t times_;
+  std::uint64_t given_ = 0;
+};
+
+}  // namespace
+
+TEST_CASE("a list of more pages than 32 bits count is refused, and not taken for a short one") {
+  FaultOs os;
+  ScopedOs scope(os);
+  const auto store = FrameStore::create({.capacity_bytes = std::size_t{64} << 30});
+  REQUIRE(store.ok());
+  const auto window = Window::create(**store, {.bytes = 1U << 20});
+  REQUIRE(window.ok());
+  os.simulate_mappings();
+  WrappingSource frames((*store)->capacity());
+  const auto mapped = (*window)->map(frames);
+  REQUIRE(!mapped.ok());
+  CHECK(mapped.error().code == Errc::kNoAddressSpace);
+  CHECK((*window)->stats().live == Pages(0));
 }
 
 TEST_CASE("each wrong unmap is told apart and changes nothing") {
