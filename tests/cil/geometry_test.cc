@@ -98,7 +98,7 @@ TEST_CASE("a state that breaks one rule is none, though its hash is right") {
     change(changed);
     return !is_valid(changed);
   };
-  CHECK(broken([](StateSlot& s) { s.uuid[2] ^= 1U; }));
+  CHECK(broken([](StateSlot& s) { s.uuid[2] ^= 1; }));
   CHECK(broken([](StateSlot& s) { s.incarnation = 0; }));
   CHECK(broken([](StateSlot& s) { s.tail_lsn = s.stable_lsn + kBlock; }));
   CHECK(broken([](StateSlot& s) { s.incarnation_start_lsn = s.stable_lsn + kBlock; }));

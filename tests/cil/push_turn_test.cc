@@ -94,8 +94,7 @@ class Told : public Probe {
 
 }  // namespace
 
-TEST_CASE(
-    "a force by a thread with a transaction open leaves the items' callbacks to a worker") {
+TEST_CASE("a force by a thread with a transaction open leaves the items' callbacks to a worker") {
   LogWorld world;
   Trace trace;
   Told item(trace, 1);

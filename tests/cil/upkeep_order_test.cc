@@ -46,7 +46,7 @@ TEST_CASE("space behind the tail is granted only when the state slots say that i
     }
   });
   for (std::size_t i = 0; i < 5; ++i) {
-    CHECK(journal->release(*items[i]));
+    (void)journal->release(*items[i]);  // or later, if a pass has it just now
   }
   std::atomic<bool> granted{false};
   std::thread waiter([&] { granted = journal->begin(kRoom, 1).ok(); });
@@ -75,7 +75,7 @@ TEST_CASE("a release asks for a pass of the upkeep if somebody waits for space")
     let_others_run();  // until the pass that it asks for is over
   }
   for (std::size_t i = 0; i < 5; ++i) {
-    CHECK(journal->release(*items[i]));
+    (void)journal->release(*items[i]);  // or later, if a pass has it just now
   }
   for (int i = 0; i < 50 && !granted; ++i) {
     let_others_run();
