@@ -1,0 +1,38 @@
+// What an item leaves behind, and when it leaves: released while a checkpoint has it, or ordered.
+#include <doctest/doctest.h>
+
+#include "log_vector.h"
+#include "probe.h"
+
+using namespace keel;
+using namespace keel_test;
+
+TEST_CASE("an item that is released while a checkpoint has it leaves when that is stable") {
+  LogWorld world;
+  Trace trace;
+  Probe item(trace, 1);
+  item.regions = {"x"};
+  auto journal = world.open();
+  const Sequence sequence = commit(*journal, {&item});
+  CHECK_FALSE(journal->release(item));
+  CHECK(trace.count(Call::kRelease) == 0);
+  REQUIRE(journal->force(sequence).ok());
+  CHECK_FALSE(item.tracked());
+  CHECK(trace.count(Call::kRelease) == 1);
+  journal->audit();
+  finish(journal);
+  CHECK(world.read().empty());
+}
+
+TEST_CASE("an item that is only ordered leaves no snapshot to be logged again from") {
+  LogWorld world;
+  Trace trace;
+  Probe item(trace, 1);
+  item.is_ordered = true;
+  auto journal = world.open();
+  REQUIRE(journal->force(commit(*journal, {&item})).ok());
+  const LogVector* shadow = ItemAccess::shadow(item);
+  CHECK((shadow == nullptr || !shadow->is_snapshot));
+  journal->audit();
+  finish(journal);
+}

@@ -1,0 +1,111 @@
+// Which checkpoints are in flight beside each other, and on whose thread they are completed.
+#include <doctest/doctest.h>
+
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "gate.h"
+#include "probe.h"
+
+using namespace keel;
+using namespace keel_test;
+
+TEST_CASE("small commits gather while a small checkpoint is written") {
+  LogWorld world;
+  Trace trace;
+  Probe first(trace, 1), second(trace, 2), third(trace, 3);
+  first.regions = second.regions = third.regions = {"x"};
+  auto journal = world.open({.depth = 4});
+  Gate gate;
+  world.disk.on_io([&](const SimIo& io) {
+    if (io.op == SimOp::kWrite && !gate.arrived()) {
+      gate.pass();
+    }
+  });
+  const Sequence one = commit(*journal, {&first});
+  std::thread force_one([&] { CHECK(journal->force(one).ok()); });
+  gate.wait_for_arrival();
+  const Sequence two = commit(*journal, {&second});
+  std::thread force_two([&] { CHECK(journal->force(two).ok()); });
+  let_others_run();
+  CHECK(commit(*journal, {&third}) == two);
+  CHECK(journal->stats().in_flight == 1);
+  gate.open();
+  force_one.join();
+  force_two.join();
+  CHECK(journal->stats().checkpoints == 2);
+  world.disk.on_io(nullptr);
+  finish(journal);
+}
+
+TEST_CASE("what is in flight reaches no further than the state slots can follow") {
+  constexpr std::size_t kLarge = 1'500'000;
+  // Half of the log has room for three of them and for one as large as can be.
+  constexpr std::uint32_t kAtOnce = 3;
+  LogWorld world({.size = Bytes(16U << 20)});
+  Trace trace;
+  std::vector<std::unique_ptr<Probe>> items;
+  std::vector<std::thread> forcers;
+  auto journal = world.open({.depth = 8});
+  Gate gate;
+  world.disk.on_io([&](const SimIo& io) {
+    if (io.op == SimOp::kFlush) {
+      gate.pass();
+    }
+  });
+  for (std::uint32_t i = 0; i < kAtOnce + 2; ++i) {
+    items.push_back(std::make_unique<Probe>(trace, i));
+    items.back()->regions = {random_bytes(i + 1, kLarge)};
+    const Sequence sequence = commit(*journal, {items.back().get()}, kLarge);
+    forcers.emplace_back([&, sequence] { CHECK(journal->force(sequence).ok()); });
+    if (i < kAtOnce) {
+      yield_until([&] { return journal->stats().current > sequence; });
+    }
+  }
+  for (int i = 0; i < 5; ++i) {
+    let_others_run();
+  }
+  CHECK(journal->stats().in_flight == kAtOnce);
+  gate.open();
+  for (std::thread& thread : forcers) {
+    thread.join();
+  }
+  world.disk.on_io(nullptr);
+  journal->audit();
+  finish(journal);
+}
+
+namespace {
+
+// Remembers on whose thread it was told that it is stable.
+class Told : public Probe {
+ public:
+  using Probe::Probe;
+  std::thread::id by;
+
+ protected:
+  Tracking committed(Lsn lsn) override {
+    by = std::this_thread::get_id();
+    return Probe::committed(lsn);
+  }
+};
+
+}  // namespace
+
+TEST_CASE("a force by a thread with a transaction open leaves the items' callbacks to a worker") {
+  LogWorld world;
+  Trace trace;
+  Told item(trace, 1);
+  item.regions = {"x"};
+  auto journal = world.open();
+  const Sequence sequence = commit(*journal, {&item});
+  auto transaction = journal->begin(100, 1);
+  REQUIRE(transaction.ok());
+  REQUIRE(journal->force(sequence).ok());
+  CHECK((item.by != std::thread::id{}));
+  CHECK((item.by != std::this_thread::get_id()));
+  CHECK(transaction->commit().ok());
+  finish(journal);
+}
