@@ -57,16 +57,24 @@ Status Pool::reserve(Bytes bytes) {
   if (wanted > impl_->store->capacity()) {
     return Error{Errc::kNoMemory, 0, "reserving bytes beyond the capacity", bytes.value()};
   }
-  MutexLock lock(impl_->grow_lock);
-  while (impl_->pages->free_hint() < wanted) {
-    // Where the store cannot grow idle buffers make room.
-    if (!impl_->grow(GrowthPages::kHuge) &&
-        impl_->cache.shrink(wanted - impl_->pages->free_hint()) == Pages(0)) {
-      return Error{Errc::kNoMemory, 0, "reserving bytes", bytes.value()};
+  if (impl_->make_free(wanted)) {
+    return {};
+  }
+  impl_->small->release();  // Slabs that hold no object any more.
+  return impl_->make_free(wanted) ? Status{}
+                                  : Error{Errc::kNoMemory, 0, "reserving bytes", bytes.value()};
+}
+
+// Grows the store until so much is free; where it cannot grow idle buffers make room.
+bool Pool::Impl::make_free(Pages wanted) {
+  MutexLock lock(grow_lock);
+  while (pages->free_hint() < wanted) {
+    if (!grow(GrowthPages::kHuge) && cache.shrink(wanted - pages->free_hint()) == Pages(0)) {
+      return false;
     }
   }
-  impl_->keep_present();
-  return {};
+  keep_present();
+  return true;
 }
 
 Bytes Pool::trim() {

@@ -180,13 +180,17 @@ void Pool::Impl::evict(std::span<const Pfn> buffers) {
   KEEL_CHECK(buffers.size() <= idle.size(), "buffers evicted at once", buffers.size());
   std::size_t count = 0;
   for (const Pfn buffer : buffers) {
-    const FrameUse use = pages->record(buffer).word().use;
-    if (use == FrameUse::kCachedChain) {
+    FrameRecord& record = pages->record(buffer);
+    FrameWord word = record.word();
+    if (word.use == FrameUse::kCachedChain) {
       end_alias(buffer);
-    } else if (use != FrameUse::kCached) {
+    } else if (word.use != FrameUse::kCached) {
       report_freed_twice(static_cast<std::uint32_t>(buffer.value()));
       continue;
     }
+    // Not idle any more: it may stand in this batch twice.
+    word.use = word.use == FrameUse::kCached ? FrameUse::kBuffer : FrameUse::kChain;
+    record.set(word);
     idle[count++] = buffer;
   }
   pages->free_batch(std::span(idle).first(count));

@@ -100,7 +100,10 @@ void* Pool::Impl::hand_out(std::uint32_t frame, const Request& request) {
   if (word.use != FrameUse::kCached && word.use != FrameUse::kCachedChain) {
     // Two threads freed it at one time, which only its second way through the cache shows.
     report_freed_twice(frame);
-    return allocate_slowly(request);
+    Request again = request;  // The fast way's: as its caller gave it.
+    again.flags = effective(request.flags);
+    again.owner = request.owner != nullptr ? request.owner : "";
+    return allocate_slowly(again);
   }
   word.use = word.use == FrameUse::kCached ? FrameUse::kBuffer : FrameUse::kChain;
   record.set(word);

@@ -140,6 +140,7 @@ struct Pool::Impl final : MetadataObject, Evictor, Upkeep {
   // growth.cc
   // Populates one chunk. False at capacity or if the system refuses; nothing has changed then.
   [[nodiscard]] bool grow(GrowthPages kind) KEEL_REQUIRES(grow_lock);
+  [[nodiscard]] bool make_free(Pages wanted) KEEL_EXCLUDES(grow_lock);
   // After the store has grown or shrunk.
   void set_cache_budget();
   [[nodiscard]] Pages spare_target() const;

@@ -50,8 +50,8 @@ void SharedMutex::lock() KEEL_NO_THREAD_SAFETY_ANALYSIS {
 }
 
 void SharedMutex::unlock() KEEL_NO_THREAD_SAFETY_ANALYSIS {
-  check_pthread(pthread_rwlock_unlock(&lock_), "pthread_rwlock_unlock");
   KEEL_RANK_RELEASE(rank_);
+  check_pthread(pthread_rwlock_unlock(&lock_), "pthread_rwlock_unlock");
 }
 
 void SharedMutex::lock_shared() KEEL_NO_THREAD_SAFETY_ANALYSIS {
@@ -60,8 +60,8 @@ void SharedMutex::lock_shared() KEEL_NO_THREAD_SAFETY_ANALYSIS {
 }
 
 void SharedMutex::unlock_shared() KEEL_NO_THREAD_SAFETY_ANALYSIS {
-  check_pthread(pthread_rwlock_unlock(&lock_), "pthread_rwlock_unlock");
   KEEL_RANK_RELEASE(rank_);
+  check_pthread(pthread_rwlock_unlock(&lock_), "pthread_rwlock_unlock");
 }
 
 }  // namespace keel

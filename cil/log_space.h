@@ -85,11 +85,11 @@ class LogSpace {
   // A context that was granted `granted_bytes` became a checkpoint of `bytes`; returns its start.
   [[nodiscard]] Lsn close_context(std::uint64_t granted_bytes, std::uint64_t bytes)
       KEEL_EXCLUDES(mutex_);
-  // The context was aborted: it never becomes a checkpoint.
   // Of a done that was committed out of another grant, or will never be.
   void drop_held(const Reservation& room) KEEL_EXCLUDES(mutex_);
   // What an intent that was recovered held before. The log has room for it: it had then.
   void adopt_held(const Reservation& room) KEEL_EXCLUDES(mutex_);
+  // The context was aborted: it never becomes a checkpoint.
   void drop_context(std::uint64_t granted_bytes) KEEL_EXCLUDES(mutex_);
   // A checkpoint that close_context() made is stable or aborted. If somebody waits, the caller sees
   // to a pass of the upkeep.

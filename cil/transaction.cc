@@ -196,12 +196,15 @@ Status Transaction::prepare_shadow(Entry& entry) {
     }
   }
   const std::size_t wanted = log_vector_bytes(entry.layout);
-  if (entry.shadow != nullptr && wanted <= entry.shadow->capacity_bytes) {
+  const bool snapshot = entry.shadow != nullptr && entry.shadow->is_snapshot;
+  if (entry.shadow != nullptr && wanted <= entry.shadow->capacity_bytes &&
+      !(snapshot && entry.layout.ordered)) {
     return {};
   }
-  if (entry.shadow != nullptr && entry.shadow->is_snapshot) {
+  if (snapshot) {
     // An item without a home is logged again from it: it goes when the commit is done, and not if
-    // there is no memory for this item or a later one and the transaction is cancelled.
+    // that only orders the item, nor if there is no memory for this item or a later one and the
+    // transaction is cancelled.
     entry.kept = std::exchange(entry.shadow, nullptr);
   }
   // Free and allocate rather than reallocate: nothing of a mere standby is wanted.
@@ -320,7 +323,7 @@ void Transaction::account(CilPart& part, const ContextSums& before,
 
 // The item keeps the vector that it does not use as its shadow, if the journal knows it.
 void Transaction::give_shadow_back(Entry& entry, bool inserted) {
-  if (entry.kept != nullptr && !inserted) {
+  if (entry.kept != nullptr && (!inserted || entry.layout.ordered)) {
     std::swap(entry.shadow, entry.kept);
   }
   if (entry.shadow == nullptr) {

@@ -162,6 +162,20 @@ TEST_CASE("the pool's thread holds none of its locks while it asks shrinkers") {
   pool->remove_shrinker(shrinker);
 }
 
+TEST_CASE("reserve takes slabs apart that hold no object any more") {
+  const auto pool = make();
+  std::vector<void*> objects;
+  while (void* object = pool->kvmalloc(512, kQuiet | AllocFlags::kNoFs)) {
+    objects.push_back(object);
+  }
+  const Bytes most = pool->stats().present;
+  CHECK_FALSE(pool->reserve(Bytes(most.value() / 2)).ok());
+  for (void* object : objects) {
+    pool->kvfree(object);
+  }
+  CHECK(pool->reserve(Bytes(most.value() / 2)).ok());
+}
+
 TEST_CASE("a small object that was made smaller can be freed with its size, and is aligned to it") {
   const auto pool = make();
   REQUIRE(pool->reserve(Bytes(kMiB)).ok());

@@ -24,6 +24,27 @@ TEST_CASE("an item that is released while a checkpoint has it leaves when that i
   CHECK(world.read().empty());
 }
 
+TEST_CASE("ordering an item that has no home keeps the snapshot that is stable in the log") {
+  LogWorld world;
+  Trace trace;
+  Probe item(trace, 1);
+  item.regions = {"x"};
+  auto journal = world.open();
+  REQUIRE(journal->force(commit(*journal, {&item})).ok());
+  const LogVector* snapshot = ItemAccess::shadow(item);
+  REQUIRE(snapshot != nullptr);
+  REQUIRE(snapshot->is_snapshot);
+  item.is_ordered = true;
+  const Sequence ordered = commit(*journal, {&item});
+  CHECK(ItemAccess::shadow(item) == snapshot);
+  REQUIRE(journal->force(ordered).ok());
+  CHECK(ItemAccess::shadow(item) == snapshot);
+  CHECK(snapshot->is_snapshot);
+  journal->audit();
+  CHECK(journal->release(item));
+  finish(journal);
+}
+
 TEST_CASE("an item that is only ordered leaves no snapshot to be logged again from") {
   LogWorld world;
   Trace trace;

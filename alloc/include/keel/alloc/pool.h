@@ -118,7 +118,8 @@ class Pool : public MetadataObject {
   // Threads: any.
   [[nodiscard]] std::size_t holders(std::span<OwnerBytes> largest) const;
 
-  // `shrinker` must live until it is removed; remove_shrinker() waits for a call under way.
+  // `shrinker` must live until it is removed; remove_shrinker() waits for a call under way,
+  // so a shrinker may not remove itself, or another of the pool, from inside its scan.
   // Threads: any. Errors: kInvalidArgument if it is registered, or 32 are.
   [[nodiscard]] Status add_shrinker(Shrinker& shrinker);
   void remove_shrinker(Shrinker& shrinker);

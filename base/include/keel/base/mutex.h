@@ -50,8 +50,8 @@ class KEEL_CAPABILITY("mutex") Mutex {
     return true;
   }
   void unlock() KEEL_RELEASE() {
+    KEEL_RANK_RELEASE(rank_);  // First: whoever takes the mutex next may end its life.
     mutex_.unlock();
-    KEEL_RANK_RELEASE(rank_);
   }
 
  private:
