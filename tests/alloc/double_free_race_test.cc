@@ -82,7 +82,7 @@ TEST_CASE("a buffer that two threads free at one time is never had by two owners
       void* mine = pool->kvmalloc(kPage);
       ++steps.allocated;
       wait_for(steps.answered, round + 1);
-      had_by_two += mine == answer.load() ? 1 : 0;
+      had_by_two += mine == answer.load() ? 1U : 0U;
       ++steps.compared;
       pool->kvfree(mine);
     }
