@@ -313,24 +313,32 @@ class Client {
     forced_ = sequence();
   }
 
-  // An item whose newest version is not stable keeps the older one at home that was recovered.
+  // What is not stable stays with the journal; of that, what was recovered is at home.
   void go_home() {
+    std::vector<LogItem*> released;
     for (std::size_t i = 0; i < ClientState::kObjects; ++i) {
       ObjectItem& item = *items_->objects[i];
-      put_home(item, i, home_.objects[i], state_.objects[i], base_.objects[i]);
-      item.clean();
+      if (put_home(item, i, home_.objects[i], state_.objects[i], base_.objects[i])) {
+        item.clean();
+        released.push_back(&item);
+      }
     }
-    put_home(*items_->range, ClientState::kObjects, home_.memory, state_.memory, base_.memory);
-    items_->range->clean();
+    if (put_home(*items_->range, ClientState::kObjects, home_.memory, state_.memory,
+                 base_.memory)) {
+      items_->range->clean();
+      released.push_back(items_->range.get());
+    }
     promise();
-    for (const auto& item : items_->objects) {
-      (void)journal_->release(*item);
+    for (LogItem* item : released) {
+      if (!journal_->release(*item)) {
+        fault("an item that nothing holds was not released");
+      }
     }
-    (void)journal_->release(*items_->range);
     journal_->release_recovered();
   }
 
-  void put_home(const LogItem& item, std::size_t index, std::string& home, const std::string& now,
+  // True if the newest version is home now.
+  bool put_home(const LogItem& item, std::size_t index, std::string& home, const std::string& now,
                 const std::string& recovered) {
     if (!item.pinned()) {
       home = now;
@@ -338,6 +346,7 @@ class Client {
     } else if (!home_fresh_[index]) {
       home = recovered;
     }
+    return !item.pinned();
   }
 
   const std::thread::id thread_ = std::this_thread::get_id();
@@ -403,6 +412,7 @@ Base make_leftover(const Base& fresh) {
   const auto writing =
       std::find_if(life.moments.begin(), life.moments.end(),
                    [](const BoundedMoment& moment) { return !moment.log.pending.empty(); });
+  REQUIRE(writing != life.moments.end());
   after.set_image(kLogPath, writing->log.materialize([](const SimSector& sector) {
     return sector.sector < 8 ? SimFate::kDrop : SimFate::kKeep;
   }));

@@ -75,7 +75,7 @@ class Campaign {
     }
     (void)std::printf(
         "property=%s tried=%llu failures=%llu seconds=%.1f first=%llu next=%llu of=%llu%s\n",
-        property_, static_cast<unsigned long long>(tried),
+        property_.c_str(), static_cast<unsigned long long>(tried),
         static_cast<unsigned long long>(failures), seconds, static_cast<unsigned long long>(first_),
         static_cast<unsigned long long>(index), static_cast<unsigned long long>(total_),
         note_.c_str());
@@ -94,7 +94,7 @@ class Campaign {
     return set != nullptr ? std::strtoull(set, nullptr, 0) : otherwise;
   }
 
-  const char* property_;
+  const std::string property_;
   const std::uint64_t total_;
   std::uint64_t first_ = 0;
   std::uint64_t end_ = 0;
