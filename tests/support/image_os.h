@@ -37,8 +37,8 @@ class ImageOs : public keel::Os {
     find_holes();
   }
   ~ImageOs() override {
-    for (void* memory : spare_) {
-      (void)Os::munmap(memory, kSpareBytes);
+    for (const Spare& spare : spare_) {
+      (void)Os::munmap(spare.memory, spare.bytes);
     }
   }
 
@@ -133,25 +133,32 @@ class ImageOs : public keel::Os {
   int fdatasync(int fd) override { return fd == kDescriptor ? 0 : Os::fdatasync(fd); }
   int fsync(int fd) override { return fd == kDescriptor ? 0 : Os::fsync(fd); }
 
-  // A reader's buffer of kSpareBytes, with what was last in it: nobody may count on zeros there.
+  // Private memory of a page, or of what a reader reads at a time, is mapped once and used again.
+  // The page is zeroed; a reader gets what was last in its buffer, and may not count on zeros.
   int mmap(void* address, std::size_t bytes, int protection, int flags, int fd,
            std::uint64_t offset, void** out) override {
-    if (address == nullptr && bytes == kSpareBytes && fd == -1 && !spare_.empty()) {
-      *out = spare_.back();
-      spare_.pop_back();
-      return 0;
+    const bool plain = address == nullptr && fd == -1 && protection == (PROT_READ | PROT_WRITE) &&
+                       (flags & MAP_SHARED) == 0 && (bytes == kBlock || bytes == kSpareBytes);
+    for (Spare& spare : spare_) {
+      if (plain && spare.bytes == bytes && !spare.in_use) {
+        spare.in_use = true;
+        *out = spare.memory;
+        if (bytes == kBlock) std::memset(spare.memory, 0, bytes);
+        return 0;
+      }
     }
-    return Os::mmap(address, bytes, protection, flags, fd, offset, out);
+    const int result = Os::mmap(address, bytes, protection, flags, fd, offset, out);
+    if (plain && result == 0 && spare_.size() < kMostSpare) spare_.push_back({*out, bytes, true});
+    return result;
   }
   int munmap(void* address, std::size_t bytes) override {
-    if (bytes == kSpareBytes && spare_.size() < kMostSpare) {
-      spare_.push_back(address);
-      return 0;
-    }
-    return Os::munmap(address, bytes);
+    Spare* spare = spare_of(address);
+    if (spare == nullptr) return Os::munmap(address, bytes);
+    spare->in_use = false;
+    return 0;
   }
   int madvise(void* address, std::size_t bytes, int advice) override {
-    return bytes == kSpareBytes ? 0 : Os::madvise(address, bytes, advice);
+    return spare_of(address) != nullptr ? 0 : Os::madvise(address, bytes, advice);
   }
 
   // What a reader is to read at a time for its buffers to be had from here: no multiple of any
@@ -163,6 +170,18 @@ class ImageOs : public keel::Os {
   static constexpr std::size_t kBlock = 4096;
   static constexpr std::size_t kMostSpare = 16;
 
+  struct Spare {
+    void* memory;
+    std::size_t bytes;
+    bool in_use;
+  };
+
+  Spare* spare_of(const void* address) {
+    for (Spare& spare : spare_) {
+      if (spare.memory == address) return &spare;
+    }
+    return nullptr;
+  }
   int forbid() {
     ++forbidden_;
     return -EROFS;
@@ -182,7 +201,7 @@ class ImageOs : public keel::Os {
   std::vector<std::byte> image_;
   const bool holes_;
   std::vector<bool> data_;  // by block: not all zeros
-  std::vector<void*> spare_;
+  std::vector<Spare> spare_;
   std::uint64_t forbidden_ = 0;
 };
 
