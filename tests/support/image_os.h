@@ -31,6 +31,7 @@ namespace keel_test {
 class ImageOs : public keel::Os {
  public:
   static constexpr const char* kPath = "/sim/log";
+  static constexpr int kDescriptor = 1 << 21;
 
   explicit ImageOs(std::vector<std::byte> image, bool holes = true)
       : image_(std::move(image)), holes_(holes) {
@@ -166,7 +167,6 @@ class ImageOs : public keel::Os {
   static constexpr std::size_t kSpareBytes = 13 * 4096;
 
  private:
-  static constexpr int kDescriptor = 1 << 21;
   static constexpr std::size_t kBlock = 4096;
   static constexpr std::size_t kMostSpare = 16;
 
