@@ -17,6 +17,7 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdint>
 #include <cstdio>
@@ -43,6 +44,7 @@ class Campaign {
     seconds_ = number("KEEL_CAMPAIGN_SECONDS", UINT64_MAX);
     if (all != nullptr || count != UINT64_MAX || first_ != 0 || seconds_ != UINT64_MAX) {
       end_ = total - std::min(first_, total) < count ? total : first_ + count;
+      full_ = true;
       return;
     }
     const std::uint64_t wanted = test_rounds(slice.usual, slice.sanitized);
@@ -83,6 +85,8 @@ class Campaign {
     CHECK(failures == 0);
   }
 
+  // False: a case may content itself with a part of what it stands for.
+  [[nodiscard]] bool full() const { return full_; }
   // What the line says beside.
   void note(const std::string& text) { note_ = " " + text; }
 
@@ -100,6 +104,7 @@ class Campaign {
   std::uint64_t end_ = 0;
   std::uint64_t stride_ = 1;
   std::uint64_t seconds_ = UINT64_MAX;
+  bool full_ = false;
   std::string note_;
 };
 
