@@ -531,7 +531,7 @@ TEST_CASE(
   const std::vector<PublicCall> calls = all_calls();
   const std::vector<Failure> failures = all_failures();
   std::uint64_t met = 0;
-  Campaign campaign("kth_failure", calls.size() * failures.size(), {60, 12});
+  Campaign campaign("kth_failure", calls.size() * failures.size(), {50, 12});
   campaign.run([&](std::uint64_t index) {
     Trial trial(**pool, disk, calls[index % calls.size()], failures[index / calls.size()]);
     std::string fault = trial.run();
@@ -570,4 +570,15 @@ TEST_CASE("every call comes to its end by a clock that stands still") {
   journal->reset();
   CHECK(scan_log(kLogPath, kIgnore).ok());
   CHECK(disk.monotonic_ns() - now < 1'000'000'000);
+}
+
+TEST_CASE("a path that cannot be looked at for an I/O error is not taken for one with a log") {
+  SimDisk disk;
+  const ScopedOs scope(disk);
+  disk.inject({.op = SimOp::kOpen});
+  const auto made = create_log(kLogPath, {.size = kMinLogBytes});
+  REQUIRE_FALSE(made.ok());
+  CHECK(made.error().code == Errc::kIo);
+  CHECK_FALSE(disk.exists(kLogPath));
+  CHECK(create_log(kLogPath, {.size = kMinLogBytes}).ok());
 }
