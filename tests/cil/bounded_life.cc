@@ -174,7 +174,7 @@ class Client {
     journal_ = std::move(*journal);
     // What a power cut has cut off is over.
     const std::uint64_t last = journal_->recovery().last_sequence.value();
-    while (life_.history.back().sequence > last) {
+    while (life_.history.size() > 1 && life_.history.back().sequence > last) {
       life_.history.pop_back();
     }
     if (!known || last < forced_ || found != life_.history.back().state) {
