@@ -144,7 +144,11 @@ Status check_empty(const LogDevice& device, const AlignedBuffer& buffer) {
 }
 
 Result<std::unique_ptr<LogDevice>> open_empty(const std::string& path, const LogConfig& config) {
-  switch (LogDevice::kind_of(path)) {
+  const auto kind = LogDevice::kind_of(path);
+  if (!kind) {
+    return kind.error();
+  }
+  switch (*kind) {
     case LogDevice::PathKind::kNothing: return LogDevice::create(path, config.buffered);
     case LogDevice::PathKind::kBlockDevice: break;
     default: return Error{Errc::kExists, 0, "a log is never made over what is there", 0};

@@ -55,8 +55,8 @@ class LogDevice : public MetadataObject {
   LogDevice& operator=(const LogDevice&) = delete;
 
   enum class PathKind : std::uint8_t { kNothing, kBlockDevice, kOther };
-  // What stands at the path now.
-  [[nodiscard]] static PathKind kind_of(const std::string& path);
+  // What stands at the path now. Errors: kIo, kPermission: it cannot be looked at.
+  [[nodiscard]] static Result<PathKind> kind_of(const std::string& path);
 
   // For create(): takes space from the file system for the whole file. Errors: kNoSpace.
   [[nodiscard]] Status allocate(std::uint64_t bytes);

@@ -188,13 +188,17 @@ Status LogDevice::take_block_device(std::uint64_t number, bool writing) {
   return {};
 }
 
-LogDevice::PathKind LogDevice::kind_of(const std::string& path) {
+Result<LogDevice::PathKind> LogDevice::kind_of(const std::string& path) {
   struct stat found {};
   const Status status = check_kind_of(path, found);
-  if (!status && status.error().code == Errc::kNotFound) {
-    return PathKind::kNothing;
+  if (status.ok()) {
+    return S_ISBLK(found.st_mode) ? PathKind::kBlockDevice : PathKind::kOther;
   }
-  return status.ok() && S_ISBLK(found.st_mode) ? PathKind::kBlockDevice : PathKind::kOther;
+  switch (status.error().code) {
+    case Errc::kNotFound: return PathKind::kNothing;
+    case Errc::kNotALog: return PathKind::kOther;
+    default: return status.error();
+  }
 }
 
 Status LogDevice::find_alignment() {

@@ -38,7 +38,7 @@ inline void check_usable(const std::string& path) {
     REQUIRE((*journal)->force(commit(**journal, {&item}, 100000)).ok());
     CHECK(keel::Journal::open(path, {}, kIgnore).error().code == keel::Errc::kBusy);
     const auto over = create_code(path, whole_device());
-    CHECK(over == (keel::LogDevice::kind_of(path) == keel::LogDevice::PathKind::kBlockDevice
+    CHECK(over == (*keel::LogDevice::kind_of(path) == keel::LogDevice::PathKind::kBlockDevice
                        ? keel::Errc::kBusy
                        : keel::Errc::kExists));
   }
