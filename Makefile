@@ -62,6 +62,11 @@ nightly: setup-build ## an hour of churn, memory must stay flat (SECONDS_OF_CHUR
 	$(call build,release,keel_alloc_tests)
 	KEEL_CHURN_SECONDS=$${SECONDS_OF_CHURN:-3600} .build/release/tests/keel_alloc_tests -tc="churn*"
 
+.PHONY: fuzz
+fuzz: setup-fuzz ## libFuzzer on every fuzzer (ARGS="--seconds 60 --only log_image")
+	$(call build,fuzz,keel_fuzzers)
+	tests/fuzz/run.sh $(ARGS)
+
 .PHONY: check
 check: setup-check format-check check-headers check-clang tidy check-asan check-tsan ## sanitizers, clang, format, tidy
 
@@ -137,6 +142,6 @@ check-tsan-fast: setup-check
 	$(call build,tsan,,$(TSAN_ENV))
 	$(TSAN_ENV) $(call run_tests,tsan,--label-exclude slow)
 
-.PHONY: setup-build setup-check setup-profile setup-bench
-setup-build setup-check setup-profile setup-bench: setup-%:
+.PHONY: setup-build setup-check setup-fuzz setup-profile setup-bench
+setup-build setup-check setup-fuzz setup-profile setup-bench: setup-%:
 	@third_party/setup.sh $*

@@ -393,14 +393,22 @@ TEST_CASE("a log is made with mode 0600 whatever the umask, and opens again") {
   const Ending ending = run_as_plain_user([&] {
     for (const bool unnamed : {true, false}) {
       for (const mode_t mask : {0000U, 0022U, 0077U, 0177U, 0200U, 0277U, 0400U, 0600U, 0777U}) {
-        class NamedOs : public Os {  // no O_TMPFILE
+        // With or without O_TMPFILE; at no moment is there a file of another mode.
+        class MakingOs : public Os {
+         public:
+          explicit MakingOs(bool unnamed) : unnamed_(unnamed) {}
           int open(const char* path, int flags, mode_t mode) override {
-            return (flags & O_TMPFILE) == O_TMPFILE ? -EOPNOTSUPP : Os::open(path, flags, mode);
+            const bool tmpfile = (flags & O_TMPFILE) == O_TMPFILE;
+            if ((tmpfile || (flags & O_CREAT) != 0) && mode != 0600) {
+              ::_exit(4);
+            }
+            return tmpfile && !unnamed_ ? -EOPNOTSUPP : Os::open(path, flags, mode);
           }
-        };
-        NamedOs named;
-        Os plain;
-        const ScopedOs scope(unnamed ? plain : named);
+
+         private:
+          const bool unnamed_;
+        } making(unnamed);
+        const ScopedOs scope(making);
         const std::string path =
             scratch /
             ("log-" + std::to_string(mask) + "-" + std::to_string(unnamed ? 1 : 0)).c_str();
