@@ -1,5 +1,6 @@
-// A checkpoint's two streams -> items, against a second parser: directly, and as records of a log with
-// right hashes. The input is the packed stream; how it is cut, and the bulk blocks, come before it.
+// A checkpoint's two streams -> items, against a second parser: directly, and as records of a log
+// with right hashes. The input is the packed stream; how it is cut, and the bulk blocks, come
+// before it.
 #include <array>
 #include <memory>
 #include <string>

@@ -33,8 +33,8 @@ void install(const keel::SimContent& image);
 // No write, resize or change of a name since install().
 bool was_only_read();
 
-// Changes one field of 8 bytes, or one of 4, of the struct of `bytes` at `place`, to a value that is
-// odd, or near what is there.
+// Changes one field of 8 bytes, or one of 4, of the struct of `bytes` at `place`, to a value that
+// is odd, or near what is there.
 void change_field(FuzzInput& input, std::byte* place, std::size_t bytes);
 
 // What every checkpoint that is handed over must be; reads all of it. Gives the sum of its bytes.

@@ -1,6 +1,6 @@
-// The journal's API as a program of calls: objects whole and in part, ranges, intents; forces, faults,
-// power cuts, reopenings. After each of those what is recovered is what some prefix of the commits
-// had made, no shorter than what was forced.
+// The journal's API as a program of calls: objects whole and in part, ranges, intents; forces,
+// faults, power cuts, reopenings. After each of those what is recovered is what some prefix of the
+// commits had made, no shorter than what was forced.
 #include <array>
 #include <map>
 #include <memory>

@@ -1,5 +1,5 @@
-// The pool's API, and keel.h's, as a program of calls: every buffer's content is checked before it goes,
-// system calls fail when the program says so, and the pool's own audit walks all structures.
+// The pool's API, and keel.h's, as a program of calls: every buffer's content is checked before it
+// goes, system calls fail when the program says so, and the pool's own audit walks all structures.
 #include <array>
 #include <memory>
 #include <optional>

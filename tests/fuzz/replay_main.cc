@@ -1,5 +1,5 @@
-// Runs a fuzzer once over each file that it is given, or that stands in a directory: the corpus as a
-// test, without libFuzzer.
+// Runs a fuzzer once over each file that it is given, or that stands in a directory: the corpus as
+// a test, without libFuzzer.
 #include <algorithm>
 #include <chrono>
 #include <cstdio>

@@ -1,5 +1,5 @@
-// `keel log info`, `dump`, `verify` and `recover` on any image, in this process: an exit code that is
-// documented, nothing changed in the log, and answers that agree with each other.
+// `keel log info`, `dump`, `verify` and `recover` on any image, in this process: an exit code that
+// is documented, nothing changed in the log, and answers that agree with each other.
 #include <array>
 #include <filesystem>
 #include <string>
