@@ -73,6 +73,11 @@ coverage: setup-check ## line and branch coverage, and what is not covered
 mutants: setup-trust ## remove each guard, one by one: a test must go red (ARGS="--only cil/")
 	tests/mutants/run.py $(ARGS)
 
+.PHONY: fuzz
+fuzz: setup-fuzz ## libFuzzer on every fuzzer (ARGS="--seconds 60 --only log_image")
+	$(call build,fuzz,keel_fuzzers)
+	tests/fuzz/run.sh $(ARGS)
+
 .PHONY: check
 check: setup-check format-check check-headers check-clang tidy check-asan check-tsan ## sanitizers, clang, format, tidy
 
@@ -153,6 +158,6 @@ check-tsan-fast: setup-check
 	$(call build,tsan,$(LAYERS:%=keel_%_tests),$(TSAN_ENV))
 	$(TSAN_ENV) $(call run_tests,tsan,--label-exclude slow --tests-regex '^(base|vmap|alloc|cil):')
 
-.PHONY: setup-build setup-check setup-profile setup-bench setup-trust
-setup-build setup-check setup-profile setup-bench setup-trust: setup-%:
+.PHONY: setup-build setup-check setup-fuzz setup-profile setup-bench setup-trust
+setup-build setup-check setup-fuzz setup-profile setup-bench setup-trust: setup-%:
 	@third_party/setup.sh $*

@@ -113,6 +113,8 @@ int Os::close(int fd) { return result_of(::close(fd)); }
 
 int Os::fstat(int fd, struct stat* out) { return result_of(::fstat(fd, out)); }
 
+int Os::fchmod(int fd, mode_t mode) { return result_of(::fchmod(fd, mode)); }
+
 int Os::statx(int fd, unsigned mask, struct statx* out) {
   return result_of(::statx(fd, "", AT_EMPTY_PATH, mask, out));
 }
@@ -181,6 +183,8 @@ ssize_t Os::preadv2(int fd, const struct iovec* parts, int count, std::uint64_t 
 int Os::fdatasync(int fd) { return result_of(::fdatasync(fd)); }
 
 int Os::fsync(int fd) { return result_of(::fsync(fd)); }
+
+uid_t Os::geteuid() { return ::geteuid(); }
 
 std::uint64_t Os::monotonic_ns() { return read_clock(CLOCK_MONOTONIC); }
 

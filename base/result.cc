@@ -29,6 +29,7 @@ const char* to_string(Errc code) {
     case Errc::kNotFound: return "not found";
     case Errc::kLagged: return "no longer in the log";
     case Errc::kPermission: return "no permission";
+    case Errc::kUntrusted: return "not trusted";
     case Errc::kSystem: return "system call failed";
   }
   return "unknown error";

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs the Debian packages that a group of make targets needs and that are missing.
 #
-#   third_party/setup.sh [build|check|profile|bench|trust|all]...     (default: build)
+#   third_party/setup.sh [build|check|fuzz|profile|bench|trust|all]...     (default: build)
 #
 # Does nothing, and says nothing, when all is there. Needs root or passwordless sudo only to install;
 # without them it prints the one line to run. KEEL_SKIP_SETUP=1 skips the check, for machines whose
@@ -30,6 +30,9 @@ check    clang-format         the format check
 check    clang-tidy           static analysis
 check    valgrind             is told of the pool's buffers, if its header is there at build time
 check    systemtap-sdt-dev    probes for perf and bpftrace, likewise
+fuzz     clang                compiles the fuzzers
+fuzz     libclang-rt-dev      libFuzzer and the sanitizers' run-time libraries
+fuzz     llvm                 names in their reports (llvm-symbolizer)
 profile  linux-perf           samples for the call tree and the flame graph
 profile  python3              folds the samples and draws the flame graph
 bench    libjemalloc2         a peer of the scoreboard's memory rows
@@ -58,9 +61,9 @@ wanted_of() {
   for group in "$@"; do
     case "$group" in
       build) ;;
-      check | profile | bench | trust) pattern+="|$group" ;;
+      check | fuzz | profile | bench | trust) pattern+="|$group" ;;
       all) pattern=".*" ;;
-      *) fail "unknown group '$group'; there are: build check profile bench trust all" ;;
+      *) fail "unknown group '$group'; there are: build check fuzz profile bench trust all" ;;
     esac
   done
   packages | grep -E "^($pattern) "

@@ -45,6 +45,8 @@ void PackedStream::next_vector() {
   taken_bytes_ = 0;
   if (ahead_ != nullptr) {
     ahead_ = ahead_->next;
+  }
+  if (ahead_ != nullptr) {
     prefetch_vector(ahead_);
   }
 }

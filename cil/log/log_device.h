@@ -17,6 +17,7 @@
 // beneath them.
 #pragma once
 
+#include <sys/stat.h>
 #include <sys/uio.h>
 
 #include <atomic>
@@ -38,15 +39,18 @@ class LogDevice : public MetadataObject {
  public:
   // Opens an existing regular file or block device, without following a symbolic link, and locks it
   // (shared for kReadOnly). `buffered` goes through the page cache instead of O_DIRECT.
-  // Errors: kNotFound, kPermission, kNotALog (neither of the two), kUnsupported (no O_DIRECT),
-  // kBusy (locked; for kReadWrite, a device that is mounted or otherwise claimed).
+  // Errors: kNotFound, kPermission, kNotALog (neither of the two, or not one name), kUnsupported
+  // (no O_DIRECT), kBusy (locked; for kReadWrite, a device that is mounted or otherwise claimed),
+  // kUntrusted (kReadWrite: log_trust.h). What is refused was not changed, nor even opened if it is
+  // neither of the two.
   [[nodiscard]] static Result<std::unique_ptr<LogDevice>> open(const std::string& path,
                                                                DeviceMode mode, bool buffered);
 
   // Makes an empty file that is to become `path`, which must not exist: allocate() gives it its
   // space. The name appears only with publish(), or, on a file system without O_TMPFILE, at once;
-  // without publish() the destructor leaves nothing behind.
-  // Errors: kExists, kUnsupported, kPermission, kNotFound.
+  // without publish() the destructor leaves nothing behind. Its mode is 0600, whatever the umask.
+  // Errors: kExists, kUnsupported, kPermission, kNotFound, kUntrusted (a file system that makes it
+  // somebody else's).
   [[nodiscard]] static Result<std::unique_ptr<LogDevice>> create(const std::string& path,
                                                                  bool buffered);
 
@@ -103,6 +107,8 @@ class LogDevice : public MetadataObject {
   [[nodiscard]] bool is_block_device() const { return block_device_; }
   [[nodiscard]] bool buffered() const { return buffered_; }
   [[nodiscard]] bool copy_on_write() const { return copy_on_write_; }
+  // Why it would not have been opened for writing; static storage, "" if it would.
+  [[nodiscard]] const char* untrusted() const { return untrusted_; }
   // True in the process that opened it, false in a forked child.
   [[nodiscard]] bool owned_by_this_process() const { return fork_guard_.same_process(); }
 
@@ -116,7 +122,9 @@ class LogDevice : public MetadataObject {
 
   [[nodiscard]] Status open_named(int flags);
   [[nodiscard]] Status open_unnamed(int flags);
-  [[nodiscard]] Status check_kind(bool writing);
+  [[nodiscard]] Status open_existing(bool writing);
+  [[nodiscard]] Status check_file(bool writing, struct stat& found);
+  [[nodiscard]] Status make_private();
   [[nodiscard]] Status take_block_device(std::uint64_t number, bool writing);
   [[nodiscard]] Status find_alignment();
   [[nodiscard]] Status write_parts(std::uint64_t offset, struct iovec* parts, int count, int flags);
@@ -130,6 +138,7 @@ class LogDevice : public MetadataObject {
   bool unnamed_ = false;      // O_TMPFILE: publish() links it
   bool unpublished_ = false;  // named by create(), to be removed if publish() does not come
   bool copy_on_write_ = false;
+  const char* untrusted_ = "";
   bool locked_ = false;
   bool block_device_ = false;
   std::uint32_t alignment_ = 0;

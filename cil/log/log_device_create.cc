@@ -1,10 +1,12 @@
 // Making the file of a LogDevice, so that it is there whole or not at all.
 #include <fcntl.h>
+#include <sys/stat.h>
 
 #include <cerrno>
 
 #include "keel/base/os.h"
 #include "log/log_device.h"
+#include "log/log_trust.h"
 
 namespace keel {
 namespace {
@@ -32,10 +34,33 @@ Result<std::unique_ptr<LogDevice>> LogDevice::create(const std::string& path, bo
       return status.error();
     }
   }
+  if (auto status = device->make_private(); !status) {
+    return status.error();
+  }
   if (auto status = device->find_alignment(); !status) {
     return status.error();
   }
   return made;
+}
+
+// 0600 was asked for; a umask may have taken the owner's share of it, and a file system that keeps
+// no modes may have made it any. Such a one is taken as it is, if a journal would open it.
+Status LogDevice::make_private() {
+  struct stat found {};
+  if (const int error = os().fstat(fd_, &found); error < 0) {
+    return system_error(-error, "look at the new log");
+  }
+  constexpr mode_t kPrivate = 0600;
+  if ((found.st_mode & 07777U) != kPrivate) {
+    const int error = os().fchmod(fd_, kPrivate);
+    if (const int again = os().fstat(fd_, &found); again < 0) {
+      return system_error(-again, "look at the new log");
+    }
+    if ((found.st_mode & kPrivate) != kPrivate) {
+      return system_error(error < 0 ? -error : EPERM, "make the log readable and writable");
+    }
+  }
+  return check_trust(found);
 }
 
 Status LogDevice::open_unnamed(int flags) {

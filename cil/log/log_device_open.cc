@@ -11,6 +11,7 @@
 #include "keel/base/os.h"
 #include "keel/base/units.h"
 #include "log/format.h"
+#include "log/log_trust.h"
 
 namespace keel {
 namespace {
@@ -50,25 +51,30 @@ int lock_in_time(int fd, bool writing) {
   return locked;
 }
 
+Error kind_error(mode_t mode) {
+  return {Errc::kNotALog, 0,
+          S_ISDIR(mode)   ? "the path is a directory"
+          : S_ISLNK(mode) ? "the path is a symbolic link"
+                          : "the path is neither a regular file nor a block device",
+          0};
+}
+
 Status check_kind_of(int fd, struct stat& found) {
   if (const int error = os().fstat(fd, &found); error < 0) {
     return system_error(-error, "look at the log");
   }
   if (!S_ISREG(found.st_mode) && !S_ISBLK(found.st_mode)) {
-    const bool directory = S_ISDIR(found.st_mode);
-    return Error{Errc::kNotALog, 0,
-                 directory ? "the path is a directory"
-                           : "the path is neither a regular file nor a block device",
-                 0};
+    return kind_error(found.st_mode);
   }
   return {};
 }
 
-// As above, of what stands at a path, which need not be openable.
+// As above, of what stands at a path, which is not opened: that would release who waits at a pipe,
+// wind a tape, start a watchdog.
 Status check_kind_of(const std::string& path, struct stat& found) {
   const int fd = os().open(path.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC, 0);
   if (fd < 0) {
-    return system_error(-fd, "look at the log");
+    return open_error(-fd, true);
   }
   const Status status = check_kind_of(fd, found);
   (void)os().close(fd);
@@ -93,14 +99,7 @@ Result<std::unique_ptr<LogDevice>> LogDevice::open(const std::string& path, Devi
   }
   LogDevice* device = made->get();
   const bool writing = mode == DeviceMode::kReadWrite;
-  if (auto status = device->open_named(writing ? O_RDWR : O_RDONLY); !status) {
-    // A directory or a pipe has no direct I/O either; what it is says more.
-    struct stat found {};
-    const Status kind =
-        status.error().code == Errc::kUnsupported ? check_kind_of(path, found) : Status{};
-    return kind.ok() ? status.error() : kind.error();
-  }
-  if (auto status = device->check_kind(writing); !status) {
+  if (auto status = device->open_existing(writing); !status) {
     return status.error();
   }
   const int locked = lock_in_time(device->fd_, writing);
@@ -111,6 +110,11 @@ Result<std::unique_ptr<LogDevice>> LogDevice::open(const std::string& path, Devi
     return system_error(-locked, "lock the log");
   }
   device->locked_ = true;
+  // Whoever had it may have given it away or replaced it before the lock was had.
+  struct stat found {};
+  if (auto status = device->check_file(writing, found); !status) {
+    return status.error();
+  }
   if (auto status = device->find_alignment(); !status) {
     return status.error();
   }
@@ -147,19 +151,39 @@ Status LogDevice::open_named(int flags) {
   return {};
 }
 
-Status LogDevice::check_kind(bool writing) {
+// The look spares what is no log the opening; what counts is decided on what was opened.
+Status LogDevice::open_existing(bool writing) {
   struct stat found {};
+  if (auto status = check_kind_of(path_, found); !status) {
+    return status;
+  }
+  if (auto status = open_named(writing ? O_RDWR : O_RDONLY); !status) {
+    return status;
+  }
+  if (auto status = check_file(writing, found); !status) {
+    return status;
+  }
+  return S_ISBLK(found.st_mode) ? take_block_device(found.st_rdev, writing) : Status{};
+}
+
+// Of the open descriptor. A device node is nobody's file: it may have as many names as it likes.
+Status LogDevice::check_file(bool writing, struct stat& found) {
   if (auto status = check_kind_of(fd_, found); !status) {
     return status;
   }
-  if (S_ISBLK(found.st_mode)) {
-    return take_block_device(found.st_rdev, writing);
+  if (S_ISREG(found.st_mode)) {
+    if (found.st_nlink == 0) {
+      return Error{Errc::kNotALog, 0, "the file has lost its name", 0};
+    }
+    if (found.st_nlink != 1) {
+      return Error{Errc::kNotALog, 0, "the file has more than one name (hard links)",
+                   found.st_nlink};
+    }
+    file_bytes_ = static_cast<std::uint64_t>(found.st_size);
   }
-  if (found.st_nlink != 1) {
-    return Error{Errc::kNotALog, 0, "the file has more than one name (hard links)", found.st_nlink};
-  }
-  file_bytes_ = static_cast<std::uint64_t>(found.st_size);
-  return {};
+  const Status trust = check_trust(found);
+  untrusted_ = trust.ok() ? "" : trust.error().what;
+  return writing ? trust : Status{};
 }
 
 // O_EXCL claims a block device against mounts and against openers by another of its nodes, which
@@ -175,7 +199,7 @@ Status LogDevice::take_block_device(std::uint64_t number, bool writing) {
       return claimed;
     }
     struct stat found {};
-    if (auto status = check_kind_of(fd_, found); !status) {
+    if (auto status = check_file(writing, found); !status) {
       return status;
     }
     if (!S_ISBLK(found.st_mode) || found.st_rdev != number) {

@@ -183,6 +183,7 @@ LogInfo LogFile::info() const {
   info.alignment = device_->alignment();
   info.buffered = device_->buffered();
   info.copy_on_write = device_->copy_on_write();
+  info.untrusted = device_->untrusted();
   info.valid_superblocks = valid_superblocks_;
   info.valid_states = valid_states_;
   info.state_generation = state_.generation;

@@ -1,4 +1,4 @@
-// What main() and the commands agree on: each command registers its options on a CLI11 parser and,
+// What the command line and the commands agree on: each command registers its options on a CLI11 parser and,
 // once the line is parsed, what is to run.
 #pragma once
 
@@ -36,6 +36,9 @@ CLI::Option* add_size(CLI::App& app, const std::string& name, Bytes& out, const 
 
 // Errors: false, `out` unchanged: not a size, or more than 2^62.
 [[nodiscard]] bool parse_size(const std::string& text, Bytes& out);
+
+// Runs what the line says, as the binary does; the exit code.
+[[nodiscard]] int run_command_line(int argc, char** argv);
 
 void add_demo(CLI::App& parent, Context& context);
 void add_demo_ingest(CLI::App& parent, Context& context);

@@ -127,6 +127,9 @@ std::vector<std::string> warnings_of(const LogInfo& info) {
         "this file system copies on write: the promise that a commit never meets a full disk is "
         "withdrawn here");
   }
+  if (info.untrusted[0] != '\0') {
+    warnings.push_back(std::string(info.untrusted) + "; a journal refuses to open it");
+  }
   if (info.valid_superblocks == 1) {
     warnings.emplace_back("one of the two superblocks is damaged; the other one is used");
   }

@@ -22,6 +22,7 @@ int exit_code_of(Errc code) {
     case Errc::kNotALog:
     case Errc::kBadVersion:
     case Errc::kBusy:
+    case Errc::kUntrusted:
     case Errc::kExists: return kUnfit;
     default: return kWorldFailed;
   }

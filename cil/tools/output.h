@@ -2,7 +2,7 @@
 //
 // I1 Standard output carries the result only: text, or with --json exactly one JSON object, also
 //    when the command fails. Errors, warnings and progress go to standard error, one line each.
-// I2 A command ends by returning an exit code or by throwing Failure, which main() alone catches;
+// I2 A command ends by returning an exit code or by throwing Failure, which run_command_line() alone catches;
 //    so destructors clean up whatever the command had made.
 #pragma once
 
@@ -26,7 +26,7 @@ enum ExitCode : int {
   kCheckFailed = 1,    // the command worked and found a log damaged, or a promise broken
   kUsage = 2,          // wrong flags or values
   kWorldFailed = 3,    // I/O error, no space, no permission, not found, not supported here
-  kUnfit = 4,          // not a log, of another version, in use, or there already
+  kUnfit = 4,          // not a log, of another version, in use, there already, or open to others
   kInterrupted = 130,  // by SIGINT, as a shell has it; what there was is printed
 };
 

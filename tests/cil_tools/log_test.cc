@@ -4,6 +4,8 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <vector>
@@ -162,6 +164,50 @@ TEST_CASE("a full disk is one line and leaves nothing behind") {
   const auto json = run("log create --json --buffered --size 8T " + path, "", false).json();
   CHECK(json["error"]["code"] == "no space");
   CHECK(directory.names().empty());
+}
+
+TEST_CASE("of eight that make a log at once one does, and it is whole and private") {
+  for (int round = 0; round < 3; ++round) {
+    const TestDirectory directory;
+    const std::string path = directory.path("log");
+    std::string line = "umask 0; ";
+    for (int i = 0; i < 8; ++i) {
+      line += "(\"$KEEL\" log create " + path + (buffered() ? " --buffered" : "") +
+              " --size 1M > /dev/null 2>&1; echo $?) & ";
+    }
+    const std::string codes = directory.path("codes");
+    const std::string command = "KEEL=" KEEL_BINARY "; { " + line + "wait; } > " + codes;
+    REQUIRE(std::system(command.c_str()) == 0);
+    const std::string said = read_file(codes);
+    CHECK(std::count(said.begin(), said.end(), '0') == 1);
+    CHECK(std::count(said.begin(), said.end(), '4') == 7);
+    CHECK(directory.names() == "codes log");
+    struct stat found {};
+    REQUIRE(::stat(path.c_str(), &found) == 0);
+    CHECK((found.st_mode & 07777U) == 0600);
+    CHECK(run("log verify " + path).code == 0);
+  }
+}
+
+TEST_CASE("a log that others may write to is read with a warning") {
+  const TestDirectory directory;
+  const std::string path = directory.path("log");
+  REQUIRE(run(kCreate + path).code == 0);
+  for (const auto& [mode, why] :
+       {std::pair{0620U, "the log's group may write to it (chmod g-w ends that)"},
+        std::pair{0602U, "anybody may write to the log (chmod o-w ends that)"}}) {
+    REQUIRE(::chmod(path.c_str(), mode) == 0);
+    for (const char* command : {"log info ", "log dump ", "log verify "}) {
+      const auto outcome = run(command + path);
+      CHECK(outcome.code == 0);
+      CHECK(outcome.says(path + ": warning: " + why + "; a journal refuses to open it"));
+    }
+    struct stat found {};
+    REQUIRE(::stat(path.c_str(), &found) == 0);
+    CHECK((found.st_mode & 07777U) == mode);
+  }
+  REQUIRE(::chmod(path.c_str(), 0600) == 0);
+  CHECK(run("log verify " + path).err.empty());
 }
 
 TEST_CASE("a log that a journal has open is refused to everybody else") {

@@ -285,6 +285,25 @@ int SimDisk::fstat(int fd, struct stat* out) {
   return static_cast<int>(announce(io));
 }
 
+int SimDisk::fchmod(int fd, mode_t mode) {
+  if (!is_virtual(fd)) {
+    return Os::fchmod(fd, mode);
+  }
+  SimIo io{.op = SimOp::kStat};
+  {
+    MutexLock lock(mutex_);
+    Descriptor descriptor;
+    File* file = nullptr;
+    int result = find(fd, io, descriptor, file);
+    result = result != 0 ? result : fail_if_asked(io);
+    if (result == 0 && file != nullptr) {
+      file->disk.mode = mode;
+    }
+    record(io, result);
+  }
+  return static_cast<int>(announce(io));
+}
+
 int SimDisk::statx(int fd, unsigned mask, struct statx* out) {
   if (!is_virtual(fd)) {
     return Os::statx(fd, mask, out);

@@ -61,6 +61,8 @@ class Os {
   virtual int open(const char* path, int flags, mode_t mode);
   virtual int close(int fd);
   virtual int fstat(int fd, struct stat* out);
+  // For a file that this process has just made, and no other.
+  virtual int fchmod(int fd, mode_t mode);
   virtual int statx(int fd, unsigned mask, struct statx* out);
   virtual int ftruncate(int fd, std::uint64_t bytes);
   virtual int fallocate(int fd, int mode, std::uint64_t offset, std::uint64_t bytes);
@@ -109,6 +111,9 @@ class Os {
   // Memory that this thread asks the kernel for is taken without waiting for I/O that it may have
   // to do itself (PR_SET_IO_FLUSHER). Threads forked from it inherit that.
   virtual int set_io_flusher();
+
+  // The user as whom this thread opens files.
+  virtual uid_t geteuid();
 
   // Clock, sleep and randomness.
   virtual std::uint64_t monotonic_ns();

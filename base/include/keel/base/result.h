@@ -37,7 +37,8 @@ enum class Errc : std::uint8_t {
   kNotFound,
   kLagged,  // what was to be read next is no longer in the log
   kPermission,
-  kSystem,  // any other system call; sys_errno says how
+  kUntrusted,  // somebody else owns the file or may write to it
+  kSystem,     // any other system call; sys_errno says how
 };
 
 // Name of the code in lower case words, for messages and JSON. Static storage.

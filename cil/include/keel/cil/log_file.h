@@ -36,6 +36,9 @@ struct LogInfo {
   // Rewriting a block may need new space: the promise that a commit never meets a full disk is
   // withdrawn on such a file.
   bool copy_on_write = false;
+  // Why Journal::open() refuses it: who else owns it or may write to it; static storage, "" if
+  // nobody. Reading it is not refused.
+  const char* untrusted = "";
   int valid_superblocks = 0;  // of 2 copies
   int valid_states = 0;       // of 2 slots
   std::uint64_t state_generation = 0;
@@ -45,13 +48,13 @@ struct LogInfo {
   bool clean = false;  // closed in order: the log ends at `stable`
 };
 
-// Makes a log. As a file: allocates it, writes all of it once, syncs it and its directory; nothing
+// Makes a log. As a file of mode 0600, whatever the umask: allocates it, writes all of it once, syncs it and its directory; nothing
 // appears at `path` before it is whole. On a block device (`path` is its node, no symbolic link):
 // writes all of it once; after a failure it holds a whole log or none, and what it held is gone.
 // Errors: kExists (there is a file; or the first or last 64 KiB of the device are not all zero, and
 // config.overwrite is not set), kInvalidArgument (too small; not the device's size), kBusy (the
 // device is mounted, part of another, or in use as a log), kNoSpace, kUnsupported (no direct I/O),
-// kPermission, kNotFound, kIo.
+// kPermission, kNotFound, kIo, kUntrusted (of the device, as Journal::open() has it).
 [[nodiscard]] Result<LogInfo> create_log(const std::string& path, const LogConfig& config);
 
 // Reads what the log says of itself; changes nothing.

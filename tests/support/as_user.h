@@ -1,0 +1,73 @@
+// Runs code as a user without privileges: what root may do, permissions do not stop.
+#pragma once
+
+#include <doctest/doctest.h>
+#include <grp.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cstdint>
+#include <functional>
+#include <string>
+
+#include "support/death.h"
+
+namespace keel_test {
+
+inline constexpr uid_t kNobody = 65534;
+
+inline bool is_root() { return ::geteuid() == 0; }
+
+// For a child of run_in_child(): gives up root for good. False if that cannot be.
+inline bool become(uid_t user) {
+  return ::geteuid() == user ||
+         (::setgroups(0, nullptr) == 0 && ::setresgid(user, user, user) == 0 &&
+          ::setresuid(user, user, user) == 0);
+}
+
+// The user as whom a test runs that has to be one without privileges.
+inline uid_t plain_user() { return is_root() ? kNobody : ::geteuid(); }
+
+// As run_in_child(), as plain_user(). Exit code kCannotBecome: this system does not let root be
+// anybody else.
+inline constexpr int kCannotBecome = 77;
+[[nodiscard]] inline Ending run_as_plain_user(const std::function<void()>& act) {
+  return run_in_child([&act] {
+    if (!become(plain_user())) {
+      ::_exit(kCannotBecome);
+    }
+    act();
+  });
+}
+
+// Everything about a file that opening it must not change, its bytes included. Of a symbolic link,
+// of itself.
+[[nodiscard]] inline std::string portrait_of(const std::string& path) {
+  struct stat found {};
+  if (::lstat(path.c_str(), &found) != 0) {
+    return "nothing";
+  }
+  std::string text;
+  for (const auto value :
+       {static_cast<std::int64_t>(found.st_mode), static_cast<std::int64_t>(found.st_uid),
+        static_cast<std::int64_t>(found.st_gid), static_cast<std::int64_t>(found.st_nlink),
+        static_cast<std::int64_t>(found.st_ino), static_cast<std::int64_t>(found.st_size),
+        static_cast<std::int64_t>(found.st_mtim.tv_sec),
+        static_cast<std::int64_t>(found.st_mtim.tv_nsec),
+        static_cast<std::int64_t>(found.st_ctim.tv_sec),
+        static_cast<std::int64_t>(found.st_ctim.tv_nsec)}) {
+    text += std::to_string(value) + " ";
+  }
+  if (S_ISREG(found.st_mode)) {
+    std::FILE* file = std::fopen(path.c_str(), "rb");
+    for (int c = file == nullptr ? EOF : std::fgetc(file); c != EOF; c = std::fgetc(file)) {
+      text += static_cast<char>(c);
+    }
+    if (file != nullptr) {
+      (void)std::fclose(file);
+    }
+  }
+  return text;
+}
+
+}  // namespace keel_test
