@@ -1,5 +1,7 @@
 #include "support/sim_scheduled_disk.h"
 
+#include <string_view>
+
 namespace keel {
 
 void SimScheduledDisk::take_time(std::uint64_t usual_ns) {
@@ -28,12 +30,15 @@ auto SimScheduledDisk::run(const char* what, std::uint64_t usual_ns, std::uint64
 }
 
 int SimScheduledDisk::open(const char* path, int flags, mode_t mode) {
+  if (std::string_view(path).substr(0, 5) != "/sim/") {
+    return SimDisk::open(path, flags, mode);  // the kernel's: what it says is not the seed's
+  }
   return run("open", latency_.read_ns, 0, [&] { return SimDisk::open(path, flags, mode); });
 }
 
 int SimScheduledDisk::fallocate(int fd, int mode, std::uint64_t offset, std::uint64_t bytes) {
   if (fd < kFirstDescriptor) {
-    return SimDisk::fallocate(fd, mode, offset, bytes);  // the pool's memory
+    return SimDisk::fallocate(fd, mode, offset, bytes);
   }
   return run("fallocate", latency_.write_ns, offset,
              [&] { return SimDisk::fallocate(fd, mode, offset, bytes); });
@@ -41,21 +46,33 @@ int SimScheduledDisk::fallocate(int fd, int mode, std::uint64_t offset, std::uin
 
 ssize_t SimScheduledDisk::pwritev2(int fd, const struct iovec* parts, int count,
                                    std::uint64_t offset, int flags) {
+  if (fd < kFirstDescriptor) {
+    return SimDisk::pwritev2(fd, parts, count, offset, flags);
+  }
   return run("write", latency_.write_ns, offset,
              [&] { return SimDisk::pwritev2(fd, parts, count, offset, flags); });
 }
 
 ssize_t SimScheduledDisk::preadv2(int fd, const struct iovec* parts, int count,
                                   std::uint64_t offset, int flags) {
+  if (fd < kFirstDescriptor) {
+    return SimDisk::preadv2(fd, parts, count, offset, flags);
+  }
   return run("read", latency_.read_ns, offset,
              [&] { return SimDisk::preadv2(fd, parts, count, offset, flags); });
 }
 
 int SimScheduledDisk::fdatasync(int fd) {
+  if (fd < kFirstDescriptor) {
+    return SimDisk::fdatasync(fd);
+  }
   return run("fdatasync", latency_.flush_ns, 0, [&] { return SimDisk::fdatasync(fd); });
 }
 
 int SimScheduledDisk::fsync(int fd) {
+  if (fd < kFirstDescriptor) {
+    return SimDisk::fsync(fd);
+  }
   return run("fsync", latency_.flush_ns, 0, [&] { return SimDisk::fsync(fd); });
 }
 

@@ -3,7 +3,7 @@
 //
 // Each operation: a point, a while drawn by the seed, the operation as a whole (SimDisk's locks are
 // no points), a note in the trace. Metadata that is allocated is noted, and may fail: for a while,
-// or never again, by the seed.
+// or never again, by the seed. What is not of the simulated disk goes to the kernel untold.
 // Threads: those of the scheduler.
 #pragma once
 

@@ -12,6 +12,11 @@
 namespace keel {
 
 struct SimScheduler::Task {
+  // Lists are made large enough at once: threads come here where they may not allocate.
+  static constexpr std::size_t kMostHeld = 64;
+
+  Task() { held.reserve(kMostHeld); }
+
   struct Held {
     const void* lock;
     std::uint32_t detail;
@@ -78,6 +83,8 @@ SimScheduler::SimScheduler(const SimSchedule& schedule)
   for (unsigned i = 0; i < schedule_.priority_changes; ++i) {
     changes_.push_back(draw() % schedule_.change_within);
   }
+  live_.reserve(kMostThreads);
+  ready_.reserve(kMostThreads);
   std::sort(changes_.begin(), changes_.end(), std::greater<>());
   tasks_[0] = std::make_unique<Task>();
   Task& main = *tasks_[0];
@@ -258,6 +265,7 @@ void SimScheduler::sleep(ThreadPoint what, std::uint64_t duration_ns) {
 }
 
 void SimScheduler::acquired(const void* lock, std::uint32_t detail) {
+  KEEL_CHECK(running_->held.size() < Task::kMostHeld, "too many locks held");
   running_->held.push_back({lock, detail});
 }
 

@@ -1,6 +1,9 @@
 #include "support/sim_trace.h"
 
 #include <algorithm>
+#include <atomic>
+#include <cstdlib>
+#include <string>
 
 namespace keel {
 
@@ -25,6 +28,19 @@ const char* to_string(ThreadPoint point) {
   return "?";
 }
 
+SimTrace::SimTrace() {
+  static std::atomic<int> traces{0};
+  if (const char* path = std::getenv("KEEL_SIM_TRACE"); path != nullptr) {
+    file_ = std::fopen((path + ("." + std::to_string(++traces))).c_str(), "w");
+  }
+}
+
+SimTrace::~SimTrace() {
+  if (file_ != nullptr) {
+    (void)std::fclose(file_);
+  }
+}
+
 void SimTrace::mix(std::uint64_t value) {
   hash_ = (hash_ ^ value) * 0x9fb21c651e98df25U;
   hash_ ^= hash_ >> 32;
@@ -46,17 +62,23 @@ void SimTrace::add(const Event& event) {
   mix(event.what);
   mix(event.a);
   mix(event.b);
+  if (file_ != nullptr) {
+    print(file_, event);
+  }
+}
+
+void SimTrace::print(std::FILE* to, const Event& event) {
+  (void)std::fprintf(to, "  %8llu  %12llu ns  T%-2u  %-12s %-12s %llu %llu\n",
+                     static_cast<unsigned long long>(event.step),
+                     static_cast<unsigned long long>(event.now_ns), event.thread, event.what,
+                     event.where, static_cast<unsigned long long>(event.a),
+                     static_cast<unsigned long long>(event.b));
 }
 
 void SimTrace::print(std::FILE* to, std::size_t most) const {
   const std::uint64_t shown = std::min<std::uint64_t>({most, kKept, count_});
   for (std::uint64_t i = count_ - shown; i < count_; ++i) {
-    const Event& event = ring_[i % kKept];
-    (void)std::fprintf(to, "  %8llu  %12llu ns  T%-2u  %-12s %-12s %llu %llu\n",
-                       static_cast<unsigned long long>(event.step),
-                       static_cast<unsigned long long>(event.now_ns), event.thread, event.what,
-                       event.where, static_cast<unsigned long long>(event.a),
-                       static_cast<unsigned long long>(event.b));
+    print(to, ring_[i % kKept]);
   }
 }
 

@@ -25,6 +25,13 @@ class SimTrace {
     std::uint64_t b = 0;
   };
 
+  // With KEEL_SIM_TRACE=path in the environment every event goes to a file too, path.1 for the
+  // process's first trace: to compare two runs that should be the same.
+  SimTrace();
+  ~SimTrace();
+  SimTrace(const SimTrace&) = delete;
+  SimTrace& operator=(const SimTrace&) = delete;
+
   void add(const Event& event);
   [[nodiscard]] std::uint64_t hash() const { return hash_; }
   [[nodiscard]] std::uint64_t count() const { return count_; }
@@ -34,10 +41,12 @@ class SimTrace {
  private:
   void mix(std::uint64_t value);
   void mix(const char* text);
+  static void print(std::FILE* to, const Event& event);
 
   static constexpr std::size_t kKept = 4096;
   std::array<Event, kKept> ring_{};
   std::uint64_t count_ = 0;
+  std::FILE* file_ = nullptr;
   std::uint64_t hash_ = 0x9e3779b97f4a7c15U;
 };
 
