@@ -36,6 +36,7 @@ struct SimScheduler::Task {
   unsigned points_paused = 0;
   unsigned cpu = 0;
   std::int64_t priority = 0;
+  std::uint64_t ran_at = 0;  // the step at which it last had, or was last due for, the turn
   std::vector<Held> held;
   // 1: it is this thread's turn. Release by who gives it, acquire by who takes it: all that was
   // done before is seen.
@@ -43,6 +44,8 @@ struct SimScheduler::Task {
 };
 
 namespace {
+
+constexpr std::uint64_t kMostStarvedSteps = 5'000;
 
 // The newest that lives, for the signal handler.
 std::atomic<SimScheduler*> g_newest{nullptr};
@@ -160,12 +163,15 @@ void SimScheduler::ready_timed_out() {
   for (Task* task : live_) {
     if (task->state == State::kWaiting && task->deadline_ns <= now_ns_) {
       task->state = State::kReady;
+      task->ran_at = steps_;
       task->timed_out = true;
     }
   }
 }
 
 SimScheduler::Task& SimScheduler::pick() {
+  Task* overdue = nullptr;
+  running_->ran_at = steps_;
   for (;;) {
     ready_timed_out();
     ready_.clear();
@@ -173,6 +179,7 @@ SimScheduler::Task& SimScheduler::pick() {
     for (Task* task : live_) {
       if (task->state == State::kReady) {
         ready_.push_back(task);
+        overdue = overdue == nullptr || task->ran_at < overdue->ran_at ? task : overdue;
       } else {
         next_ns = std::min(next_ns, task->deadline_ns);
       }
@@ -187,6 +194,10 @@ SimScheduler::Task& SimScheduler::pick() {
   }
   if (schedule_.switch_one_in != 0) {
     return *ready_[ready_.size() == 1 ? 0 : draw() % ready_.size()];
+  }
+  // Real machines starve nobody for ever.
+  if (overdue->ran_at + kMostStarvedSteps < steps_) {
+    return *overdue;
   }
   return **std::max_element(ready_.begin(), ready_.end(),
                             [](const Task* a, const Task* b) { return a->priority < b->priority; });
@@ -253,6 +264,7 @@ void SimScheduler::wake(const void* key, std::uint32_t bits, std::uint32_t most)
     for (Task* task : live_) {
       if (sleeps(task) && skip-- == 0) {
         task->state = State::kReady;
+        task->ran_at = steps_;
         trace_.add({steps_, now_ns_, running_->id, "wakes", task->name, task->id, 0});
         break;
       }
