@@ -100,7 +100,10 @@ Journal::Impl::Impl(LogFile log_file, Pool& memory, const ScanResult& found,
                request_push(cil.sequence());
                nudge();
              },
-             [this] { return cil.is_open(); }}),
+             [this] {
+               const Cil::Current current = cil.current();
+               return current.is_open ? current.sequence : Sequence{};
+             }}),
       most_credit(choose_credit(file.superblock(), space.limits().memory_bytes)),
       stable(report.last_sequence),
       cil(next(report.last_sequence), std::min(threshold_bytes / 16, std::uint64_t{256} << 10)),

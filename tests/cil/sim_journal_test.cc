@@ -54,7 +54,7 @@ void print(const SimWorldResult& sum, std::uint64_t worlds, double seconds) {
 TEST_CASE("simulated worlds lose nothing forced, tear nothing, show no hole and never hang") {
   const bool one = std::getenv("KEEL_TEST_SEED") != nullptr;
   const std::uint64_t first = test_seed("sim world", setting("KEEL_SIM_SEED_FIRST", 1));
-  const std::uint64_t worlds = one ? 1 : setting("KEEL_SIM_SEEDS", test_rounds(24, 6));
+  const std::uint64_t worlds = one ? 1 : setting("KEEL_SIM_SEEDS", test_rounds(4, 1));
   const auto begun = std::chrono::steady_clock::now();
   SimWorldResult sum;
   for (std::uint64_t seed = first; seed < first + worlds; ++seed) {
@@ -70,7 +70,7 @@ TEST_CASE("simulated worlds lose nothing forced, tear nothing, show no hole and 
 
 TEST_CASE("a simulated world run again is the same to the last event") {
   const std::uint64_t first = test_seed("sim world twice", setting("KEEL_SIM_SEED_FIRST", 1001));
-  const std::uint64_t worlds = setting("KEEL_SIM_SEEDS", test_rounds(8, 2));
+  const std::uint64_t worlds = setting("KEEL_SIM_SEEDS", test_rounds(2, 1));
   std::uint64_t same = 0;
   for (std::uint64_t seed = first; seed < first + worlds; ++seed) {
     const SimWorldResult once = run_sim_world(seed);

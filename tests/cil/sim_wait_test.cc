@@ -33,7 +33,7 @@ Cost commit_on_slow_disk(const JournalConfig& settings, std::uint64_t seed) {
     REQUIRE(create_log(kLogPath, {.size = kMinLogBytes}).ok());
     beginning = ground.snapshot();
   }
-  SimScheduler scheduler({.seed = seed, .most_steps = 20'000'000});
+  SimScheduler scheduler({.seed = seed, .most_steps = 500'000});
   SimScheduledDisk disk(scheduler, {.seed = seed, .virtual_clock = true},
                         {.flush_ns = 1'000'000'000});
   disk.boot_with(beginning, [](const SimSector&) { return SimFate::kKeep; });
