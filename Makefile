@@ -62,6 +62,12 @@ nightly: setup-build ## an hour of churn, memory must stay flat (SECONDS_OF_CHUR
 	$(call build,release,keel_alloc_tests)
 	KEEL_CHURN_SECONDS=$${SECONDS_OF_CHURN:-3600} .build/release/tests/keel_alloc_tests -tc="churn*"
 
+.PHONY: sim
+sim: setup-check ## simulated worlds of a journal, by seed (SEED_FIRST=1 SEEDS=200)
+	$(call build,sim,keel_cil_tests)
+	KEEL_SIM_SEED_FIRST=$${SEED_FIRST:-1} KEEL_SIM_SEEDS=$${SEEDS:-200} \
+	  .build/sim/tests/keel_cil_tests -tc="simulated worlds*"
+
 .PHONY: check
 check: setup-check format-check check-headers check-clang tidy check-asan check-tsan ## sanitizers, clang, format, tidy
 

@@ -1,6 +1,7 @@
 #include "sim_world.h"
 
 #include <doctest/doctest.h>
+#include <malloc.h>
 
 #include <cstdlib>
 
@@ -183,6 +184,9 @@ std::string describe(const World& world, std::uint64_t seed) {
 std::string describe_sim_world(std::uint64_t seed) { return describe(draw_world(seed, 1), seed); }
 
 SimWorldResult run_sim_world(std::uint64_t seed, unsigned effort) {
+  // Images and buffers of a MiB come and go with each state: not to the kernel and back.
+  (void)::mallopt(M_MMAP_THRESHOLD, 64 << 20);
+  (void)::mallopt(M_TRIM_THRESHOLD, 512 << 20);
   World world = draw_world(seed, effort);
   const std::string text = describe(world, seed);
   INFO("KEEL_TEST_SEED=", seed, ": ", text);
