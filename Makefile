@@ -78,6 +78,12 @@ fuzz: setup-fuzz ## libFuzzer on every fuzzer (ARGS="--seconds 60 --only log_ima
 	$(call build,fuzz,keel_fuzzers)
 	tests/fuzz/run.sh $(ARGS)
 
+.PHONY: sim
+sim: setup-check ## simulated worlds of a journal, by seed (SEED_FIRST=1 SEEDS=200)
+	$(call build,sim,keel_cil_tests)
+	KEEL_SIM_SEED_FIRST=$${SEED_FIRST:-1} KEEL_SIM_SEEDS=$${SEEDS:-200} \
+	  .build/sim/tests/keel_cil_tests -tc="simulated worlds*"
+
 .PHONY: check
 check: setup-check format-check check-headers check-clang tidy check-asan check-tsan ## sanitizers, clang, format, tidy
 

@@ -1,13 +1,13 @@
 #include "cpu_stacks.h"
 
 #include <linux/membarrier.h>
-#include <sched.h>
 #include <sys/mman.h>
 
 #include <cstring>
 
 #include "keel/base/check.h"
 #include "keel/base/os.h"
+#include "keel/base/thread.h"
 
 namespace keel {
 namespace {
@@ -15,7 +15,7 @@ namespace {
 #if KEEL_CPU_STACKS_RSEQ
 // The thread has a registered area, and others can be made to leave their sequences.
 bool rseq_works() {
-  if (__rseq_size == 0) {
+  if (__rseq_size == 0 || thread_scheduler() != nullptr) {  // A scheduler says what a CPU is.
     return false;
   }
   const auto* area = reinterpret_cast<const volatile struct rseq*>(rseq_stack::area());
@@ -140,7 +140,7 @@ CpuStacks::Stopped::Stopped(CpuStacks& stacks, unsigned cpu) : stacks_(stacks), 
   if (!stacks_.use_rseq_) {
     // Held for a few instructions only, but its holder may have been preempted.
     while (other.locked.exchange(1, std::memory_order_acquire) != 0) {  // Pairs with the release.
-      ::sched_yield();
+      yield_thread();
     }
     return;
   }

@@ -17,7 +17,7 @@ bool Keeper::start() {
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &before);
   try {
-    thread_.emplace([this] { run(); });
+    thread_.emplace("pool keeper", [this] { run(); });
   } catch (const std::system_error&) {  // No thread to be had.
   } catch (const std::bad_alloc&) {
   }

@@ -8,10 +8,10 @@
 #include <atomic>
 #include <cstdint>
 #include <optional>
-#include <thread>
 
 #include "keel/base/metadata_object.h"
 #include "keel/base/mutex.h"
+#include "keel/base/thread.h"
 
 namespace keel {
 
@@ -68,7 +68,7 @@ class Keeper : public MetadataObject {
   void resume() KEEL_EXCLUDES(lock_);
 
   Upkeep& work_;
-  std::optional<std::thread> thread_;
+  std::optional<Thread> thread_;
   std::atomic<bool> resting_{false};
   std::atomic<bool> low_{false};
   Mutex lock_{LockRank::kLeaf};

@@ -5,6 +5,7 @@
 #include <cstdio>
 
 #include "keel/base/check.h"
+#include "keel/base/thread_scheduler.h"
 
 // What would break the contract of kmalloc, if it stood in the environment's MALLOC_CONF: sampled
 // and guarded objects are whole pages, and a filled one would be written to after its free.
@@ -81,6 +82,7 @@ class SlabArenas::Claim {
 // Birth and death ---------------------------------------------------------------------------------
 
 Status SlabArenas::open(ExtentSource& source, SlabTable& table) {
+  const SerialScope in_jemalloc;
   source_ = &source;
   table_ = &table;
   // No hook to commit, purge, split or merge: each is "cannot".
@@ -158,6 +160,7 @@ Result<unsigned> SlabArenas::create_arena() {
 }
 
 SlabArenas::~SlabArenas() {
+  const SerialScope in_jemalloc;
   if (!cpus_ || !cpus_->ok()) {
     return;
   }
@@ -190,6 +193,7 @@ int SlabArenas::tcache_flag(Cpu& cpu) {
 }
 
 void* SlabArenas::allocate(std::size_t size) {
+  const SerialScope in_jemalloc;
   const Class& of = class_for(size);
   if (const Claim cpu(cpus_->local()); cpu) [[likely]] {
     void* object = keel_je_mallocx(of.bytes, of.arena_flag | tcache_flag(*cpu));
@@ -209,6 +213,7 @@ void* SlabArenas::allocate(std::size_t size) {
 }
 
 void SlabArenas::free(void* object, std::size_t bytes) {
+  const SerialScope in_jemalloc;
   if (const Claim cpu(cpus_->local()); cpu) [[likely]] {
     keel_je_sdallocx(object, bytes, tcache_flag(*cpu));
     add_alone(cpu->counters.frees, 1);
@@ -222,6 +227,7 @@ void SlabArenas::free(void* object, std::size_t bytes) {
 }
 
 Bytes SlabArenas::release() {
+  const SerialScope in_jemalloc;
   const std::uint64_t before = given_pages_.load(kRelaxed);
   for (unsigned i = 0; i < PerCpu<Cpu>::size(); ++i) {
     if (const Claim cpu(cpus_->of(i)); cpu && cpu->tcache != kNone) {

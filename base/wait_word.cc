@@ -8,6 +8,8 @@
 #include <climits>
 #include <ctime>
 
+#include "keel/base/thread_scheduler.h"
+
 namespace keel {
 namespace {
 
@@ -22,6 +24,11 @@ constexpr int kMostCalls = 8;
 }  // namespace
 
 bool WaitWord::wait(std::uint32_t seen, std::uint32_t bits, std::uint64_t deadline_ns) {
+  thread_point(ThreadPoint::kWaitWord);
+  if (ThreadScheduler* scheduler = thread_scheduler(); scheduler != nullptr) {
+    return value_.load(std::memory_order_acquire) != seen ||
+           scheduler->wait(ThreadPoint::kWaitWord, this, bits, deadline_ns);
+  }
   struct timespec until {};
   until.tv_sec = static_cast<time_t>(deadline_ns / kSecondNs);
   until.tv_nsec = static_cast<long>(deadline_ns % kSecondNs);
@@ -32,7 +39,12 @@ bool WaitWord::wait(std::uint32_t seen, std::uint32_t bits, std::uint64_t deadli
 }
 
 void WaitWord::wake(std::uint32_t bits) {
+  thread_point(ThreadPoint::kNotify);
   value_.fetch_add(1, std::memory_order_release);
+  if (ThreadScheduler* scheduler = thread_scheduler(); scheduler != nullptr) {
+    scheduler->wake(this, bits, ThreadScheduler::kEverybody);
+    return;
+  }
   const auto wake_some = [this, bits](int most) {
     return ::syscall(SYS_futex, &value_, FUTEX_WAKE_BITSET | FUTEX_PRIVATE_FLAG, most, nullptr,
                      nullptr, bits);

@@ -12,7 +12,7 @@ void Journal::Impl::stop_threads() {
     push_wanted.notify_all();
   }
   stop_upkeep();
-  for (std::thread& thread : threads) {
+  for (Thread& thread : threads) {
     if (thread.joinable()) {
       thread.join();
     }

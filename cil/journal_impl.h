@@ -23,7 +23,6 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
-#include <thread>
 #include <vector>
 
 #include "ail.h"
@@ -34,6 +33,7 @@
 #include "keel/alloc/pool.h"
 #include "keel/base/metadata_object.h"
 #include "keel/base/mutex.h"
+#include "keel/base/thread.h"
 #include "keel/cil/journal.h"
 #include "log/checkpoint_writer.h"
 #include "log/log_file.h"
@@ -256,7 +256,7 @@ struct Journal::Impl : MetadataObject {
 
   bool memory_locked = false;
   std::atomic<bool> io_flusher{false};
-  std::vector<std::thread> threads;  // the first is the upkeep's
+  std::vector<Thread> threads;  // the first is the upkeep's
   Watchdog watchdog{*this};
   JournalShrinker shrinker{*this};
 };

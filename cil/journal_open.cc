@@ -100,7 +100,10 @@ Journal::Impl::Impl(LogFile log_file, Pool& memory, const ScanResult& found,
                request_push(cil.sequence());
                nudge();
              },
-             [this] { return cil.is_open(); }}),
+             [this] {
+               const Cil::Current current = cil.current();
+               return current.is_open ? current.sequence : Sequence{};
+             }}),
       most_credit(choose_credit(file.superblock(), space.limits().memory_bytes)),
       stable(report.last_sequence),
       cil(next(report.last_sequence), std::min(threshold_bytes / 16, std::uint64_t{256} << 10)),
@@ -140,9 +143,9 @@ Status Journal::Impl::start_threads() {
   memory_locked = settings.lock_memory && lock_process_memory().ok();
   const Status started = start_or_say("start the journal's threads", [this] {
     threads.reserve(flight_count + 1);
-    threads.emplace_back([this] { upkeep_loop(); });
+    threads.emplace_back("upkeep", [this] { upkeep_loop(); });
     for (unsigned i = 0; i < flight_count; ++i) {
-      threads.emplace_back([this] { push_worker(); });
+      threads.emplace_back("push worker", [this] { push_worker(); });
     }
     watchdog.start();
   });

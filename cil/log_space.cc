@@ -78,6 +78,7 @@ Status LogSpace::wait_for_room(Waiter& self) {
   std::uint64_t passes_seen = passes_begun_;
   bool drained = false;
   bool asked = false;
+  Sequence asked_for{};  // the context that was open then
   for (;;) {
     if (failed_) {
       return error_;
@@ -92,9 +93,13 @@ Status LogSpace::wait_for_room(Waiter& self) {
         return Error{Errc::kLogFull, 0, "items that are not home hold the tail at LSN",
                      tail_.value()};
       }
-      // Asked for already, but since that pass a commit has put something into the context: ask
-      // again. Not for an empty context: then the waiter waits for the open transactions.
-      const bool ask = !asked || (passes_ended_ > passes_seen && helpers_.context_is_open());
+      // Asked for already, but since that pass a commit has put something into a context that was
+      // not: ask again. Not for an empty context: then the waiter waits for the open transactions.
+      // Nor twice for one: it is pushed when a write in flight lets it, and each pass wakes the
+      // waiter, so that the two would keep each other busy for as long as the disk takes.
+      const Sequence open = helpers_.open_context();
+      const bool ask =
+          !asked || (passes_ended_ > passes_seen && open != Sequence{} && open != asked_for);
       if (!drained || ask) {
         const std::uint64_t begun = passes_begun_;
         mutex_.unlock();
@@ -106,7 +111,10 @@ Status LogSpace::wait_for_room(Waiter& self) {
           helpers_.ask();
         }
         mutex_.lock();
-        passes_seen = ask ? begun : passes_seen;
+        if (ask) {
+          passes_seen = begun;
+          asked_for = open;
+        }
         drained = asked = true;
         continue;  // Who was to wake this thread may have come meanwhile.
       }

@@ -56,9 +56,10 @@ class LogSpace {
   };
   // What a waiter may ask for, without the lock but for the last.
   struct Helpers {
-    std::function<void()> drain;            // give back what is granted and not in use
-    std::function<void()> ask;              // push the context, and then make a pass
-    std::function<bool()> context_is_open;  // there is something to push; a look, no lock
+    std::function<void()> drain;  // give back what is granted and not in use
+    std::function<void()> ask;    // push the context, and then make a pass
+    // The context, if there is something in it to push; else none. A look, no lock.
+    std::function<Sequence()> open_context;
   };
   LogSpace(Limits limits, Lsn tail, Lsn head, Helpers helpers);
 

@@ -160,7 +160,7 @@ void Journal::Impl::push_worker() {
     if (flight != nullptr) {
       push(*flight);
     } else {
-      std::this_thread::yield();  // Another has taken the turn; it calls upon the next.
+      yield_thread();  // Another has taken the turn; it calls upon the next.
     }
   }
 }

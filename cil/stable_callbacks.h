@@ -11,11 +11,11 @@
 #pragma once
 
 #include <functional>
-#include <thread>
 
 #include "keel/base/metadata_object.h"
 #include "keel/base/mutex.h"
 #include "keel/base/result.h"
+#include "keel/base/thread.h"
 #include "stable_sequence.h"
 
 namespace keel {
@@ -60,7 +60,7 @@ class StableCallbacks {
   // Of the thread, while it waits for the first one's sequence.
   StableSequence::Waiter* waiter_ KEEL_GUARDED_BY(mutex_) = nullptr;
   bool closing_ KEEL_GUARDED_BY(mutex_) = false;
-  std::thread thread_;
+  Thread thread_;
 };
 
 }  // namespace keel

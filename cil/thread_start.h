@@ -8,7 +8,7 @@
 
 namespace keel {
 
-// Calls `start`, which starts std::threads. Errors: kSystem (the process's limit), kNoMemory.
+// Calls `start`, which starts threads. Errors: kSystem (the process's limit), kNoMemory.
 template <class Start>
 [[nodiscard]] Status start_or_say(const char* what, Start&& start) {
   try {

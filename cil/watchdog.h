@@ -16,11 +16,11 @@
 
 #include <array>
 #include <cstdint>
-#include <thread>
 
 #include "cil.h"
 #include "keel/base/mutex.h"
 #include "keel/base/os.h"
+#include "keel/base/thread.h"
 #include "keel/cil/journal.h"
 
 namespace keel {
@@ -81,7 +81,7 @@ class Watchdog {
   Mutex mutex_{LockRank::kLeaf};
   CondVar wake_;
   bool stopping_ KEEL_GUARDED_BY(mutex_) = false;
-  std::thread thread_;
+  Thread thread_;
 };
 
 }  // namespace keel

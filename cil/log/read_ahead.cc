@@ -37,7 +37,7 @@ ReadAhead::~ReadAhead() {
     stopping_ = true;
     planned_more_.notify_all();
   }
-  for (std::thread& thread : threads_) {
+  for (Thread& thread : threads_) {
     thread.join();
   }
 }
@@ -145,7 +145,7 @@ void ReadAhead::start_threads() {
   try {
     threads_.reserve(threads_wanted_);
     while (threads_.size() < threads_wanted_) {
-      threads_.emplace_back([this] { work(); });
+      threads_.emplace_back("read ahead", [this] { work(); });
     }
   } catch (const std::exception&) {
     // No thread (std::system_error) or no memory for one: go on with those that there are.

@@ -20,13 +20,13 @@
 #include <cstdint>
 #include <memory>
 #include <span>
-#include <thread>
 #include <vector>
 
 #include "keel/base/metadata_allocator.h"
 #include "keel/base/metadata_object.h"
 #include "keel/base/mutex.h"
 #include "keel/base/result.h"
+#include "keel/base/thread.h"
 #include "log/log_file.h"
 #include "log/read_buffer.h"
 
@@ -107,7 +107,7 @@ class ReadAhead : public MetadataObject {
   Bytes bytes_read_ KEEL_GUARDED_BY(mutex_){};
   bool failed_ KEEL_GUARDED_BY(mutex_) = false;  // the threads read no further
   bool stopping_ KEEL_GUARDED_BY(mutex_) = false;
-  std::vector<std::thread> threads_;
+  std::vector<Thread> threads_;
 };
 
 }  // namespace keel

@@ -3,11 +3,15 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 #include <memory>
-#include <thread>
+#include <optional>
+#include <string>
+#include <system_error>
 
 #include "keel/base/check.h"
+#include "keel/base/thread.h"
 #include "keel/cil/object_item.h"
 #include "log/log_scan.h"
 #include "probe.h"
@@ -57,6 +61,7 @@ struct Change {
 // What is promised of a disk at one moment.
 struct Moment {
   SimSnapshot disk;
+  std::uint64_t step = 0;
   std::uint64_t forced = 0;
   // Before the snapshot and after: other threads may write home meanwhile.
   Versions home_before{};
@@ -100,14 +105,14 @@ RecoveryHandler collector(Recovered& recovered) {
 }
 
 // As Journal::open() recovers, without what it writes afterwards.
-Recovered recover() {
+Recovered recover(Pool& pool) {
   Recovered recovered;
-  auto file = LogFile::open(kLogPath, DeviceMode::kReadWrite, false, default_pool());
+  auto file = LogFile::open(kLogPath, DeviceMode::kReadWrite, false, pool);
   if (!file) {
     recovered.error = file.error();
     return recovered;
   }
-  const auto found = scan(*file, default_pool(), collector(recovered), {});
+  const auto found = scan(*file, pool, collector(recovered), {});
   recovered.ok = found.ok();
   if (found) {
     recovered.report = found->report;
@@ -115,6 +120,11 @@ Recovered recover() {
     recovered.error = found.error();
   }
   return recovered;
+}
+
+std::unique_ptr<SimDisk> make_disk(const CrashPlan& plan, std::uint64_t seed) {
+  return plan.make_disk ? plan.make_disk(seed)
+                        : std::make_unique<SimDisk>(SimDiskOptions{.seed = seed});
 }
 
 class Life {
@@ -145,6 +155,7 @@ class Life {
     live(base_sequence);
     disk_.on_io(nullptr);
     tally_.moments += moments_.size();
+    tally_.failed += dead_ ? 1U : 0U;
     crash_all();
   }
 
@@ -158,6 +169,7 @@ class Life {
 
   void take_moment() {
     Moment moment;
+    moment.step = plan_.step ? plan_.step() : 0;
     {
       MutexLock lock(mutex_);
       moment.forced = forced_;
@@ -171,31 +183,50 @@ class Life {
 
   void live(std::uint64_t base_sequence) {
     Recovered recovered;
-    JournalConfig config;
+    JournalConfig config = plan_.journal;
     config.depth = plan_.in_flight;
     config.push_threshold = Bytes(plan_.push_threshold);
+    if (plan_.inject) {
+      plan_.inject(disk_);
+    }
     auto journal = Journal::open(kLogPath, config, collector(recovered));
     if (!journal) {
+      if (plan_.may_fail) {
+        dead_ = true;
+        take_moment();
+        return;
+      }
       FAIL("open: " << journal.error().message() << ", depth " << depth_ << " seed " << seed_);
     }
-    CHECK((*journal)->recovery().last_sequence.value() == base_sequence);
-    std::vector<std::thread> threads;
+    KEEL_CHECK((*journal)->recovery().last_sequence.value() == base_sequence, "reopened at",
+               (*journal)->recovery().last_sequence.value(), base_sequence);
+    std::vector<Thread> threads;
     const std::uint32_t share = plan_.transactions / plan_.threads / (depth_ == 0 ? 1 : 2);
     for (std::uint32_t t = 1; t < plan_.threads; ++t) {
-      threads.emplace_back([this, &journal, t, share] { commit_many(**journal, t, share); });
+      try {
+        threads.emplace_back("committer",
+                             [this, &journal, t, share] { commit_many(**journal, t, share); });
+      } catch (const std::system_error&) {
+        KEEL_CHECK(plan_.may_fail, "no thread for a committer");
+      }
     }
     commit_many(**journal, 0, share);
-    for (std::thread& thread : threads) {
+    for (Thread& thread : threads) {
       thread.join();
     }
     tally_.bytes_logged += (*journal)->stats().written.value();
     (*journal)->audit();
     // Every other life ends in order: moments of the close are crashed as well.
     if (seed_ % 2 == 0) {
-      KEEL_CHECK((*journal)->close().ok(), "close");
+      const Status closed = (*journal)->close();
+      KEEL_CHECK(closed.ok() || plan_.may_fail, "close");
+      dead_ = dead_ || !closed.ok();
       take_moment();
     }
     journal->reset();
+    MutexLock lock(mutex_);
+    KEEL_CHECK(callbacks_called_ == callbacks_asked_, "callbacks called, asked for",
+               callbacks_called_, callbacks_asked_);
     objects_.clear();
   }
 
@@ -207,8 +238,14 @@ class Life {
       mine.push_back(std::make_unique<Object>(id));
       mine.back()->version = history_[id].back().version;
     }
-    for (std::uint32_t i = 0; i < transactions; ++i) {
+    for (std::uint32_t i = 0; i < transactions && !dead_; ++i) {
       const std::uint64_t sequence = commit_one(journal, mine, random);
+      if (sequence == 0) {
+        continue;
+      }
+      if (plan_.mixed_waits) {
+        wait_otherwise(journal, sequence, random);
+      }
       const std::uint64_t draw = sim_random(random) % 16;
       // Half of the time nobody forces: then checkpoints of several records come to be.
       if (draw < 5 && (i / 32 % 2 == 0 || draw == 4)) {
@@ -219,9 +256,8 @@ class Life {
         release_recovered(journal);
       }
     }
-    if (plan_.threads > 1) {
+    if (plan_.threads > 1 && succeeded(journal.force_all(), "force_all")) {
       // The others still need the space.
-      KEEL_CHECK(journal.force_all().ok(), "force_all");
       for (const auto& object : mine) {
         if (history_[object->item.id()].size() > 1) {
           go_home(journal, *object, object->version);
@@ -232,6 +268,42 @@ class Life {
     std::move(mine.begin(), mine.end(), std::back_inserter(objects_));
   }
 
+  // Whether it went well. If not, the life is over; faults must have been injected for that.
+  bool succeeded(const Status& status, const char* what) {
+    if (!status.ok()) {
+      KEEL_CHECK(plan_.may_fail, what, static_cast<std::uint64_t>(status.error().code),
+                 static_cast<std::uint64_t>(status.error().sys_errno));
+      dead_ = true;
+    }
+    return status.ok();
+  }
+
+  void wait_otherwise(Journal& journal, std::uint64_t sequence, std::uint64_t& random) {
+    const std::uint64_t draw = sim_random(random);
+    if (draw % 8 == 0) {
+      const Status asked = journal.on_stable(Sequence(sequence), [this, sequence](const Status& s) {
+        MutexLock lock(mutex_);
+        ++callbacks_called_;
+        if (s.ok()) {
+          forced_ = std::max(forced_, sequence);
+        }
+      });
+      MutexLock lock(mutex_);
+      callbacks_asked_ += asked.ok() ? 1U : 0U;
+    } else if (draw % 16 == 1) {
+      const Status forced = journal.force(Sequence(sequence), draw / 16 % 400'000);
+      if (forced.ok()) {
+        MutexLock lock(mutex_);
+        forced_ = std::max(forced_, sequence);
+      } else if (forced.error().code != Errc::kTimeout) {
+        (void)succeeded(forced, "force with a timeout");
+      }
+    } else if (draw % 64 == 2) {
+      os().sleep_ns(draw / 64 % 8'000'000'000);
+    }
+  }
+
+  // Gives the sequence; 0: it could not be committed.
   std::uint64_t commit_one(Journal& journal, std::vector<std::unique_ptr<Object>>& mine,
                            std::uint64_t& random) {
     std::array<Object*, 4> chosen{};
@@ -257,13 +329,23 @@ class Life {
       bytes += ObjectItem::log_bytes(object.bytes.size());
     }
     auto transaction = begin(journal, mine, bytes);
+    if (!transaction) {
+      take_back(chosen);
+      return 0;
+    }
     for (Object* object : chosen) {
       if (object != nullptr) {
-        KEEL_CHECK(transaction.log(object->item).ok(), "log");
+        KEEL_CHECK(transaction->log(object->item).ok(), "log");
       }
     }
-    const auto sequence = transaction.commit();
-    KEEL_CHECK(sequence.ok(), "commit");
+    const auto sequence = transaction->commit();
+    if (!sequence) {
+      if (sequence.error().code != Errc::kNoMemory || !plan_.may_fail) {
+        (void)succeeded(sequence.error(), "commit");
+      }
+      take_back(chosen);
+      return 0;
+    }
     for (const Object* object : chosen) {
       if (object != nullptr) {
         history_[object->item.id()].push_back({sequence->value(), object->version});
@@ -272,17 +354,41 @@ class Life {
     return sequence->value();
   }
 
+  // What was to be committed and was not.
+  void take_back(const std::array<Object*, 4>& chosen) {
+    for (Object* object : chosen) {
+      if (object == nullptr) {
+        continue;
+      }
+      object->version = history_[object->item.id()].back().version;
+      object->bytes = object->version == 0 ? std::string() : content_of(object->version);
+      if (object->bytes.empty()) {
+        object->item.erase();
+      } else {
+        object->item.set(object->bytes.data(), object->bytes.size());
+      }
+    }
+  }
+
   // Makes room itself when the log is full.
-  Transaction begin(Journal& journal, std::vector<std::unique_ptr<Object>>& mine,
-                    std::size_t bytes) {
+  std::optional<Transaction> begin(Journal& journal, std::vector<std::unique_ptr<Object>>& mine,
+                                   std::size_t bytes) {
     for (int attempt = 0;; ++attempt) {
       auto transaction = journal.begin(bytes, 4);
       if (transaction) {
         return std::move(*transaction);
       }
-      KEEL_CHECK(transaction.error().code == Errc::kLogFull && attempt < 1000, "begin",
-                 static_cast<std::uint64_t>(transaction.error().code));
-      KEEL_CHECK(journal.force_all().ok(), "force_all");
+      const Errc code = transaction.error().code;
+      if (code == Errc::kNoMemory && plan_.may_fail) {
+        return std::nullopt;
+      }
+      if (code != Errc::kLogFull || attempt >= 1000) {
+        (void)succeeded(transaction.error(), "begin");
+        return std::nullopt;
+      }
+      if (!succeeded(journal.force_all(), "force_all")) {
+        return std::nullopt;
+      }
       release_recovered(journal);
       for (const auto& object : mine) {
         go_home(journal, *object, history_[object->item.id()].back().version);
@@ -291,7 +397,9 @@ class Life {
   }
 
   void force(Journal& journal, std::uint64_t sequence) {
-    KEEL_CHECK(journal.force(Sequence(sequence)).ok(), "force");
+    if (!succeeded(journal.force(Sequence(sequence)), "force")) {
+      return;
+    }
     MutexLock lock(mutex_);
     forced_ = std::max(forced_, sequence);
   }
@@ -349,6 +457,9 @@ class Life {
       for (std::uint32_t k = 0; k < plan_.crashes; ++k) {
         crash_one(moment, sim_random(random), SimFate::kGarbage);
       }
+      for (std::uint32_t k = 0; k < plan_.rot; ++k) {
+        rot_one(moment, sim_random(random));
+      }
     }
     if (depth_ + 1 < plan_.depth) {
       for (std::uint32_t child = 0; child < plan_.children; ++child) {
@@ -370,18 +481,106 @@ class Life {
     SimDisk after;
     const ScopedOs scope(after);
     boot(after, moment, crash_seed, fate);
-    Recovered recovered = recover();
+    Recovered recovered = recover(pool());
+    observe(recovered);
     check(moment, recovered, crash_seed, fate);
     return recovered;
+  }
+
+  [[nodiscard]] Pool& pool() const {
+    return plan_.journal.pool != nullptr ? *plan_.journal.pool : default_pool();
+  }
+
+  void observe(const Recovered& recovered) const {
+    if (plan_.on_state) {
+      plan_.on_state(recovered.report.last_sequence.value(),
+                     recovered.ok ? static_cast<std::uint64_t>(recovered.report.end)
+                                  : 100 + static_cast<std::uint64_t>(recovered.error.code));
+    }
+  }
+
+  // Half of the damage is done where the newest writes went.
+  [[nodiscard]] static std::uint64_t rot_place(const Moment& moment, std::uint64_t& random) {
+    const SimImage& log = moment.disk.file(kLogPath);
+    const std::uint64_t draw = sim_random(random);
+    if (draw % 2 == 0 && !log.pending.empty()) {
+      const SimWrite& write = log.pending[draw / 2 % log.pending.size()];
+      return write.offset + (write.data ? sim_random(random) % write.data->size() : 0);
+    }
+    return draw / 2 % log.stable.size();
+  }
+
+  void rot_one(const Moment& moment, std::uint64_t rot_seed) {
+    ++tally_.states;
+    ++tally_.rot;
+    std::uint64_t random = rot_seed;
+    SimDisk after;
+    const ScopedOs scope(after);
+    boot(after, moment, sim_random(random), rot_seed % 4 == 0 ? SimFate::kGarbage : SimFate::kKeep);
+    const std::uint64_t kind = sim_random(random) % 3;
+    for (std::uint64_t left = kind == 0 ? 1 : sim_random(random) % 4; left > 0; --left) {
+      const std::uint64_t at = rot_place(moment, random);
+      if (kind == 2) {
+        misdirect(after, at, rot_place(moment, random), rot_seed % 8 < 4 ? 512 : 4096);
+      } else {
+        after.flip_bit(kLogPath, at, static_cast<unsigned>(random % 8));
+      }
+    }
+    const Recovered recovered = recover(pool());
+    observe(recovered);
+    check_rot(moment, recovered, rot_seed);
+  }
+
+  // What belongs to one place is found at another.
+  static void misdirect(SimDisk& disk, std::uint64_t from, std::uint64_t to, std::uint64_t bytes) {
+    SimContent sector(bytes);
+    const int fd = disk.open(kLogPath, O_RDWR, 0);
+    KEEL_CHECK(fd >= 0, "open for damage");
+    struct iovec part = {sector.data(), sector.size()};
+    if (disk.preadv2(fd, &part, 1, from - from % bytes, 0) == static_cast<ssize_t>(bytes)) {
+      (void)disk.pwritev2(fd, &part, 1, to - to % bytes, 0);
+    }
+    (void)disk.close(fd);
+  }
+
+  void check_rot(const Moment& moment, const Recovered& recovered, std::uint64_t rot_seed) {
+    const auto fail = [&](const std::string& what) {
+      FAIL(what << "; rot seed " << rot_seed << ", " << place_of(moment) << "; "
+                << recovered.report.message());
+    };
+    if (!recovered.fault.empty()) {
+      fail("delivered damage: " + recovered.fault);
+    }
+    if (!recovered.ok || recovered.report.end == LogEnd::kDamaged) {
+      ++tally_.rot_detected;
+    }
+    const std::uint64_t last = recovered.report.last_sequence.value();
+    // Cut before this life began: what was before is not known here.
+    const bool known = recovered.ok && last >= history_[0].front().sequence;
+    for (std::size_t id = 0; known && id < kCrashObjects; ++id) {
+      const Version want = expected(id, last);
+      if (recovered.erased[id] ? !is_erasure(want)
+                               : recovered.versions[id] != 0 && recovered.versions[id] != want) {
+        fail("damage delivered as object " + std::to_string(id) + ", version " +
+             std::to_string(recovered.versions[id]) + ", expected " + std::to_string(want));
+      }
+    }
+    if (recovered.ok && recovered.report.end != LogEnd::kDamaged) {
+      ++(last < moment.forced ? tally_.rot_cut : tally_.rot_harmless);
+    }
+  }
+
+  [[nodiscard]] std::string place_of(const Moment& moment) const {
+    return "depth " + std::to_string(depth_) + ", life's seed " + std::to_string(seed_) +
+           ", I/Os " + std::to_string(&moment - moments_.data()) + ", step " +
+           std::to_string(moment.step) + ", forced " + std::to_string(moment.forced);
   }
 
   void check(const Moment& moment, const Recovered& recovered, std::uint64_t crash_seed,
              SimFate fate) {
     const auto fail = [&](const std::string& what) {
-      FAIL(what << "; depth " << depth_ << ", life's seed " << seed_ << ", crash seed "
-                << crash_seed << ", fate " << static_cast<int>(fate) << ", I/Os "
-                << (&moment - moments_.data()) << ", forced " << moment.forced << "; "
-                << recovered.report.message());
+      FAIL(what << "; crash seed " << crash_seed << ", fate " << static_cast<int>(fate) << ", "
+                << place_of(moment) << "; " << recovered.report.message());
     };
     if (!recovered.ok) {
       fail("recovery failed: " + recovered.error.message());
@@ -417,10 +616,10 @@ class Life {
     for (std::size_t id = 0; id < kCrashObjects; ++id) {
       base[id] = expected(id, recovered.report.last_sequence.value());
     }
-    SimDisk after;
-    const ScopedOs scope(after);
-    boot(after, moment, crash_seed, SimFate::kGarbage);
-    Life child(plan_, tally_, depth_ + 1, crash_seed, after, last_version_);
+    const std::unique_ptr<SimDisk> after = make_disk(plan_, crash_seed);
+    const ScopedOs scope(*after);
+    boot(*after, moment, crash_seed, SimFate::kGarbage);
+    Life child(plan_, tally_, depth_ + 1, crash_seed, *after, last_version_);
     child.run(recovered.report.last_sequence.value(), base, moment.home);
   }
 
@@ -433,6 +632,9 @@ class Life {
   Mutex mutex_{LockRank::kLeaf};
   Version& last_version_;  // guarded by mutex_ while threads run
   std::uint64_t forced_ KEEL_GUARDED_BY(mutex_) = 0;
+  std::uint64_t callbacks_asked_ KEEL_GUARDED_BY(mutex_) = 0;
+  std::uint64_t callbacks_called_ KEEL_GUARDED_BY(mutex_) = 0;
+  std::atomic<bool> dead_{false};  // somebody met an injected fault
   Versions home_ KEEL_GUARDED_BY(mutex_){};
   Versions base_{};
   std::vector<std::unique_ptr<Object>> objects_;
@@ -444,11 +646,15 @@ class Life {
 
 CrashTally run_crash_plan(const CrashPlan& plan) {
   CrashTally tally;
-  SimDisk disk({.seed = plan.seed});
-  const ScopedOs scope(disk);
-  REQUIRE(create_log(kLogPath, {.size = Bytes(plan.log_bytes)}).ok());
+  const std::unique_ptr<SimDisk> disk = make_disk(plan, plan.seed);
+  const ScopedOs scope(*disk);
+  if (plan.beginning != nullptr) {
+    disk->boot_with(*plan.beginning, [](const SimSector&) { return SimFate::kKeep; });
+  } else {
+    REQUIRE(create_log(kLogPath, {.size = Bytes(plan.log_bytes)}).ok());
+  }
   Version last_version = plan.large_objects ? kLargeVersions : 0;
-  Life life(plan, tally, 0, plan.seed, disk, last_version);
+  Life life(plan, tally, 0, plan.seed, *disk, last_version);
   life.run(0, {}, {});
   return tally;
 }

@@ -12,10 +12,17 @@
 //
 // From some of those crashed disks the next life begins, three deep, so that incarnations and
 // leftovers of earlier laps and lives meet.
+//
+// With `may_fail`, whoever makes the plan also injects faults: a life then ends at its first error,
+// and what had been promised before it must be there. With `rot`, crashed disks are damaged on top:
+// bits flipped, sectors moved. Then all may be refused, and the newest may be missing; but nothing
+// is delivered that was not committed so.
 #pragma once
 
 #include <array>
 #include <cstdint>
+#include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -40,6 +47,20 @@ struct CrashPlan {
   std::uint64_t push_threshold = 0;  // JournalConfig::push_threshold
   // Of so many moments one is crashed.
   std::uint32_t moment_stride = 1;
+
+  // Of simulated worlds (sim_world.h).
+  keel::JournalConfig journal{};  // but for the two fields above
+  // The disk to begin with, with a log on it; nullptr: one is made.
+  const keel::SimSnapshot* beginning = nullptr;
+  // The disk of each life; empty: a plain one.
+  std::function<std::unique_ptr<keel::SimDisk>(std::uint64_t seed)> make_disk = {};
+  std::function<void(keel::SimDisk&)> inject = {};  // called when a life begins; may be empty
+  bool may_fail = false;
+  bool mixed_waits = false;  // also callbacks, timeouts, and threads that pause
+  std::uint32_t rot = 0;     // damaged crashes of each moment
+  // What was found in a state: the last sequence, and how the log ended; may be empty.
+  std::function<void(std::uint64_t last, std::uint64_t end)> on_state = {};
+  std::function<std::uint64_t()> step = {};  // to tell when a moment was; may be empty
 };
 
 struct CrashTally {
@@ -47,7 +68,14 @@ struct CrashTally {
   std::uint64_t lives = 0;
   std::uint64_t moments = 0;
   std::uint64_t bytes_logged = 0;
-  std::uint64_t torn = 0;  // states whose report said so
+  std::uint64_t torn = 0;    // states whose report said so
+  std::uint64_t failed = 0;  // lives that an injected fault ended
+  // Of the states, those with rot: refused or reported; delivered whole; or cut where rot and a
+  // torn tail look the same.
+  std::uint64_t rot = 0;
+  std::uint64_t rot_detected = 0;
+  std::uint64_t rot_harmless = 0;
+  std::uint64_t rot_cut = 0;
 };
 
 // Fails the running test with the seed of what went wrong.

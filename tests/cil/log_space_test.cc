@@ -33,7 +33,7 @@ struct Helper {
               }
               space->pass_ended(false);
             },
-            [this] { return context != 0; }};
+            [this] { return context != 0 ? Sequence(1) : Sequence{}; }};
   }
   // As a commit does it.
   void commit(std::uint64_t reserved, std::uint64_t used) {
@@ -43,7 +43,7 @@ struct Helper {
 };
 
 LogSpace::Helpers no_help() {
-  return {[] {}, [] {}, [] { return false; }};
+  return {[] {}, [] {}, [] { return Sequence{}; }};
 }
 
 Status reserve(LogSpace& space, std::uint64_t log_bytes, std::uint64_t memory_bytes = 0) {
@@ -124,7 +124,7 @@ TEST_CASE("a log that nothing can free is full, and says which LSN holds it") {
 TEST_CASE("a log is not full while something outside may still free space") {
   std::atomic<int> asked{0};
   LogSpace space({1000, 250, 0, kMemory}, Lsn(0), Lsn(900),
-                 {[] {}, [&] { ++asked; }, [] { return false; }});
+                 {[] {}, [&] { ++asked; }, [] { return Sequence{}; }});
   Status status;
   std::thread waiter([&] { status = reserve(space, 200); });
   while (asked == 0) {
@@ -264,8 +264,10 @@ TEST_CASE("threads that reserve, commit and push never exceed the log, and all g
   std::atomic<int> asked{0};
   std::atomic<bool> done{false};
   std::atomic<std::uint64_t> context{0};
-  LogSpace space({10000, 2500, 0, kMemory}, Lsn(0), Lsn(0),
-                 {[] {}, [&] { ++asked; }, [&] { return context != 0; }});
+  std::atomic<std::uint64_t> sequence{1};
+  LogSpace space(
+      {10000, 2500, 0, kMemory}, Lsn(0), Lsn(0),
+      {[] {}, [&] { ++asked; }, [&] { return context != 0 ? Sequence(sequence) : Sequence{}; }});
   std::thread pusher([&] {
     // Every pass pushes the context and frees it all.
     Lsn head(0);
@@ -276,6 +278,7 @@ TEST_CASE("threads that reserve, commit and push never exceed the log, and all g
       }
       space.pass_begins();
       if (const std::uint64_t bytes = context.exchange(0); bytes != 0) {
+        ++sequence;
         head = space.close_context(bytes, bytes) + Bytes(bytes);
         space.checkpoint_done();
       }
@@ -307,7 +310,7 @@ TEST_CASE("threads that reserve, commit and push never exceed the log, and all g
 TEST_CASE("a log is not called full while a pass that was asked for is still to come") {
   std::atomic<int> asked{0};
   LogSpace space({1000, 250, 0, kMemory}, Lsn(0), Lsn(900),
-                 {[] {}, [&] { ++asked; }, [] { return false; }});
+                 {[] {}, [&] { ++asked; }, [] { return Sequence{}; }});
   REQUIRE(reserve(space, 50).ok());
   Status status;
   std::thread waiter([&] { status = reserve(space, 200); });

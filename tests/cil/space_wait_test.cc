@@ -17,7 +17,7 @@ using namespace keel_test;
 TEST_CASE("a checkpoint that completes after the last pass gives a waiter hope of the next pass") {
   std::atomic<int> asked{0};
   LogSpace space({1000, 250, 0, 100}, Lsn(0), Lsn(0),
-                 {[] {}, [&] { ++asked; }, [] { return false; }});
+                 {[] {}, [&] { ++asked; }, [] { return Sequence{}; }});
   for (int i = 0; i < 4; ++i) {
     REQUIRE(space.reserve({10, 25}).ok());
   }
@@ -82,7 +82,7 @@ TEST_CASE("whatever makes room wakes who waits for it") {
     CAPTURE(std::string(one.name));
     std::atomic<int> asked{0};
     LogSpace space({1000, 250, 0, 100}, Lsn(0), Lsn(0),
-                   {[] {}, [&] { ++asked; }, [] { return false; }});
+                   {[] {}, [&] { ++asked; }, [] { return Sequence{}; }});
     one.fill(space);
     Status status;
     std::atomic<bool> returned{false};
@@ -114,7 +114,7 @@ TEST_CASE("who waits gets what processors keep as credit") {
                     at->pass_begins();
                     at->pass_ended(false);
                   },
-                  [] { return false; }});
+                  [] { return Sequence{}; }});
   at = &space;
   REQUIRE(space.reserve({credit, 0}).ok());
   Status status;
@@ -144,7 +144,7 @@ TEST_CASE("room that comes while a waiter looks whether there is something to pu
                   [&] {
                     looking = true;
                     let_others_run();
-                    return false;
+                    return Sequence{};
                   }});
   at = &space;
   for (int i = 0; i < 4; ++i) {

@@ -3,6 +3,9 @@
 // Thin covers of the standard ones: they sleep, so TSan and perf understand them. A lock that is
 // only ever held for well under a microsecond may try for about that long before it sleeps
 // (Mutex::Wait::kSpin): going to sleep and being woken costs tens of microseconds.
+//
+// In debug builds each of them asks the thread scheduler first (thread_scheduler.h): what the
+// functions `..._in_turn` do if one owns the thread.
 #pragma once
 
 #include <pthread.h>
@@ -15,6 +18,7 @@
 
 #include "keel/base/lock_rank.h"
 #include "keel/base/thread_annotations.h"
+#include "keel/base/thread_scheduler.h"
 
 #if defined(KEEL_DEBUG)
 #define KEEL_RANK_ACQUIRE(rank) ::keel::lock_rank_acquire(rank)
@@ -38,25 +42,41 @@ class KEEL_CAPABILITY("mutex") Mutex {
 
   void lock() KEEL_ACQUIRE() {
     KEEL_RANK_ACQUIRE(rank_);
+#if defined(KEEL_DEBUG)
+    if (lock_in_turn()) {
+      return;
+    }
+#endif
     if (!mutex_.try_lock()) [[unlikely]] {
       lock_contended();
     }
   }
   [[nodiscard]] bool try_lock() KEEL_TRY_ACQUIRE(true) {
+    thread_point(ThreadPoint::kTryLock, static_cast<std::uint32_t>(rank_));
     if (!mutex_.try_lock()) {
       return false;
     }
     KEEL_RANK_ACQUIRE(rank_);
+    note_acquired();
     return true;
   }
   void unlock() KEEL_RELEASE() {
     KEEL_RANK_RELEASE(rank_);  // First: whoever takes the mutex next may end its life.
     mutex_.unlock();
+    note_released();
   }
 
  private:
   friend class CondVar;
   void lock_contended();
+#if defined(KEEL_DEBUG)
+  bool lock_in_turn();
+  void note_acquired();
+  void note_released();
+#else
+  void note_acquired() {}
+  void note_released() {}
+#endif
 
   std::mutex mutex_;
   LockRank rank_;
@@ -79,12 +99,22 @@ class CondVar {
  public:
   // Blocks until notified; spurious wake-ups happen, so call it in a loop.
   void wait(Mutex& mutex) KEEL_REQUIRES(mutex) {
+#if defined(KEEL_DEBUG)
+    if (bool woken = true; wait_in_turn(mutex, ThreadScheduler::kForever, woken)) {
+      return;
+    }
+#endif
     std::unique_lock<std::mutex> lock(mutex.mutex_, std::adopt_lock);
     condition_.wait(lock);
     lock.release();
   }
   // Returns false if `timeout_ns` passed. Any value is fine: the largest waits for ever.
   bool wait_for(Mutex& mutex, std::uint64_t timeout_ns) KEEL_REQUIRES(mutex) {
+#if defined(KEEL_DEBUG)
+    if (bool woken = true; wait_in_turn(mutex, timeout_ns, woken)) {
+      return woken;
+    }
+#endif
     std::unique_lock<std::mutex> lock(mutex.mutex_, std::adopt_lock);
     // 2^61 ns are 73 years; more would wrap when the standard library adds it to its clock.
     const auto bounded = static_cast<std::int64_t>(std::min(timeout_ns, std::uint64_t{1} << 61));
@@ -92,10 +122,20 @@ class CondVar {
     lock.release();
     return status == std::cv_status::no_timeout;
   }
+#if defined(KEEL_DEBUG)
+  void notify_one();
+  void notify_all();
+#else
   void notify_one() { condition_.notify_one(); }
   void notify_all() { condition_.notify_all(); }
+#endif
 
  private:
+#if defined(KEEL_DEBUG)
+  // False if no scheduler owns the thread.
+  bool wait_in_turn(Mutex& mutex, std::uint64_t timeout_ns, bool& woken);
+#endif
+
   std::condition_variable condition_;
 };
 
@@ -114,6 +154,13 @@ class KEEL_CAPABILITY("shared mutex") SharedMutex {
   void unlock_shared() KEEL_RELEASE_SHARED();
 
  private:
+#if defined(KEEL_DEBUG)
+  bool lock_in_turn();
+  bool lock_shared_in_turn();
+  void note_released();
+
+  unsigned waiting_writers_ = 0;  // of a scheduler's threads, which take turns
+#endif
   pthread_rwlock_t lock_;
   LockRank rank_;
 };

@@ -1,0 +1,187 @@
+// Pools in simulated worlds: threads that allocate, free what others allocated, resize, reclaim and
+// trim, with a pool's own thread beside them, all by one seed (support/sim_scheduler.h). What a
+// buffer holds must be what its owner wrote; at the end the audit passes.
+#include <doctest/doctest.h>
+
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "keel/alloc/pool.h"
+#include "keel/base/check.h"
+#include "keel/base/thread.h"
+#include "support/sim_scheduled_disk.h"
+#include "support/test_seed.h"
+
+#if defined(KEEL_DEBUG)
+
+using namespace keel;
+using keel_test::test_rounds;
+using keel_test::test_seed;
+
+namespace {
+
+constexpr std::size_t kMiB = std::size_t{1} << 20;
+
+struct Buffer {
+  unsigned char* address = nullptr;
+  std::size_t size = 0;
+  unsigned char fill = 0;
+};
+
+// Buffers on their way from thread to thread.
+struct Exchange {
+  Mutex mutex{LockRank::kJournalClose};  // outside of all the pool's
+  std::vector<Buffer> buffers;
+};
+
+std::size_t draw_size(std::uint64_t& dice) {
+  switch (sim_random(dice) % 8) {
+    case 0: return 1 + sim_random(dice) % 64;
+    case 1:
+    case 2: return 1 + sim_random(dice) % 4096;
+    case 3: return 4096U << sim_random(dice) % 5;
+    case 4: return 1 + sim_random(dice) % (512 * 1024);
+    default: return 1 + sim_random(dice) % 60'000;
+  }
+}
+
+void check_filled(const Buffer& buffer) {
+  for (std::size_t i = 0; i < buffer.size; i += i < 64 || buffer.size - i < 65 ? 1 : 509) {
+    KEEL_CHECK(buffer.address[i] == buffer.fill, "a buffer that somebody else wrote to", i,
+               buffer.size);
+  }
+}
+
+void free_one(Pool& pool, const Buffer& buffer, std::uint64_t& dice) {
+  check_filled(buffer);
+  if (sim_random(dice) % 2 == 0) {
+    pool.kvfree_sized(buffer.address, buffer.size);
+  } else {
+    pool.kvfree(buffer.address);
+  }
+}
+
+void use_pool(Pool& pool, Exchange& exchange, std::uint64_t dice, unsigned acts) {
+  std::vector<Buffer> mine;
+  for (unsigned i = 0; i < acts; ++i) {
+    const std::uint64_t draw = sim_random(dice) % 100;
+    if (draw < 45) {
+      Buffer buffer{.size = draw_size(dice), .fill = static_cast<unsigned char>(dice)};
+      const AllocFlags flags = draw % 4 == 0 ? AllocFlags::kNoWait : AllocFlags::kKernel;
+      buffer.address =
+          static_cast<unsigned char*>(pool.kvmalloc(buffer.size, flags | AllocFlags::kNoWarn));
+      if (buffer.address != nullptr) {
+        std::memset(buffer.address, buffer.fill, buffer.size);
+        mine.push_back(buffer);
+      }
+    } else if (draw < 75 && !mine.empty()) {
+      std::swap(mine[sim_random(dice) % mine.size()], mine.back());
+      free_one(pool, mine.back(), dice);
+      mine.pop_back();
+    } else if (draw < 96 && !mine.empty()) {
+      // Somebody else frees it.
+      Buffer taken;
+      {
+        MutexLock lock(exchange.mutex);
+        exchange.buffers.push_back(mine.back());
+        std::swap(exchange.buffers[sim_random(dice) % exchange.buffers.size()],
+                  exchange.buffers.back());
+        taken = exchange.buffers.back();
+        exchange.buffers.pop_back();
+        if (exchange.buffers.size() < 16) {
+          exchange.buffers.push_back(taken);
+          taken = {};
+        }
+      }
+      mine.pop_back();
+      if (taken.address != nullptr) {
+        free_one(pool, taken, dice);
+      }
+    } else if (draw == 96) {
+      pool.purge();
+    } else if (draw == 97) {
+      (void)pool.trim();
+    } else if (draw == 98) {
+      pool.upkeep();
+    } else {
+      os().sleep_ns(sim_random(dice) % 300'000'000);
+    }
+  }
+  for (const Buffer& buffer : mine) {
+    free_one(pool, buffer, dice);
+  }
+}
+
+struct Outcome {
+  std::uint64_t hash = 0;
+  std::uint64_t steps = 0;
+};
+
+Outcome run_world(std::uint64_t seed) {
+  std::uint64_t dice = seed ^ 0x9001;
+  SimScheduler scheduler(sim_schedule(sim_random(dice)));
+  scheduler.set_name("of a pool, KEEL_TEST_SEED=" + std::to_string(seed));
+  SimScheduledDisk disk(scheduler, {.seed = seed, .virtual_clock = true}, {});
+  const ScopedOs scope(disk);
+  Outcome result;
+  {
+    const std::size_t capacity = (4 + sim_random(dice) % 12) * kMiB;
+    auto created = Pool::create({.capacity_bytes = capacity,
+                                 .window_bytes = (8 + sim_random(dice) % 64) * kMiB,
+                                 .huge_pages = false,
+                                 .background = sim_random(dice) % 4 != 0});
+    KEEL_CHECK(created.ok(), "a pool");
+    Pool& pool = **created;
+    Exchange exchange;
+    std::vector<Thread> threads;
+    const std::uint64_t count = 2 + sim_random(dice) % 4;
+    for (std::uint64_t i = 0; i < count; ++i) {
+      const std::uint64_t own = sim_random(dice);
+      threads.emplace_back("user", [&pool, &exchange, own] { use_pool(pool, exchange, own, 60); });
+    }
+    for (Thread& thread : threads) {
+      thread.join();
+    }
+    for (const Buffer& buffer : exchange.buffers) {
+      free_one(pool, buffer, dice);
+    }
+    pool.audit();
+  }
+  result.hash = scheduler.trace().hash();
+  result.steps = scheduler.steps();
+  return result;
+}
+
+}  // namespace
+
+TEST_CASE("simulated threads on a pool never lose, share or tear a buffer, and never hang") {
+  const bool one = std::getenv("KEEL_TEST_SEED") != nullptr;
+  const std::uint64_t first = test_seed("sim pool", 1);
+  const std::uint64_t worlds = one ? 1 : test_rounds(20, 5);
+  const auto begun = std::chrono::steady_clock::now();
+  std::uint64_t steps = 0;
+  for (std::uint64_t seed = first; seed < first + worlds; ++seed) {
+    steps += run_world(seed).steps;
+  }
+  const std::chrono::duration<double> took = std::chrono::steady_clock::now() - begun;
+  (void)std::printf("pool_worlds=%llu steps=%llu seconds=%.1f\n",
+                    static_cast<unsigned long long>(worlds), static_cast<unsigned long long>(steps),
+                    took.count());
+}
+
+TEST_CASE("a simulated pool run again is the same to the last event") {
+  const std::uint64_t first = test_seed("sim pool twice", 501);
+  for (std::uint64_t seed = first; seed < first + test_rounds(5, 2); ++seed) {
+    const Outcome once = run_world(seed);
+    const Outcome again = run_world(seed);
+    CAPTURE(seed);
+    CHECK(once.steps == again.steps);
+    CHECK(once.hash == again.hash);
+  }
+}
+
+#endif

@@ -1,0 +1,88 @@
+// Journals in simulated worlds: sim_world.h says what a world is and what is checked in it.
+#include <doctest/doctest.h>
+
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+
+#include "sim_world.h"
+#include "support/test_seed.h"
+
+#if defined(KEEL_DEBUG)
+
+using namespace keel_test;
+
+namespace {
+
+std::uint64_t setting(const char* name, std::uint64_t fallback) {
+  const char* set = std::getenv(name);
+  return set != nullptr ? std::strtoull(set, nullptr, 0) : fallback;
+}
+
+void add(SimWorldResult& sum, const SimWorldResult& one) {
+  sum.tally.states += one.tally.states;
+  sum.tally.lives += one.tally.lives;
+  sum.tally.moments += one.tally.moments;
+  sum.tally.torn += one.tally.torn;
+  sum.tally.failed += one.tally.failed;
+  sum.tally.rot += one.tally.rot;
+  sum.tally.rot_detected += one.tally.rot_detected;
+  sum.tally.rot_harmless += one.tally.rot_harmless;
+  sum.tally.rot_cut += one.tally.rot_cut;
+  sum.steps += one.steps;
+  sum.switches += one.switches;
+}
+
+// A failed state ends the test, so the three zeros are what has been reached when this is printed.
+void print(const SimWorldResult& sum, std::uint64_t worlds, double seconds) {
+  const auto number = [](std::uint64_t value) { return static_cast<unsigned long long>(value); };
+  const CrashTally& tally = sum.tally;
+  (void)std::printf(
+      "%llu worlds, %llu lives (%llu ended by a fault), %llu moments, %llu steps, "
+      "%llu switches; %llu states torn; rot: %llu, %llu detected, %llu harmless, "
+      "%llu cut\n",
+      number(worlds), number(tally.lives), number(tally.failed), number(tally.moments),
+      number(sum.steps), number(sum.switches), number(tally.torn), number(tally.rot),
+      number(tally.rot_detected), number(tally.rot_harmless), number(tally.rot_cut));
+  (void)std::printf("states=%llu lost=0 partial=0 holes=0 seconds=%.1f\n", number(tally.states),
+                    seconds);
+  (void)std::fflush(stdout);
+}
+
+}  // namespace
+
+TEST_CASE("simulated worlds lose nothing forced, tear nothing, show no hole and never hang") {
+  const bool one = std::getenv("KEEL_TEST_SEED") != nullptr;
+  const std::uint64_t first = test_seed("sim world", setting("KEEL_SIM_SEED_FIRST", 1));
+  const std::uint64_t worlds = one ? 1 : setting("KEEL_SIM_SEEDS", test_rounds(4, 1));
+  const auto begun = std::chrono::steady_clock::now();
+  SimWorldResult sum;
+  for (std::uint64_t seed = first; seed < first + worlds; ++seed) {
+    if (one) {
+      (void)std::printf("%s\n", describe_sim_world(seed).c_str());
+    }
+    add(sum, run_sim_world(seed));
+  }
+  print(sum, worlds,
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - begun).count());
+  CHECK(sum.tally.states > 0);
+}
+
+TEST_CASE("a simulated world run again is the same to the last event") {
+  const std::uint64_t first = test_seed("sim world twice", setting("KEEL_SIM_SEED_FIRST", 1001));
+  const std::uint64_t worlds = setting("KEEL_SIM_SEEDS", test_rounds(2, 1));
+  std::uint64_t same = 0;
+  for (std::uint64_t seed = first; seed < first + worlds; ++seed) {
+    const SimWorldResult once = run_sim_world(seed);
+    const SimWorldResult again = run_sim_world(seed);
+    CAPTURE(describe_sim_world(seed));
+    CHECK(once.steps == again.steps);
+    CHECK(once.tally.states == again.tally.states);
+    CHECK(once.trace_hash == again.trace_hash);
+    same += once.trace_hash == again.trace_hash ? 1 : 0;
+  }
+  (void)std::printf("identical=%llu of=%llu\n", static_cast<unsigned long long>(same),
+                    static_cast<unsigned long long>(worlds));
+}
+
+#endif

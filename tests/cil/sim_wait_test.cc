@@ -1,0 +1,100 @@
+// What threads of a journal cost while they wait, counted in steps of a simulation.
+#include <doctest/doctest.h>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "keel/alloc/pool.h"
+#include "keel/base/check.h"
+#include "keel/base/thread.h"
+#include "keel/cil/object_item.h"
+#include "probe.h"
+#include "support/sim_scheduled_disk.h"
+
+#if defined(KEEL_DEBUG)
+
+using namespace keel;
+using namespace keel_test;
+
+namespace {
+
+struct Cost {
+  std::uint64_t steps = 0;
+  std::uint64_t virtual_ns = 0;
+};
+
+// Threads that commit as fast as they may, against a disk of a second for each flush.
+Cost commit_on_slow_disk(const JournalConfig& settings, std::uint64_t seed) {
+  SimDisk ground({.seed = seed});
+  SimSnapshot beginning;
+  {
+    const ScopedOs scope(ground);
+    REQUIRE(create_log(kLogPath, {.size = kMinLogBytes}).ok());
+    beginning = ground.snapshot();
+  }
+  SimScheduler scheduler({.seed = seed, .most_steps = 500'000});
+  SimScheduledDisk disk(scheduler, {.seed = seed, .virtual_clock = true},
+                        {.flush_ns = 1'000'000'000});
+  disk.boot_with(beginning, [](const SimSector&) { return SimFate::kKeep; });
+  const ScopedOs scope(disk);
+  auto pool = Pool::create({.capacity_bytes = 64U << 20,
+                            .window_bytes = 256U << 20,
+                            .huge_pages = false,
+                            .background = false});
+  REQUIRE(pool.ok());
+  Cost cost;
+  {
+    JournalConfig config = settings;
+    config.pool = pool->get();
+    config.stall_after_ns = UINT64_MAX;
+    auto journal = Journal::open(kLogPath, config, kIgnore);
+    REQUIRE(journal.ok());
+    std::vector<std::unique_ptr<ObjectItem>> items;
+    std::vector<Thread> threads;
+    for (std::uint64_t t = 0; t < 4; ++t) {
+      ObjectItem& item = *items.emplace_back(std::make_unique<ObjectItem>(t));
+      threads.emplace_back("committer", [&journal, &item] {
+        const std::string bytes(30'000, 'x');
+        for (int i = 0; i < 20; ++i) {
+          item.set(bytes.data(), bytes.size());
+          auto transaction = (*journal)->begin(ObjectItem::log_bytes(bytes.size()), 1);
+          KEEL_CHECK(transaction.ok() && transaction->log(item).ok(), "begin");
+          const auto sequence = transaction->commit();
+          KEEL_CHECK(sequence.ok(), "commit");
+          if (i % 8 == 7) {
+            KEEL_CHECK((*journal)->force(*sequence).ok(), "force");
+          }
+        }
+      });
+    }
+    for (Thread& thread : threads) {
+      thread.join();
+    }
+    KEEL_CHECK((*journal)->close().ok(), "close");
+    journal->reset();
+  }
+  cost.steps = scheduler.steps();
+  cost.virtual_ns = scheduler.now_ns();
+  return cost;
+}
+
+}  // namespace
+
+TEST_CASE("who waits for a slow disk sleeps, whether for log space or for memory") {
+  for (const std::uint64_t memory : {std::uint64_t{0}, std::uint64_t{400'000}}) {
+    for (std::uint64_t seed = 1; seed <= 5; ++seed) {
+      JournalConfig config;
+      config.depth = 1;
+      config.cil_memory = Bytes(memory);
+      const Cost cost = commit_on_slow_disk(config, seed);
+      CAPTURE(memory);
+      CAPTURE(seed);
+      MESSAGE("steps: ", cost.steps, ", virtual seconds: ", cost.virtual_ns / 1'000'000'000);
+      // A step takes 40 ns: a thread that span through a second would take 25 million.
+      CHECK(cost.steps < 500'000);
+    }
+  }
+}
+
+#endif

@@ -1,0 +1,234 @@
+#include "sim_world.h"
+
+#include <doctest/doctest.h>
+#include <malloc.h>
+
+#include <cstdlib>
+
+#include "keel/alloc/pool.h"
+#include "keel/base/check.h"
+#include "probe.h"
+#include "support/sim_scheduled_disk.h"
+#include "support/sim_scheduler.h"
+
+#if defined(KEEL_DEBUG)
+
+using namespace keel;
+
+namespace keel_test {
+namespace {
+
+constexpr std::uint64_t kMiB = std::uint64_t{1} << 20;
+
+enum class Trouble : std::uint8_t {
+  kNone,
+  kWriteError,
+  kShortWrite,
+  kFlushError,
+  kFlushDrops,  // fails, and forgets what was written
+  kRingError,
+  kReadError,
+  kMemory,
+  kThreads,
+  kCount_,
+};
+
+struct World {
+  CrashPlan plan;
+  SimSchedule schedule;
+  SimLatency latency;
+  SimDiskOptions disk;
+  Trouble trouble = Trouble::kNone;
+  std::uint64_t trouble_within = 1;  // operations of a life
+  bool for_good = false;
+};
+
+template <class T, std::size_t N>
+T one_of(std::uint64_t& dice, const T (&choices)[N]) {
+  return choices[sim_random(dice) % N];
+}
+
+void draw_journal(World& world, std::uint64_t& dice) {
+  JournalConfig& config = world.plan.journal;
+  world.plan.in_flight = one_of(dice, {1U, 1U, 2U, 2U, 3U, 4U, 8U});
+  config.io_mode = one_of(dice, {IoMode::kSync, IoMode::kUring, IoMode::kUring});
+  config.cil_memory = Bytes(one_of(dice, {std::uint64_t{0}, kMiB, 3 * kMiB / 2, 4 * kMiB}));
+  config.cover_after_ns = one_of(dice, {std::uint64_t{0}, std::uint64_t{1'000'000'000}});
+  config.stall_after_ns = sim_random(dice) % 4 == 0 ? UINT64_MAX : 60'000'000'000;
+  if (world.plan.large_objects) {
+    config.cil_memory = {};
+    world.plan.push_threshold = one_of(dice, {std::uint64_t{0}, 6 * kMiB / 10, 2 * kMiB});
+  } else {
+    world.plan.push_threshold =
+        one_of(dice, {std::uint64_t{0}, std::uint64_t{0}, std::uint64_t{20'000}, kMiB / 8});
+  }
+}
+
+void draw_load(World& world, std::uint64_t& dice, unsigned effort) {
+  CrashPlan& plan = world.plan;
+  plan.threads = one_of(dice, {1U, 2U, 2U, 3U, 4U, 4U, 6U, 8U});
+  plan.large_objects = sim_random(dice) % 16 == 0;
+  plan.mixed_waits = sim_random(dice) % 4 != 0;
+  if (plan.large_objects) {
+    plan.log_bytes = 24 * kMiB;
+    plan.transactions = 24;
+    plan.children = 1;
+    plan.crashes = 2;
+    plan.moment_stride = 7;
+  } else {
+    plan.log_bytes = kMinLogBytes.value() * one_of(dice, {1U, 1U, 1U, 2U, 3U});
+    plan.transactions = 40 + static_cast<std::uint32_t>(sim_random(dice) % 160);
+    plan.children = 1 + static_cast<std::uint32_t>(sim_random(dice) % 2);
+    plan.crashes = 4;
+    plan.moment_stride = one_of(dice, {2U, 3U, 5U});
+  }
+  plan.crashes *= effort;
+  plan.rot = sim_random(dice) % 4 == 0 ? 2 * effort : 0;
+}
+
+void draw_trouble(World& world, std::uint64_t& dice) {
+  world.latency.write_ns = one_of<std::uint64_t>(dice, {1'000, 20'000, 200'000});
+  world.latency.flush_ns = one_of<std::uint64_t>(dice, {1'000, 100'000, 3'000'000});
+  world.latency.slow_one_in = one_of(dice, {0U, 0U, 20U, 200U});
+  world.disk.direct_align = one_of(dice, {512U, 512U, 4096U});
+  world.disk.registers_buffers = sim_random(dice) % 4 != 0;
+  world.disk.virtual_clock = true;
+  if (sim_random(dice) % 2 == 0) {
+    world.trouble = static_cast<Trouble>(sim_random(dice) % static_cast<int>(Trouble::kCount_));
+  }
+  world.trouble_within = std::uint64_t{8} << sim_random(dice) % 6;
+  world.for_good = sim_random(dice) % 2 == 0;
+  world.plan.may_fail = world.trouble != Trouble::kNone;
+  if (world.trouble == Trouble::kThreads) {
+    world.schedule.refuse_thread_one_in = 12;
+  }
+}
+
+World draw_world(std::uint64_t seed, unsigned effort) {
+  std::uint64_t dice = seed ^ 0x3a17b05d2c4e6f81U;
+  World world;
+  world.schedule = sim_schedule(sim_random(dice));
+  world.plan.seed = sim_random(dice) >> 8;
+  world.disk.seed = sim_random(dice);
+  draw_load(world, dice, effort);
+  draw_journal(world, dice);
+  draw_trouble(world, dice);
+  if (const char* stop = std::getenv("KEEL_SIM_STOP"); stop != nullptr) {
+    world.schedule.most_steps = std::strtoull(stop, nullptr, 0);
+  }
+  return world;
+}
+
+// Outside of the simulation: it needs the process's pool, which is older than the world.
+SimSnapshot make_log(const World& world) {
+  SimDisk disk(world.disk);
+  const ScopedOs scope(disk);
+  REQUIRE(create_log(kLogPath, {.size = Bytes(world.plan.log_bytes)}).ok());
+  return disk.snapshot();
+}
+
+// One fault for a life, at a random operation of it.
+void inject(const World& world, SimScheduledDisk& disk, SimScheduler& scheduler) {
+  SimFault fault;
+  fault.nth = 1 + scheduler.draw() % world.trouble_within;
+  fault.for_good = world.for_good;
+  fault.bytes = scheduler.draw() % 16 * 512;
+  switch (world.trouble) {
+    case Trouble::kWriteError: fault.op = SimOp::kWrite; break;
+    case Trouble::kShortWrite:
+      fault.op = SimOp::kWrite;
+      fault.effect = SimFault::Effect::kShort;
+      break;
+    case Trouble::kFlushError: fault.op = SimOp::kFlush; break;
+    case Trouble::kFlushDrops:
+      fault.op = SimOp::kFlush;
+      fault.effect = SimFault::Effect::kFailAndDrop;
+      break;
+    case Trouble::kRingError:
+      fault.op = scheduler.draw() % 3 == 0 ? SimOp::kRingWait : SimOp::kRingSubmit;
+      break;
+    case Trouble::kReadError:
+      fault.op = SimOp::kRead;
+      fault.nth = 1 + fault.nth % 4;
+      break;
+    case Trouble::kMemory: disk.refuse_metadata(40); return;
+    default: return;
+  }
+  disk.inject(fault);
+}
+
+const char* to_string(Trouble trouble) {
+  constexpr const char* kNames[] = {"none",        "write error", "short write",
+                                    "flush error", "flush drops", "ring error",
+                                    "read error",  "no memory",   "no threads"};
+  return kNames[static_cast<unsigned>(trouble)];
+}
+
+std::string describe(const World& world, std::uint64_t seed) {
+  const CrashPlan& plan = world.plan;
+  return "seed " + std::to_string(seed) + ": " + std::to_string(plan.threads) + " threads, " +
+         std::to_string(plan.transactions) + " transactions, depth " +
+         std::to_string(plan.in_flight) + ", log of " + std::to_string(plan.log_bytes / 1024) +
+         " KiB" + (plan.large_objects ? ", large objects" : "") + ", " +
+         (plan.journal.io_mode == IoMode::kUring ? "uring" : "sync") + ", cil_memory " +
+         std::to_string(plan.journal.cil_memory.value() / 1024) + " KiB, threshold " +
+         std::to_string(plan.push_threshold) + ", trouble: " + to_string(world.trouble) +
+         (world.schedule.switch_one_in == 0
+              ? ", priorities"
+              : ", switches 1 in " + std::to_string(world.schedule.switch_one_in)) +
+         ", " + std::to_string(world.schedule.cpus) + " CPUs";
+}
+
+}  // namespace
+
+std::string describe_sim_world(std::uint64_t seed) { return describe(draw_world(seed, 1), seed); }
+
+SimWorldResult run_sim_world(std::uint64_t seed, unsigned effort) {
+  // Images and buffers of a MiB come and go with each state: not to the kernel and back.
+  (void)::mallopt(M_MMAP_THRESHOLD, 64 << 20);
+  (void)::mallopt(M_TRIM_THRESHOLD, 512 << 20);
+  World world = draw_world(seed, effort);
+  const std::string text = describe(world, seed);
+  INFO("KEEL_TEST_SEED=", seed, ": ", text);
+  SimWorldResult result;
+  const SimSnapshot beginning = make_log(world);
+  SimScheduler scheduler(world.schedule);
+  scheduler.set_name("KEEL_TEST_SEED=" + std::to_string(seed) + " (" + text + ")");
+  // The pool's, and what no life owns.
+  SimScheduledDisk ground(scheduler, world.disk, world.latency);
+  const ScopedOs scope(ground);
+  auto pool = Pool::create({.capacity_bytes = 256 * kMiB,
+                            .window_bytes = std::size_t{1} << 30,
+                            .huge_pages = false,
+                            .background = seed % 4 != 0});
+  KEEL_CHECK(pool.ok() || world.trouble == Trouble::kThreads, "a pool for the world");
+  if (!pool) {
+    return result;
+  }
+  CrashPlan& plan = world.plan;
+  plan.beginning = &beginning;
+  plan.journal.pool = pool->get();
+  plan.journal.on_stall = [&scheduler](const StallReport& report) { scheduler.fail(report.line); };
+  plan.make_disk = [&](std::uint64_t disk_seed) -> std::unique_ptr<SimDisk> {
+    SimDiskOptions options = world.disk;
+    options.seed = disk_seed;
+    return std::make_unique<SimScheduledDisk>(scheduler, options, world.latency);
+  };
+  plan.inject = [&](SimDisk& disk) {
+    inject(world, static_cast<SimScheduledDisk&>(disk), scheduler);
+  };
+  plan.on_state = [&](std::uint64_t last, std::uint64_t end) {
+    scheduler.note("state", "", last, end);
+  };
+  plan.step = [&] { return scheduler.steps(); };
+  result.tally = run_crash_plan(plan);
+  pool->reset();
+  result.trace_hash = scheduler.trace().hash();
+  result.steps = scheduler.steps();
+  result.switches = scheduler.switches();
+  return result;
+}
+
+}  // namespace keel_test
+
+#endif
