@@ -1,0 +1,46 @@
+// The slice of each campaign that every run of the tests takes. KEEL_TEST_ROUNDS takes more of it.
+#include <doctest/doctest.h>
+
+#include <cstdio>
+
+#include "campaigns.h"
+#include "environment.h"
+#include "support/test_seed.h"
+
+using namespace keel_test;
+
+namespace {
+
+void run(const char* name) {
+  prepare_environment();
+  for (const Campaign& campaign : campaigns()) {
+    if (std::string(campaign.name) != name) {
+      continue;
+    }
+    const std::uint64_t seed = test_seed(name, 1);
+    const std::uint64_t count =
+        test_rounds(campaign.slice, std::max<std::uint64_t>(1, campaign.slice / 8));
+    const Tally tally = campaign.run(seed, count);
+    (void)std::printf("%s\n", tally.line(seed).c_str());
+    if (!tally.skipped.empty()) {
+      MESSAGE("skipped: " << tally.skipped);
+      return;
+    }
+    CHECK(tally.tried > 0);
+    for (const std::string& failure : tally.failures) {
+      FAIL_CHECK(failure);
+    }
+    return;
+  }
+  FAIL("there is no campaign of that name");
+}
+
+}  // namespace
+
+TEST_CASE("a power cut of a FUSE file system at any moment loses nothing that was promised") {
+  run("fuse");
+}
+
+TEST_CASE("a disk that fails, is short, lies or loses never makes a false promise or value") {
+  run("faults");
+}

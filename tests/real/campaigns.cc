@@ -1,0 +1,17 @@
+#include "campaigns.h"
+
+namespace keel_test {
+
+const std::vector<Campaign>& campaigns() {
+  static const std::vector<Campaign> all = {
+      {"fuse", "power cuts of a FUSE file system, by the moment and the way", 2, 900, run_fuse},
+      {"faults", "the k-th write or flush fails, lies or is lost", 34, 1649, run_faults},
+  };
+  return all;
+}
+
+std::string replay_of(const char* name, std::uint64_t seed) {
+  return std::string("--only ") + name + " --first " + std::to_string(seed) + " --count 1";
+}
+
+}  // namespace keel_test
