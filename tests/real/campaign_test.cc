@@ -44,3 +44,15 @@ TEST_CASE("a power cut of a FUSE file system at any moment loses nothing that wa
 TEST_CASE("a disk that fails, is short, lies or loses never makes a false promise or value") {
   run("faults");
 }
+
+TEST_CASE("a writer that is killed at any moment leaves everything that it promised") {
+  run("kill");
+}
+
+TEST_CASE("ext4 and XFS that are shut down under a journal keep what it promised") {
+  run("shutdown");
+}
+
+TEST_CASE("ext4 and XFS whose disk fails or loses power keep what the journal promised") {
+  run("loop");
+}

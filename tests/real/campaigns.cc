@@ -6,6 +6,9 @@ const std::vector<Campaign>& campaigns() {
   static const std::vector<Campaign> all = {
       {"fuse", "power cuts of a FUSE file system, by the moment and the way", 2, 900, run_fuse},
       {"faults", "the k-th write or flush fails, lies or is lost", 34, 1649, run_faults},
+      {"kill", "SIGKILL at any moment", 60, 100000, run_kill},
+      {"shutdown", "ext4 and XFS shut down under the writer", 16, 10000, run_shutdown},
+      {"loop", "the disk under ext4 and XFS fails or loses power", 12, 2000, run_loop},
   };
   return all;
 }

@@ -147,6 +147,7 @@ Helper::Helper(const std::vector<std::string>& arguments, int control, bool dies
   words.emplace_back(KEEL_REAL_HELPER);
   words.insert(words.end(), arguments.begin(), arguments.end());
   const pid_t parent = ::getpid();
+  (void)std::fflush(stdout);
   pid_ = ::fork();
   KEEL_CHECK(pid_ >= 0, "fork a helper");
   if (pid_ == 0) {
@@ -155,6 +156,9 @@ Helper::Helper(const std::vector<std::string>& arguments, int control, bool dies
       if (::getppid() != parent) {
         ::_exit(127);
       }
+    }
+    if (std::getenv("KEEL_REAL_VERBOSE") == nullptr) {
+      (void)::dup2(::open("/dev/null", O_RDWR), 2);
     }
     become(words, control);
   }
@@ -177,6 +181,15 @@ int Helper::wait() {
     code_ = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
   }
   return code_;
+}
+
+int Helper::poll() {
+  int status = 0;
+  if (pid_ > 0 && ::waitpid(pid_, &status, WNOHANG) == pid_) {
+    pid_ = -1;
+    code_ = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+  }
+  return pid_ > 0 ? -1 : code_;
 }
 
 void Helper::signal(int number) {

@@ -44,6 +44,7 @@ class Scratch {
 class Helper {
  public:
   // `control`: becomes descriptor 3 of it; -1: none. `before`: words of a command that starts it.
+  // What it says goes to nowhere unless KEEL_REAL_VERBOSE is set.
   explicit Helper(const std::vector<std::string>& arguments, int control = -1,
                   bool dies_with_us = true, const std::vector<std::string>& before = {});
   ~Helper();  // kills and waits
@@ -52,6 +53,8 @@ class Helper {
   // The exit code, 128 + the signal.
   int wait();
   void signal(int number);
+  // The code, or -1 if it has not ended.
+  int poll();
   [[nodiscard]] pid_t pid() const { return pid_; }
 
  private:

@@ -94,7 +94,7 @@ void lives_of(Lab& lab, Tally& tally, std::uint64_t seed) {
   for (int depth = 0; depth < 3 && tally.ok(); ++depth) {
     lab.disk()->take_snapshots(lab.ledger(), large ? kMoments / 4 : kMoments, random_step(random));
     // The last moment is a real cut: from then on the writer meets EIO.
-    lab.disk()->rule("change " + std::to_string(20 + random_step(random) % 400) +
+    lab.disk()->rule("change " + std::to_string(10 + random_step(random) % 120) +
                      " 999999999 off 0");
     Helper writer(lab.plan(random_step(random), large).words());
     const int code = writer.wait();

@@ -3,6 +3,7 @@
 #include <string>
 #include <vector>
 
+#include "pool_user.h"
 #include "reaper.h"
 #include "writer.h"
 #if KEEL_HAVE_FUSE
@@ -15,6 +16,9 @@ int main(int count, char** words) {
   const std::vector<std::string> rest(words + (count > 1 ? 2 : 1), words + count);
   if (verb == "reap") {
     return run_reaper();
+  }
+  if (verb == "pool") {
+    return run_pool_user(WriterPlan::from(rest));
   }
   if (verb == "write") {
     return run_writer(WriterPlan::from(rest));

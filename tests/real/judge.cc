@@ -79,8 +79,8 @@ Result<RecoveryReport> read(const std::string& path, Reading reading, Delivered&
 class Judge {
  public:
   Judge(const Ledger& ledger, const PromisesCopy& promises, const Delivered& delivered,
-        std::uint64_t last)
-      : ledger_(ledger), promises_(promises), delivered_(delivered), last_(last) {}
+        std::uint64_t last, bool lied)
+      : ledger_(ledger), promises_(promises), delivered_(delivered), last_(last), lied_(lied) {}
 
   // The transactions of a thread up to the recovered sequence. The last one may have been killed
   // inside commit(), before its sequence was known: then it is there whole or not at all.
@@ -127,7 +127,8 @@ class Judge {
                Verdict& verdict) const {
     for (std::size_t id = thread * kObjectsOfThread; id < (thread + 1) * kObjectsOfThread; ++id) {
       const Version found = delivered_.versions[id];
-      const bool right = !delivered_.there[id] ? promises_.home[id] == wanted[id]
+      // A disk that lied may have lost what went home before: then home is newer.
+      const bool right = !delivered_.there[id] ? lied_ || promises_.home[id] == wanted[id]
                          : found == 0          ? is_erasure(wanted[id])
                                                : found == wanted[id];
       if (!right) {
@@ -145,6 +146,7 @@ class Judge {
   const PromisesCopy& promises_;
   const Delivered& delivered_;
   const std::uint64_t last_;
+  const bool lied_;
 };
 
 }  // namespace
@@ -176,7 +178,7 @@ Verdict judge(const std::string& path, const Ledger& ledger, const PromisesCopy&
   if (last < promises.forced && !lied) {
     return fail(Fault::kLost, "a promised sequence is gone");
   }
-  const Judge held(ledger, promises, delivered, last);
+  const Judge held(ledger, promises, delivered, last, lied);
   for (std::size_t thread = 0; thread < kLedgerThreads && verdict.ok(); ++thread) {
     held.check(thread, verdict);
   }

@@ -1,13 +1,9 @@
 #include "writer.h"
 
-#include <sys/mman.h>
-#include <sys/resource.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
-#include <csignal>
 #include <cstdio>
 #include <memory>
 #include <sstream>
@@ -18,6 +14,7 @@
 #include "keel/cil/journal.h"
 #include "keel/cil/object_item.h"
 #include "ledger.h"
+#include "self_limit.h"
 
 using namespace keel;
 
@@ -46,6 +43,7 @@ class Writer {
     for (std::size_t i = 0; i < kLedgerObjects; ++i) {
       objects_.push_back(std::make_unique<Object>(i));
       objects_.back()->version = ledger->base[i];
+      objects_.back()->bytes.reserve(plan.large ? 400U << 10U : 32U << 10U);
     }
   }
 
@@ -64,49 +62,14 @@ class Writer {
 
   const WriterPlan& plan_;
   LedgerFile& ledger_;
+  std::unique_ptr<Pool> pool_;                    // outlives the objects
   std::vector<std::unique_ptr<Object>> objects_;  // outlive the journal
   std::unique_ptr<Journal> journal_;
 };
 
-void limit(const WriterPlan& plan) {
-  struct stat st {};
-  (void)::stat(plan.log.c_str(), &st);
-  const auto to = [&](int what, std::uint64_t value) {
-    struct rlimit now {};
-    KEEL_CHECK(::getrlimit(static_cast<__rlimit_resource>(what), &now) == 0, "getrlimit");
-    now.rlim_cur = std::min<std::uint64_t>(value, now.rlim_max);
-    KEEL_CHECK(::setrlimit(static_cast<__rlimit_resource>(what), &now) == 0, "setrlimit");
-  };
-  (void)std::signal(SIGXFSZ, plan.ignore_xfsz ? SIG_IGN : SIG_DFL);
-  if (plan.limited == "file") {
-    to(RLIMIT_FSIZE, static_cast<std::uint64_t>(st.st_size) - plan.limit);
-  } else if (plan.limited == "data") {
-    to(RLIMIT_DATA, plan.limit);
-  } else if (plan.limited == "nofile") {
-    to(RLIMIT_NOFILE, plan.limit);
-  } else if (plan.limited == "nproc") {
-    to(RLIMIT_NPROC, plan.limit);
-  } else if (plan.limited == "memlock") {
-    to(RLIMIT_MEMLOCK, plan.limit);
-  } else if (plan.limited == "maps") {
-    // Single pages, so that none joins its neighbour, until no mapping is left but `limit`.
-    std::vector<void*> taken;
-    for (;;) {
-      const int protection = taken.size() % 2 == 0 ? PROT_READ : PROT_NONE;
-      void* page = ::mmap(nullptr, 4096, protection, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-      if (page == MAP_FAILED) {
-        break;
-      }
-      taken.push_back(page);
-    }
-    for (std::uint64_t i = 0; i < plan.limit && i < taken.size(); ++i) {
-      (void)::munmap(taken[taken.size() - 1 - i], 4096);
-    }
-  }
-}
-
 JournalConfig Writer::config() {
   JournalConfig config;
+  config.pool = pool_.get();
   config.io_mode = plan_.uring ? IoMode::kUring : IoMode::kSync;
   config.depth = plan_.depth;
   config.cover_after_ns = plan_.seed % 3 == 0 ? 1'000'000 : 0;
@@ -124,7 +87,7 @@ JournalConfig Writer::config() {
 
 int Writer::run() {
   if (!plan_.limited.empty() && !plan_.late) {
-    limit(plan_);
+    impose_limit(plan_);
   }
   auto opened =
       Journal::open(plan_.log, config(), [](const RecoveredCheckpoint&) -> Status { return {}; });
@@ -136,7 +99,7 @@ int Writer::run() {
   journal_ = std::move(*opened);
   ledger_->opened = 1;
   if (!plan_.limited.empty() && plan_.late) {
-    limit(plan_);
+    impose_limit(plan_);
   }
   std::vector<std::thread> threads;
   for (std::size_t i = 1; i < plan_.threads; ++i) {
