@@ -56,3 +56,19 @@ TEST_CASE("ext4 and XFS that are shut down under a journal keep what it promised
 TEST_CASE("ext4 and XFS whose disk fails or loses power keep what the journal promised") {
   run("loop");
 }
+
+TEST_CASE("a full file system refuses a new log and never fails a log that is there") {
+  run("full");
+}
+
+TEST_CASE("a process that meets its limits is refused or goes on and breaks no promise") {
+  run("limits");
+}
+
+TEST_CASE("a writer that the kernel kills for want of memory leaves everything that it promised") {
+  run("memory");
+}
+
+TEST_CASE("a journal on a device that hangs says what it waits for and goes on afterwards") {
+  run("hangs");
+}

@@ -314,6 +314,16 @@ ControlGroup::~ControlGroup() {
   reap_no_more("group", path_);
 }
 
+bool ControlGroup::leave(const std::string& controller, const std::string& process) {
+  for (const std::string& root : {"/sys/fs/cgroup/" + controller, std::string("/sys/fs/cgroup")}) {
+    std::ofstream out(root + "/cgroup.procs");
+    if (out << process << std::flush) {
+      return true;
+    }
+  }
+  return false;
+}
+
 bool ControlGroup::write(const std::string& file, const std::string& text) const {
   const int fd = ::open((path_ + "/" + file).c_str(), O_WRONLY | O_CLOEXEC);
   const bool done =

@@ -116,6 +116,8 @@ class ControlGroup {
   bool write(const std::string& file, const std::string& text) const;
   [[nodiscard]] const std::string& path() const { return path_; }
   [[nodiscard]] bool version2() const { return version2_; }
+  // Puts a process back where all are.
+  static bool leave(const std::string& controller, const std::string& process);
 
  private:
   ControlGroup() = default;

@@ -36,7 +36,7 @@ std::string Tally::line(std::uint64_t first_seed) const {
   out << " tried=" << tried << " lost=" << lost << " partial=" << partial << " holes=" << holes
       << " other=" << other << " lives=" << lives << " promised=" << promised << " torn=" << torn
       << " failed_writers=" << failed_writers << " seconds=" << std::fixed << taken.count()
-      << " seed=" << first_seed;
+      << " seed=" << first_seed << note;
   return out.str();
 }
 

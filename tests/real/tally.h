@@ -15,6 +15,7 @@ struct Tally {
 
   std::string property;
   std::string skipped;  // why nothing was tried
+  std::string note;     // further facts for the line
   std::uint64_t tried = 0;
   std::uint64_t lives = 0;
   std::uint64_t promised = 0;  // states in which something was

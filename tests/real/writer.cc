@@ -86,7 +86,20 @@ JournalConfig Writer::config() {
 }
 
 int Writer::run() {
-  if (!plan_.limited.empty() && !plan_.late) {
+  const bool early = !plan_.limited.empty() && !plan_.late;
+  // A limit of file size is of the pool's memory too: it would leave none.
+  const bool pool_first = plan_.limited == "file";
+  if (early && !pool_first) {
+    impose_limit(plan_);
+  }
+  // Not the process's own: that one aborts if it cannot be had.
+  auto pool = Pool::create({});
+  if (!pool) {
+    (void)std::fprintf(stderr, "pool: %s\n", pool.error().message().c_str());
+    return kWriterNotOpened;
+  }
+  pool_ = std::move(*pool);
+  if (early && pool_first) {
     impose_limit(plan_);
   }
   auto opened =
