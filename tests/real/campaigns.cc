@@ -10,7 +10,7 @@ const std::vector<Campaign>& campaigns() {
       {"shutdown", "ext4 and XFS shut down under the writer", 16, 10000, run_shutdown},
       {"loop", "the disk under ext4 and XFS fails or loses power", 12, 2000, run_loop},
       {"full", "full file systems", 4, 1000, run_full},
-      {"limits", "limits of files, memory, mappings, descriptors, threads", 34, 1700, run_limits},
+      {"limits", "limits of files, memory, mappings, descriptors, threads", 17, 1700, run_limits},
       {"memory", "a control group at its limit of memory", 4, 300, run_memory},
       {"hangs", "file systems and devices that hang, and the watchdog", 16, 1000, run_hangs},
   };

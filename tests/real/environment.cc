@@ -48,9 +48,15 @@ int reaper_pipe = -1;
   ::_exit(127);
 }
 
+// Beside the program that runs.
+std::string helper_path() {
+  return fs::read_symlink("/proc/self/exe").parent_path() / "keel_real_helper";
+}
+
 void start_reaper() {
   int ends[2];
   KEEL_CHECK(::pipe2(ends, O_CLOEXEC) == 0, "a pipe for the reaper");
+  const std::string helper = helper_path();
   const pid_t pid = ::fork();
   KEEL_CHECK(pid >= 0, "fork the reaper");
   if (pid == 0) {
@@ -59,7 +65,7 @@ void start_reaper() {
     const int nothing = ::open("/dev/null", O_RDWR);
     (void)::dup2(nothing, 1);  // whoever reads our output must not wait for the reaper
     (void)::dup2(nothing, 2);
-    become({KEEL_REAL_HELPER, "reap"}, -1);
+    become({helper, "reap"}, -1);
   }
   (void)::close(ends[0]);
   reaper_pipe = ends[1];
@@ -144,7 +150,7 @@ Helper::Helper(const std::vector<std::string>& arguments, int control, bool dies
                const std::vector<std::string>& before) {
   prepare_environment();
   std::vector<std::string> words = before;
-  words.emplace_back(KEEL_REAL_HELPER);
+  words.push_back(helper_path());
   words.insert(words.end(), arguments.begin(), arguments.end());
   const pid_t parent = ::getpid();
   (void)std::fflush(stdout);

@@ -104,6 +104,13 @@ void FaultFs::make_image(const std::string& name, std::uint64_t index, faultfs::
   (void)tell("image " + name + number(index) + " " + name_of(cut) + number(seed));
 }
 
+faultfs::FileMoment FaultFs::moment(std::uint64_t index, const std::string& path) {
+  (void)tell("save" + number(index) + " " + path);
+  faultfs::FileMoment moment;
+  KEEL_CHECK(load(moment, path.c_str()), "load a snapshot");
+  return moment;
+}
+
 FaultFs::Counts FaultFs::counts() {
   std::istringstream in(tell("stats"));
   Counts counts;

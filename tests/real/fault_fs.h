@@ -38,6 +38,8 @@ class FaultFs {
   [[nodiscard]] PromisesCopy promises(std::uint64_t index);
   void make_image(const std::string& name, std::uint64_t index, faultfs::Cut cut,
                   std::uint64_t seed);
+  // The snapshot itself, to make images of without faultfs; `path`: of a file to take it through.
+  [[nodiscard]] faultfs::FileMoment moment(std::uint64_t index, const std::string& path);
   // Blocks until an operation hangs.
   void wait_until_hung() { (void)tell("hung"); }
   void release() { (void)tell("release"); }

@@ -32,8 +32,8 @@ struct Limit {
 constexpr std::uint64_t kMiB = std::uint64_t{1} << 20U;
 constexpr Limit kLimits[] = {
     {"file", 512, 1040384, 512, true, false}, {"file", 512, 1040384, 512, false, false},
-    {"data", 1, 64, kMiB, false, false},      {"data", 1, 64, kMiB, true, false},
-    {"data", 1, 64, kMiB, true, true},        {"data", 1, 64, kMiB, false, true},
+    {"data", 380, 480, kMiB, false, false},   {"data", 1, 64, kMiB, true, false},
+    {"data", 1, 64, kMiB, true, true},        {"data", 380, 480, kMiB, false, true},
     {"nofile", 3, 12, 1, false, false},       {"nofile", 3, 12, 1, true, false},
     {"nofile", 3, 12, 1, false, true},        {"memlock", 0, 64, 65536, false, false},
     {"memlock", 0, 64, 65536, true, true},    {"maps", 0, 60, 1, true, false},
@@ -71,7 +71,7 @@ class LimitLab {
     plan.ledger = ledger_.path();
     plan.seed = random_step(random);
     plan.threads = 1 + static_cast<std::uint32_t>(random_step(random) % 4);
-    plan.transactions = limit.pool ? 4000 : 150;
+    plan.transactions = limit.pool ? 1500 : 150;
     plan.depth = static_cast<std::uint32_t>(random_step(random) % 5);
     plan.uring = random_step(random) % 2 == 0;
     plan.force = 1 + static_cast<std::uint32_t>(random_step(random) % 6);

@@ -32,7 +32,7 @@ int run_pool_user(const WriterPlan& plan) {
   if (!plan.late) {
     impose_limit(plan);
   }
-  auto pool = Pool::create({.capacity_bytes = std::size_t{512} << 20U});
+  auto pool = Pool::create({.capacity_bytes = std::size_t{64} << 20U});
   if (!pool) {
     (void)std::fprintf(stderr, "pool: %s\n", pool.error().message().c_str());
     return kWriterNotOpened;

@@ -446,6 +446,13 @@ std::string Daemon::command(const std::string& line) {
     most_moments_ = 0;
     return "ok " + std::to_string(moments_.size()) + " " + std::to_string(moments_seen_);
   }
+  if (verb == "save") {
+    std::size_t index = 0;
+    std::string path;
+    in >> index >> path;
+    return index < moments_.size() && save(moments_[index].file, path.c_str()) ? "ok"
+                                                                               : "error save";
+  }
   if (verb == "promises") {
     std::size_t index = 0;
     in >> index;

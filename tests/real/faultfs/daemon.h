@@ -10,6 +10,7 @@
 //   cut MODE SEED             in place: what is pending is lost, or not
 //   image NAME INDEX MODE SEED  NAME becomes what a cut leaves of that snapshot; power on
 //   moments                   how many snapshots there are, the bytes of a ledger's part in each
+//   save INDEX PATH           that snapshot, whole, into a file elsewhere
 //   promises INDEX            the ledger's part, raw
 //   power off|on              off: everything fails with EIO
 //   release                   answers what hangs

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
+#include <fstream>
 #include <utility>
 
 namespace faultfs {
@@ -48,8 +49,18 @@ void put_sectors(char* image, std::uint64_t image_bytes, const PendingWrite& wri
   }
 }
 
-void put_pending(char* image, std::uint64_t image_bytes, const Pending& pending, Cut cut,
-                 std::uint64_t seed) {
+}  // namespace
+
+std::uint64_t random_step(std::uint64_t& state) {
+  state += 0x9e3779b97f4a7c15U;
+  std::uint64_t z = state;
+  z = (z ^ (z >> 30U)) * 0xbf58476d1ce4e5b9U;
+  z = (z ^ (z >> 27U)) * 0x94d049bb133111ebU;
+  return z ^ (z >> 31U);
+}
+
+void apply_cut(char* image, std::uint64_t image_bytes, const Pending& pending, Cut cut,
+               std::uint64_t seed) {
   for (const PendingWrite& write : pending) {
     const std::uint64_t bytes = write.bytes->size();
     const std::uint64_t sectors = (bytes + 511) / 512;
@@ -71,14 +82,52 @@ void put_pending(char* image, std::uint64_t image_bytes, const Pending& pending,
   }
 }
 
-}  // namespace
+bool save(const FileMoment& moment, const char* path) {
+  std::ofstream out(path, std::ios::binary | std::ios::trunc);
+  const auto put_word = [&](std::uint64_t word) {
+    char bytes[8];
+    std::memcpy(bytes, &word, sizeof bytes);
+    out.write(bytes, sizeof bytes);
+  };
+  const auto put_bytes = [&](const std::vector<char>& bytes) {
+    put_word(bytes.size());
+    out.write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
+  };
+  put_bytes(moment.durable);
+  put_word(moment.pending.size());
+  for (const PendingWrite& write : moment.pending) {
+    put_word(write.offset);
+    put_word(write.stable ? 1 : 0);
+    put_bytes(*write.bytes);
+  }
+  return out.flush().good();
+}
 
-std::uint64_t random_step(std::uint64_t& state) {
-  state += 0x9e3779b97f4a7c15U;
-  std::uint64_t z = state;
-  z = (z ^ (z >> 30U)) * 0xbf58476d1ce4e5b9U;
-  z = (z ^ (z >> 27U)) * 0x94d049bb133111ebU;
-  return z ^ (z >> 31U);
+bool load(FileMoment& moment, const char* path) {
+  std::ifstream in(path, std::ios::binary);
+  const auto word = [&] {
+    std::uint64_t value = 0;
+    char bytes[8] = {};
+    in.read(bytes, sizeof bytes);
+    std::memcpy(&value, bytes, sizeof value);
+    return value;
+  };
+  const auto take_bytes = [&](std::vector<char>& bytes) {
+    bytes.resize(word());
+    in.read(bytes.data(), static_cast<std::streamsize>(bytes.size()));
+  };
+  take_bytes(moment.durable);
+  moment.pending.clear();
+  for (std::uint64_t left = word(); in && left > 0; --left) {
+    PendingWrite write;
+    write.offset = word();
+    write.stable = word() != 0;
+    std::vector<char> bytes;
+    take_bytes(bytes);
+    write.bytes = std::make_shared<std::vector<char>>(std::move(bytes));
+    moment.pending.push_back(std::move(write));
+  }
+  return in.good();
 }
 
 const char* name_of(Cut cut) { return kNames[static_cast<int>(cut)]; }
@@ -153,7 +202,7 @@ std::size_t FaultFile::read(std::uint64_t offset, char* out, std::size_t bytes) 
 }
 
 void FaultFile::flush() {
-  put_pending(durable_.data(), durable_.size(), pending_, Cut::kAll, 0);
+  apply_cut(durable_.data(), durable_.size(), pending_, Cut::kAll, 0);
   pending_.clear();
 }
 
@@ -174,7 +223,7 @@ void FaultFile::reread(const Pending& places) {
 }
 
 void FaultFile::cut(Cut cut, std::uint64_t seed) {
-  put_pending(durable_.data(), durable_.size(), pending_, cut, seed);
+  apply_cut(durable_.data(), durable_.size(), pending_, cut, seed);
   reread(pending_);
   reread(dropped_);
   pending_.clear();
@@ -188,7 +237,7 @@ FileMoment FaultFile::moment() const {
 void FaultFile::become(const FileMoment& moment, Cut cut, std::uint64_t seed) {
   resize(moment.durable.size());
   std::memcpy(durable_.data(), moment.durable.data(), moment.durable.size());
-  put_pending(durable_.data(), durable_.size(), moment.pending, cut, seed);
+  apply_cut(durable_.data(), durable_.size(), moment.pending, cut, seed);
   std::memcpy(current_.data(), durable_.data(), durable_.size());
   pending_.clear();
   dropped_.clear();

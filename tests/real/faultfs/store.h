@@ -66,6 +66,14 @@ struct FileMoment {
   Pending pending;
 };
 
+// Makes of a durable image what a cut leaves.
+void apply_cut(char* image, std::uint64_t bytes, const Pending& pending, Cut cut,
+               std::uint64_t seed);
+
+// A moment as a file's bytes, for another process.
+[[nodiscard]] bool save(const FileMoment& moment, const char* path);
+[[nodiscard]] bool load(FileMoment& moment, const char* path);
+
 class FaultFile {
  public:
   void resize(std::uint64_t bytes);
