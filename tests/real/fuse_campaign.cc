@@ -22,7 +22,7 @@ using faultfs::Cut;
 using faultfs::random_step;
 
 constexpr std::uint64_t kSmallLog = kMinLogBytes.value();
-constexpr std::uint64_t kLargeLog = std::uint64_t{12} << 20U;
+constexpr std::uint64_t kLargeLog = std::uint64_t{16} << 20U;
 
 // A place for lives, used again by every seed of a campaign.
 class Lab {
@@ -198,7 +198,8 @@ constexpr std::uint64_t kFaultKinds = std::size(kFaultCases);
 
 void fault_of(Lab& lab, Tally& tally, std::uint64_t seed) {
   const FaultCase& fault = kFaultCases[seed % kFaultKinds];
-  const std::uint64_t k = 1 + seed / kFaultKinds % 97;
+  // Steps so that a few seeds already reach beyond the writes of opening.
+  const std::uint64_t k = 1 + seed / kFaultKinds * 5 % 97;
   std::uint64_t random = seed * 7919;
   const std::string replay = replay_of("faults", seed);
   if (!lab.make_log(kSmallLog)) {
