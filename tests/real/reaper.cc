@@ -1,10 +1,12 @@
 // The reaper: removes what the process at the other end of its standard input has not.
 #include "reaper.h"
 
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <csignal>
 #include <filesystem>
 #include <fstream>
@@ -28,6 +30,23 @@ void remove_group(const std::string& path) {
   }
 }
 
+// What is mounted below the path, the innermost first. Our namespace has it as long as we live.
+void unmount_below(const std::string& path) {
+  std::ifstream in("/proc/self/mounts");
+  std::vector<std::string> places;
+  std::string line;
+  while (std::getline(in, line)) {
+    const auto begin = line.find(' ') + 1;
+    const std::string place = line.substr(begin, line.find(' ', begin) - begin);
+    if (place.rfind(path + "/", 0) == 0) {
+      places.push_back(place);
+    }
+  }
+  for (auto place = places.rbegin(); place != places.rend(); ++place) {
+    (void)::umount2(place->c_str(), MNT_DETACH);
+  }
+}
+
 void remove(const std::string& entry) {
   const auto space = entry.find(' ');
   const std::string path = entry.substr(space + 1);
@@ -37,8 +56,15 @@ void remove(const std::string& entry) {
   if (entry.compare(0, space, "group") == 0) {
     remove_group(path);
   } else {
+    unmount_below(path);
     std::error_code error;
-    std::filesystem::remove_all(path, error);
+    for (int tries = 0; tries < 100 && std::filesystem::exists(path); ++tries) {
+      std::filesystem::remove_all(path, error);
+      if (error) {
+        (void)::usleep(10'000);  // its users are dying
+        unmount_below(path);
+      }
+    }
   }
 }
 
