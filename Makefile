@@ -62,6 +62,11 @@ nightly: setup-build ## an hour of churn, memory must stay flat (SECONDS_OF_CHUR
 	$(call build,release,keel_alloc_tests)
 	KEEL_CHURN_SECONDS=$${SECONDS_OF_CHURN:-3600} .build/release/tests/keel_alloc_tests -tc="churn*"
 
+.PHONY: campaign
+campaign: setup-build ## the journal on failing disks, killed, at its limits (ARGS="--only fuse --first 1")
+	$(call build,release,keel_real_campaign)
+	.build/release/tests/real/keel_real_campaign $(ARGS)
+
 .PHONY: check
 check: setup-check format-check check-headers check-clang tidy check-asan check-tsan ## sanitizers, clang, format, tidy
 
