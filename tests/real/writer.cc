@@ -30,7 +30,8 @@ class Object : public ObjectItem {
 
   std::vector<char> bytes;
   Version version = 0;
-  Version logged = 0;  // by this life
+  Version logged = 0;    // by this life
+  Sequence logged_at{};  // in this checkpoint
   LedgerTransaction* transaction = nullptr;
 
  protected:
@@ -197,6 +198,7 @@ bool Writer::write_one(std::size_t thread, std::uint64_t n, std::uint64_t& rando
   }
   for (std::size_t i = 0; i < count; ++i) {
     objects_[entry.objects[i]]->logged = entry.versions[i];
+    objects_[entry.objects[i]]->logged_at = *sequence;
   }
   if (random_step(random) % plan_.force == 0 && !force(*sequence)) {
     return false;
@@ -263,7 +265,9 @@ bool Writer::force(Sequence sequence) {
 // An object goes home only when its newest version is stable; one that this life has not logged may
 // have newer bytes in the log than at home. The version is what was committed last.
 void Writer::go_home(Object& object) {
-  if (object.logged == 0 || object.logged != object.version || object.pinned()) {
+  // That it is not pinned would not do: after a failure nothing is, stable or not.
+  if (object.logged == 0 || object.logged != object.version ||
+      object.logged_at > journal_->stable_sequence()) {
     return;
   }
   ledger_->promises.home[object.id()] = object.version;

@@ -418,6 +418,7 @@ std::string Daemon::command(const std::string& line) {
   }
   if (verb == "clear") {
     rules_.clear();
+    faults_ = 0;
     power_ = true;
     refuse_space_ = false;
     return "ok";
