@@ -361,7 +361,7 @@ void make_sparse(const std::string& path, std::uint64_t bytes) {
 }
 
 std::uint64_t least_bytes(const std::string& type) {
-  return std::uint64_t{type == "xfs" ? 320U : 24U} << 20U;
+  return std::uint64_t{type == "xfs" ? 320U : 40U} << 20U;
 }
 
 }  // namespace keel_test

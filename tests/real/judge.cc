@@ -52,11 +52,23 @@ RecoveryHandler collector(Delivered& delivered) {
   };
 }
 
+// Of a writer that was killed the kernel may still hold writes, and with them the lock: longer than
+// a journal waits for it, on a machine that has much to do.
+template <class Try>
+auto until_free(const Try& one) {
+  constexpr int kTries = 60;
+  auto result = one();
+  for (int i = 1; i < kTries && !result && result.error().code == Errc::kBusy; ++i) {
+    result = one();
+  }
+  return result;
+}
+
 Result<RecoveryReport> read(const std::string& path, Reading reading, Delivered& delivered) {
   if (reading == Reading::kScan) {
-    return scan_log(path, collector(delivered));
+    return until_free([&] { return scan_log(path, collector(delivered)); });
   }
-  auto journal = Journal::open(path, {}, collector(delivered));
+  auto journal = until_free([&] { return Journal::open(path, {}, collector(delivered)); });
   if (!journal) {
     return journal.error();
   }

@@ -39,10 +39,12 @@ std::string with(const char* rule, std::uint64_t k) {
 void fail_disk_once(DiskLab& lab, Tally& tally, std::uint64_t seed, const std::string& type) {
   std::uint64_t random = seed * 3266489917U;
   const std::string replay = replay_of("loop", seed);
-  const DiskFault& fault = kDiskFaults[seed / 2 % std::size(kDiskFaults)];
-  const std::string rule = with(fault.rule, 1 + random_step(random) % 60);
+  const DiskFault& fault = kDiskFaults[seed / 4 % std::size(kDiskFaults)];
+  const std::string rule = with(fault.rule, 1 + random_step(random) % 40);
   WriterPlan plan = lab.plan(random_step(random));
-  plan.transactions = 100;
+  // Large ones take several writes and then a flush, small ones write through.
+  plan.large = seed / 2 % 2 == 1;
+  plan.transactions = plan.large ? 30 : 100;
   lab.faults()->clear();
   if (!rule.empty()) {
     lab.faults()->rule(rule);
@@ -90,7 +92,7 @@ Tally run_loop(std::uint64_t first, std::uint64_t count) {
       tally.skipped = lab.why();
       continue;
     }
-    if (!lab.make_log(kMinLogBytes.value())) {
+    if (!lab.make_log(std::uint64_t{16} << 20U)) {
       tally.fail("the log could not be made on " + type, replay_of("loop", first));
       break;
     }

@@ -512,7 +512,11 @@ bool Daemon::serve_control() {
   return true;
 }
 
-void on_init(void* /*data*/, fuse_conn_info* connection) { connection->max_write = 1U << 20U; }
+void on_init(void* /*data*/, fuse_conn_info* connection) {
+  connection->max_write = 1U << 20U;
+  // With it the kernel makes EIO of a short direct write, and no client would ever see one.
+  connection->want &= ~static_cast<unsigned>(FUSE_CAP_ASYNC_DIO);
+}
 
 void on_lookup(fuse_req_t request, fuse_ino_t parent, const char* name) {
   Daemon& daemon = *daemon_of(request);
