@@ -72,3 +72,14 @@ TEST_CASE("a writer that the kernel kills for want of memory leaves everything t
 TEST_CASE("a journal on a device that hangs says what it waits for and goes on afterwards") {
   run("hangs");
 }
+
+// Two mappings are left when threads allocate for the first time. Seed 130 crashed jemalloc.
+TEST_CASE("threads that come when there are no mappings left are refused memory and do not crash") {
+  prepare_environment();
+  for (std::uint64_t round = 0; round < test_rounds(3, 1); ++round) {
+    const Tally tally = run_limits(130, 1);
+    for (const std::string& failure : tally.failures) {
+      FAIL_CHECK(failure);
+    }
+  }
+}
