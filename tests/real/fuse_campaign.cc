@@ -189,7 +189,7 @@ constexpr FaultCase kFaultCases[] = {
     {"eiodrop 0", "fsync", false, false, true},  {"enospc 0", "write", true, false, true},
     {"enospc 0", "fsync", true, false, true},    {"eio 0", "change", true, false, true},
     {"short 4096", "write", true, false, false}, {"short 4096", "write", false, false, false},
-    {"short 512", "write", true, false, false},  {"short 0", "write", true, false, true},
+    {"short 512", "write", true, false, false},  {"short 0", "write", true, false, false},
     {"lie 0", "fsync", false, true, false},      {"lie 0", "change", false, true, false},
     {"lose 0", "write", true, true, false},      {"misplace 8192", "write", true, true, false},
     {"delay 3", "change", true, false, false},
