@@ -1,5 +1,5 @@
-// FaultFile: a file of faultfs as a disk would hold it: what is durable, what was written since, and
-// what readers see. It knows nothing of FUSE, so that its rules can be tested alone.
+// FaultFile: a file of faultfs as a disk would hold it: what is durable, what was written since,
+// and what readers see. It knows nothing of FUSE, so that its rules can be tested alone.
 //
 // I1 `current` is `durable` with all pending writes applied in order, but for what was dropped.
 // I2 A write that was asked to be durable by itself is marked so; it stays in order behind pending
