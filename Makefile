@@ -84,6 +84,11 @@ sim: setup-check ## simulated worlds of a journal, by seed (SEED_FIRST=1 SEEDS=2
 	KEEL_SIM_SEED_FIRST=$${SEED_FIRST:-1} KEEL_SIM_SEEDS=$${SEEDS:-200} \
 	  .build/sim/tests/keel_cil_tests -tc="simulated worlds*"
 
+.PHONY: campaign
+campaign: setup-build ## the journal on failing disks, killed, at its limits (ARGS="--only fuse --first 1")
+	$(call build,release,keel_real_campaign)
+	.build/release/tests/real/keel_real_campaign $(ARGS)
+
 .PHONY: check
 check: setup-check format-check check-headers check-clang tidy check-asan check-tsan ## sanitizers, clang, format, tidy
 

@@ -9,9 +9,14 @@
 
 // What would break the contract of kmalloc, if it stood in the environment's MALLOC_CONF: sampled
 // and guarded objects are whole pages, and a filled one would be written to after its free.
-const char* keel_je_malloc_conf_2_conf_harder =
-    "prof:false,junk:false,zero:false,hpa:false,san_guard_small:0,san_guard_large:0,"
-    "abort:false";
+// One arena for what jemalloc keeps of its own: with more it makes one for a thread when that first
+// comes, and follows a null pointer (5.3) if there is no mapping to be had for it.
+// Weak: libkeel-malloc.so, whose objects are in those arenas, has options of its own.
+extern "C" {
+[[gnu::weak]] extern const char keel_je_overruling[];
+const char keel_je_overruling[] = KEEL_JE_CONTRACT_OPTIONS ",narenas:1";
+}
+const char* keel_je_malloc_conf_2_conf_harder = keel_je_overruling;
 
 namespace keel {
 namespace {

@@ -23,6 +23,8 @@ build    nlohmann-json3-dev   --json of the tools
 build    libjemalloc-dev      objects below a page (its static archive, under another prefix)
 build    binutils             ld and objcopy, which give it that prefix
 build    doctest-dev          the tests
+build    libfuse3-dev         a file system of the tests that fails, loses and hangs
+build    xfsprogs             file systems that the tests make, mount and crash
 build    libbenchmark-dev     the benchmarks, which the tests run for a moment
 check    clang                thread-safety analysis, a second compiler's warnings
 check    llvm                 reads what a coverage build has counted

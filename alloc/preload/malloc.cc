@@ -13,6 +13,9 @@
 #include "keel_jemalloc.h"
 #include "large_buffers.h"
 
+// Threads spread over jemalloc's arenas: the objects here are in them.
+const char keel_je_overruling[] = KEEL_JE_CONTRACT_OPTIONS;
+
 namespace keel::preload {
 namespace {
 

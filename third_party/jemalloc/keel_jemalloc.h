@@ -32,6 +32,13 @@ void keel_je_malloc_stats_print(void (*write)(void*, const char*), void* opaque,
 extern const char* keel_je_malloc_conf;
 extern const char* keel_je_malloc_conf_2_conf_harder;
 
+// Options that keep what keel promises of objects; alloc/slab_arenas.cc says why each.
+#define KEEL_JE_CONTRACT_OPTIONS                                                    \
+  "prof:false,junk:false,zero:false,hpa:false,san_guard_small:0,san_guard_large:0," \
+  "abort:false"
+// All that overrule the environment's. Weak in slab_arenas.cc.
+extern const char keel_je_overruling[];
+
 // How an arena gets memory: jemalloc(3), arena.<i>.extent_hooks. A null pointer: cannot be done.
 struct keel_je_extent_hooks {
   void* (*alloc)(keel_je_extent_hooks* hooks, void* new_address, std::size_t size,

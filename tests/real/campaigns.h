@@ -1,0 +1,46 @@
+// Campaigns on real kernel paths. Each takes a range of seeds, and is to be had in slices: the sum
+// of slices is the whole. What a machine does not give is a skip with its reason.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "tally.h"
+
+namespace keel_test {
+
+struct Campaign {
+  const char* name;
+  const char* what;       // for --help
+  std::uint64_t slice;    // seeds of the slice that every test run takes
+  std::uint64_t nightly;  // seeds that reach the figure of a nightly run
+  Tally (*run)(std::uint64_t first, std::uint64_t count);
+};
+
+[[nodiscard]] const std::vector<Campaign>& campaigns();
+
+// Power cuts: a writer on faultfs, moments before and after its writes and flushes, each cut in
+// several ways.
+Tally run_fuse(std::uint64_t first, std::uint64_t count);
+// Faults of the disk: the k-th write or flush fails or is short, once or for good; lies, losses.
+Tally run_faults(std::uint64_t first, std::uint64_t count);
+// SIGKILL of the writer at any moment, on the disk.
+Tally run_kill(std::uint64_t first, std::uint64_t count);
+// ext4 and XFS shut down under the writer.
+Tally run_shutdown(std::uint64_t first, std::uint64_t count);
+// ext4 and XFS on a loop device on faultfs: power cuts, failing writes, a flush that fails once.
+Tally run_loop(std::uint64_t first, std::uint64_t count);
+// Full file systems.
+Tally run_full(std::uint64_t first, std::uint64_t count);
+// Limits of files, memory, mappings, descriptors and threads.
+Tally run_limits(std::uint64_t first, std::uint64_t count);
+// A control group at its limit of memory.
+Tally run_memory(std::uint64_t first, std::uint64_t count);
+// Hangs, which the watchdog reports, and which end.
+Tally run_hangs(std::uint64_t first, std::uint64_t count);
+
+// "--only NAME --first SEED --count 1"
+[[nodiscard]] std::string replay_of(const char* name, std::uint64_t seed);
+
+}  // namespace keel_test

@@ -1,0 +1,52 @@
+// DiskLab: a real file system with a log and a ledger on it, life after life, for campaigns.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "environment.h"
+#include "fault_fs.h"
+#include "tally.h"
+#include "writer.h"
+
+namespace keel_test {
+
+class DiskLab {
+ public:
+  enum class Under : std::uint8_t { kFile, kFaultFs };
+
+  // On a loop device over a file, or over one of faultfs. ready() tells whether it is there.
+  DiskLab(const std::string& type, Under under);
+  ~DiskLab();
+  DiskLab(const DiskLab&) = delete;
+  DiskLab& operator=(const DiskLab&) = delete;
+  [[nodiscard]] bool ready() const { return mounted_ != nullptr; }
+  [[nodiscard]] const std::string& why() const { return why_; }
+
+  [[nodiscard]] FaultFs* faults() { return faults_.get(); }
+  [[nodiscard]] Mounted& mounted() { return *mounted_; }
+  [[nodiscard]] Loop& loop() { return *loop_; }
+  [[nodiscard]] LedgerFile& ledger() { return *ledger_; }
+  [[nodiscard]] std::string log() const { return *mounted_ / "log"; }
+
+  // Both: detached, and there again.
+  bool take_down();
+  bool bring_up();
+  bool make_log(std::uint64_t bytes);
+  [[nodiscard]] WriterPlan plan(std::uint64_t seed) const;
+  // Judges the log; the next life begins with what it found.
+  void judge_life(Tally& tally, const std::string& replay);
+
+ private:
+  const std::string type_;
+  Scratch scratch_;
+  Scratch memory_;
+  std::string why_;
+  std::string file_;
+  std::unique_ptr<LedgerFile> ledger_;
+  std::unique_ptr<FaultFs> faults_;
+  std::unique_ptr<Loop> loop_;
+  std::unique_ptr<Mounted> mounted_;
+};
+
+}  // namespace keel_test

@@ -1,0 +1,367 @@
+#include "environment.h"
+
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <linux/loop.h>
+#include <sched.h>
+#include <sys/ioctl.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+
+#include "keel/base/check.h"
+
+namespace keel_test {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr std::uint32_t kShutdownDefault = 0;   // XFS_FSOP_GOING_FLAGS_DEFAULT
+constexpr std::uint32_t kShutdownLogFlush = 1;  // XFS_FSOP_GOING_FLAGS_LOGFLUSH
+constexpr std::uint32_t kShutdownNoLogFlush = 2;
+
+int reaper_pipe = -1;
+
+// Called in a child: only what is safe after a fork.
+[[noreturn]] void become(const std::vector<std::string>& words, int control) {
+  std::vector<char*> list;
+  for (const std::string& word : words) {
+    list.push_back(const_cast<char*>(word.c_str()));  // NOLINT: execv takes it so
+  }
+  list.push_back(nullptr);
+  if (control >= 0 && control != 3) {
+    (void)::dup2(control, 3);
+  } else if (control == 3) {
+    (void)::fcntl(3, F_SETFD, 0);
+  }
+  (void)::execvp(list[0], list.data());
+  ::_exit(127);
+}
+
+// Beside the program that runs.
+std::string helper_path() {
+  return fs::read_symlink("/proc/self/exe").parent_path() / "keel_real_helper";
+}
+
+void start_reaper() {
+  int ends[2];
+  KEEL_CHECK(::pipe2(ends, O_CLOEXEC) == 0, "a pipe for the reaper");
+  const std::string helper = helper_path();
+  const pid_t pid = ::fork();
+  KEEL_CHECK(pid >= 0, "fork the reaper");
+  if (pid == 0) {
+    (void)::setsid();  // out of reach of Ctrl-C
+    (void)::dup2(ends[0], 0);
+    const int nothing = ::open("/dev/null", O_RDWR);
+    (void)::dup2(nothing, 1);  // whoever reads our output must not wait for the reaper
+    (void)::dup2(nothing, 2);
+    become({helper, "reap"}, -1);
+  }
+  (void)::close(ends[0]);
+  reaper_pipe = ends[1];
+}
+
+void tell_reaper(const std::string& line) {
+  if (reaper_pipe >= 0) {
+    const std::string text = line + "\n";
+    (void)!::write(reaper_pipe, text.data(), text.size());
+  }
+}
+
+std::string first_line(const std::string& path) {
+  std::ifstream in(path);
+  std::string line;
+  std::getline(in, line);
+  return line;
+}
+
+}  // namespace
+
+void prepare_environment() {
+  static bool done = false;
+  if (done) {
+    return;
+  }
+  done = true;
+  if (is_root() && ::unshare(CLONE_NEWNS) == 0) {
+    (void)::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr);
+  }
+  start_reaper();
+}
+
+bool is_root() { return ::geteuid() == 0; }
+
+bool have_program(const std::string& name) {
+  const char* set = std::getenv("PATH");
+  std::string path = set != nullptr ? set : "";
+  path += ":/usr/sbin:/sbin";
+  for (std::size_t at = 0; at < path.size();) {
+    const std::size_t end = std::min(path.find(':', at), path.size());
+    if (::access((path.substr(at, end - at) + "/" + name).c_str(), X_OK) == 0) {
+      return true;
+    }
+    at = end + 1;
+  }
+  return false;
+}
+
+int run_command(const std::string& line) {
+  const std::string all =
+      "PATH=$PATH:/usr/sbin:/sbin; { " + line + "; } </dev/null >/dev/null 2>&1";
+  const int status = std::system(all.c_str());
+  return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+void reap_later(const std::string& kind, const std::string& what) {
+  tell_reaper("+ " + kind + " " + what);
+}
+void reap_no_more(const std::string& kind, const std::string& what) {
+  tell_reaper("- " + kind + " " + what);
+}
+
+Scratch::Scratch(const std::string& root) {
+  prepare_environment();
+  const char* set = std::getenv("KEEL_REAL_DIR");
+  path_ = (!root.empty()    ? root
+           : set != nullptr ? set
+                            : "/var/tmp") +
+          std::string("/keel-real-XXXXXX");
+  KEEL_CHECK(::mkdtemp(path_.data()) != nullptr, "a scratch directory");
+  reap_later("dir", path_);
+}
+
+Scratch::~Scratch() {
+  std::error_code error;
+  fs::remove_all(path_, error);
+  reap_no_more("dir", path_);
+}
+
+Helper::Helper(const std::vector<std::string>& arguments, int control, bool dies_with_us,
+               const std::vector<std::string>& before) {
+  prepare_environment();
+  std::vector<std::string> words = before;
+  words.push_back(helper_path());
+  words.insert(words.end(), arguments.begin(), arguments.end());
+  const pid_t parent = ::getpid();
+  (void)std::fflush(stdout);
+  pid_ = ::fork();
+  KEEL_CHECK(pid_ >= 0, "fork a helper");
+  if (pid_ == 0) {
+    if (dies_with_us) {
+      (void)::prctl(PR_SET_PDEATHSIG, SIGKILL);
+      if (::getppid() != parent) {
+        ::_exit(127);
+      }
+    }
+    if (std::getenv("KEEL_REAL_VERBOSE") == nullptr) {
+      (void)::dup2(::open("/dev/null", O_RDWR), 2);
+    }
+    become(words, control);
+  }
+}
+
+Helper::~Helper() {
+  if (pid_ > 0) {
+    signal(SIGCONT);
+    signal(SIGKILL);
+    (void)wait();
+  }
+}
+
+int Helper::wait() {
+  if (pid_ > 0) {
+    int status = 0;
+    while (::waitpid(pid_, &status, 0) < 0 && errno == EINTR) {
+    }
+    pid_ = -1;
+    code_ = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+  }
+  return code_;
+}
+
+int Helper::poll() {
+  int status = 0;
+  if (pid_ > 0 && ::waitpid(pid_, &status, WNOHANG) == pid_) {
+    pid_ = -1;
+    code_ = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+  }
+  return pid_ > 0 ? -1 : code_;
+}
+
+void Helper::signal(int number) {
+  if (pid_ > 0) {
+    (void)::kill(pid_, number);
+  }
+}
+
+std::unique_ptr<Loop> Loop::attach(const std::string& file, std::string& why) {
+  const int backing = ::open(file.c_str(), O_RDWR | O_CLOEXEC);
+  const int control = ::open("/dev/loop-control", O_RDWR | O_CLOEXEC);
+  std::unique_ptr<Loop> loop(new Loop);
+  // Somebody else may take the free number first; then the next is tried.
+  for (int tries = 0; backing >= 0 && control >= 0 && loop->fd_ < 0 && tries < 16; ++tries) {
+    const int number = ::ioctl(control, LOOP_CTL_GET_FREE);
+    loop->path_ = "/dev/loop" + std::to_string(number);
+    const int fd = number < 0 ? -1 : ::open(loop->path_.c_str(), O_RDWR | O_CLOEXEC);
+    struct loop_config config {};
+    config.fd = static_cast<std::uint32_t>(backing);
+    config.info.lo_flags = LO_FLAGS_AUTOCLEAR | LO_FLAGS_DIRECT_IO;
+    if (fd >= 0 && ::ioctl(fd, LOOP_CONFIGURE, &config) == 0) {
+      loop->fd_ = fd;
+    } else if (fd >= 0) {
+      why = std::strerror(errno);
+      (void)::close(fd);
+    } else {
+      why = std::strerror(errno);
+    }
+  }
+  (void)::close(backing);
+  (void)::close(control);
+  if (loop->fd_ < 0) {
+    why = "no loop device: " + why;
+    return nullptr;
+  }
+  return loop;
+}
+
+Loop::~Loop() {
+  if (fd_ >= 0) {
+    (void)::ioctl(fd_, LOOP_CLR_FD);
+    (void)::close(fd_);
+  }
+}
+
+std::unique_ptr<Mounted> Mounted::mount(const std::string& device, const std::string& directory,
+                                        const std::string& type, const std::string& options,
+                                        std::string& why) {
+  prepare_environment();
+  (void)::mkdir(directory.c_str(), 0700);
+  if (::mount(device.c_str(), directory.c_str(), type.c_str(), MS_NOATIME, options.c_str()) != 0) {
+    why = "no mount of " + type + ": " + std::strerror(errno);
+    return nullptr;
+  }
+  std::unique_ptr<Mounted> mounted(new Mounted);
+  mounted->directory_ = directory;
+  mounted->mounted_ = true;
+  return mounted;
+}
+
+Mounted::~Mounted() {
+  if (mounted_ && !unmount()) {
+    (void)::umount2(directory_.c_str(), MNT_DETACH);
+  }
+}
+
+bool Mounted::unmount() {
+  mounted_ = ::umount2(directory_.c_str(), 0) != 0;
+  return !mounted_;
+}
+
+bool Mounted::shut_down(bool flush_log) {
+  const int fd = ::open(directory_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  std::uint32_t flags = flush_log ? kShutdownLogFlush : kShutdownNoLogFlush;
+  static_assert(kShutdownDefault == 0);
+  const bool done = fd >= 0 && ::ioctl(fd, _IOR('X', 125, std::uint32_t), &flags) == 0;
+  (void)::close(fd);
+  return done;
+}
+
+bool Mounted::freeze() {
+  const int fd = ::open(directory_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  const bool done = fd >= 0 && ::ioctl(fd, FIFREEZE, 0) == 0;
+  (void)::close(fd);
+  return done;
+}
+
+bool Mounted::thaw() {
+  const int fd = ::open(directory_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  const bool done = fd >= 0 && ::ioctl(fd, FITHAW, 0) == 0;
+  (void)::close(fd);
+  return done;
+}
+
+std::unique_ptr<ControlGroup> ControlGroup::make(const std::string& controller, std::string& why) {
+  prepare_environment();
+  std::unique_ptr<ControlGroup> group(new ControlGroup);
+  const std::string v1 = "/sys/fs/cgroup/" + controller;
+  std::string root = v1;
+  if (::access((v1 + "/tasks").c_str(), W_OK) != 0) {
+    root = "/sys/fs/cgroup";
+    group->version2_ = true;
+    if (first_line(root + "/cgroup.subtree_control").find(controller) == std::string::npos) {
+      why = "no control group of " + controller + " that this process may use";
+      return nullptr;
+    }
+  }
+  static int count = 0;
+  group->path_ = root + "/keel-real-" + std::to_string(::getpid()) + "-" + std::to_string(++count);
+  if (::mkdir(group->path_.c_str(), 0700) != 0) {
+    why = "no control group: " + std::string(std::strerror(errno));
+    return nullptr;
+  }
+  reap_later("group", group->path_);
+  return group;
+}
+
+ControlGroup::~ControlGroup() {
+  for (int tries = 0; ::rmdir(path_.c_str()) != 0 && errno == EBUSY && tries < 1000; ++tries) {
+    (void)::usleep(1000);  // the last process is gone, its accounts take a moment
+  }
+  reap_no_more("group", path_);
+}
+
+bool ControlGroup::leave(const std::string& controller, const std::string& process) {
+  for (const std::string& root : {"/sys/fs/cgroup/" + controller, std::string("/sys/fs/cgroup")}) {
+    std::ofstream out(root + "/cgroup.procs");
+    if (out << process << std::flush) {
+      return true;
+    }
+  }
+  return false;
+}
+
+bool ControlGroup::write(const std::string& file, const std::string& text) const {
+  const int fd = ::open((path_ + "/" + file).c_str(), O_WRONLY | O_CLOEXEC);
+  const bool done =
+      fd >= 0 && ::write(fd, text.data(), text.size()) == static_cast<ssize_t>(text.size());
+  (void)::close(fd);
+  return done;
+}
+
+bool make_file_system(const std::string& type, const std::string& path, std::string& why,
+                      const std::string& extra) {
+  const std::string program = "mkfs." + type;
+  if (!have_program(program)) {
+    why = "no " + program;
+    return false;
+  }
+  // Without discarding first, which a file in memory gains nothing from.
+  const std::string usual = type == "xfs" ? " -q -f -K " : " -q -F -E nodiscard ";
+  if (run_command(program + usual + extra + " " + path) != 0) {
+    why = program + " failed";
+    return false;
+  }
+  return true;
+}
+
+void make_sparse(const std::string& path, std::uint64_t bytes) {
+  const int fd = ::open(path.c_str(), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+  KEEL_CHECK(fd >= 0 && ::ftruncate(fd, static_cast<off_t>(bytes)) == 0, "make a file");
+  (void)::close(fd);
+}
+
+std::uint64_t least_bytes(const std::string& type) {
+  return std::uint64_t{type == "xfs" ? 320U : 40U} << 20U;
+}
+
+}  // namespace keel_test

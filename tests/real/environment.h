@@ -1,0 +1,136 @@
+// What the tests on real kernel paths need of a machine, and how nothing of it is left behind:
+// mounts in a mount namespace of our own, loop devices that detach themselves, children that die
+// with us, and a reaper process for directories and control groups, which lives until our end of a
+// pipe is closed, however that comes about.
+#pragma once
+
+#include <sys/types.h>
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace keel_test {
+
+// Starts the reaper and takes the mount namespace, once. To be called before other threads start.
+void prepare_environment();
+
+[[nodiscard]] bool is_root();
+// True if the program is found on PATH or in the system's sbin directories.
+[[nodiscard]] bool have_program(const std::string& name);
+// Runs a command line with the shell, its output to nowhere; its exit code.
+int run_command(const std::string& line);
+
+// What the reaper is to undo if we cannot: kind "dir" or "group", and a path.
+void reap_later(const std::string& kind, const std::string& what);
+void reap_no_more(const std::string& kind, const std::string& what);
+
+// A directory on a disk (KEEL_REAL_DIR, else /var/tmp), gone with it.
+class Scratch {
+ public:
+  explicit Scratch(const std::string& root = {});
+  ~Scratch();
+  Scratch(const Scratch&) = delete;
+  Scratch& operator=(const Scratch&) = delete;
+  [[nodiscard]] std::string operator/(const std::string& name) const { return path_ + "/" + name; }
+  [[nodiscard]] const std::string& path() const { return path_; }
+
+ private:
+  std::string path_;
+};
+
+// A process of the helper binary, which dies with us.
+class Helper {
+ public:
+  // `control`: becomes descriptor 3 of it; -1: none. `before`: words of a command that starts it.
+  // What it says goes to nowhere unless KEEL_REAL_VERBOSE is set.
+  explicit Helper(const std::vector<std::string>& arguments, int control = -1,
+                  bool dies_with_us = true, const std::vector<std::string>& before = {});
+  ~Helper();  // kills and waits
+  Helper(const Helper&) = delete;
+  Helper& operator=(const Helper&) = delete;
+  // The exit code, 128 + the signal.
+  int wait();
+  void signal(int number);
+  // The code, or -1 if it has not ended.
+  int poll();
+  [[nodiscard]] pid_t pid() const { return pid_; }
+
+ private:
+  pid_t pid_ = -1;
+  int code_ = -1;
+};
+
+// A loop device with direct I/O over a file, detached with it.
+class Loop {
+ public:
+  // nullptr, and `why`, if there is none to be had.
+  [[nodiscard]] static std::unique_ptr<Loop> attach(const std::string& file, std::string& why);
+  ~Loop();
+  Loop(const Loop&) = delete;
+  Loop& operator=(const Loop&) = delete;
+  [[nodiscard]] const std::string& path() const { return path_; }
+
+ private:
+  Loop() = default;
+  int fd_ = -1;
+  std::string path_;
+};
+
+// A mounted file system, unmounted with it.
+class Mounted {
+ public:
+  [[nodiscard]] static std::unique_ptr<Mounted> mount(const std::string& device,
+                                                      const std::string& directory,
+                                                      const std::string& type,
+                                                      const std::string& options, std::string& why);
+  ~Mounted();
+  Mounted(const Mounted&) = delete;
+  Mounted& operator=(const Mounted&) = delete;
+  [[nodiscard]] std::string operator/(const std::string& name) const {
+    return directory_ + "/" + name;
+  }
+  [[nodiscard]] const std::string& directory() const { return directory_; }
+  // False if it is in use.
+  bool unmount();
+  // The file system stops as if the machine had crashed; `flush_log`: after writing its own log.
+  [[nodiscard]] bool shut_down(bool flush_log);
+  bool freeze();
+  bool thaw();
+
+ private:
+  Mounted() = default;
+  std::string directory_;
+  bool mounted_ = false;
+};
+
+// A control group of a version 1 hierarchy ("memory", "blkio") or of version 2 ("").
+class ControlGroup {
+ public:
+  [[nodiscard]] static std::unique_ptr<ControlGroup> make(const std::string& controller,
+                                                          std::string& why);
+  ~ControlGroup();
+  ControlGroup(const ControlGroup&) = delete;
+  ControlGroup& operator=(const ControlGroup&) = delete;
+  bool write(const std::string& file, const std::string& text) const;
+  [[nodiscard]] const std::string& path() const { return path_; }
+  [[nodiscard]] bool version2() const { return version2_; }
+  // Puts a process back where all are.
+  static bool leave(const std::string& controller, const std::string& process);
+
+ private:
+  ControlGroup() = default;
+  std::string path_;
+  bool version2_ = false;
+};
+
+// Makes a file system of the type ("ext4", "xfs") on what is at `path`; false, and `why`.
+[[nodiscard]] bool make_file_system(const std::string& type, const std::string& path,
+                                    std::string& why, const std::string& extra = {});
+// Makes a sparse file.
+void make_sparse(const std::string& path, std::uint64_t bytes);
+// Enough for the smallest file system of the type.
+[[nodiscard]] std::uint64_t least_bytes(const std::string& type);
+
+}  // namespace keel_test

@@ -1,0 +1,200 @@
+#include "judge.h"
+
+#include <algorithm>
+#include <cstring>
+#include <vector>
+
+#include "keel/cil/journal.h"
+#include "keel/cil/object_item.h"
+
+using namespace keel;
+
+namespace keel_test {
+namespace {
+
+using Versions = std::array<Version, kLedgerObjects>;
+
+struct Delivered {
+  Versions versions{};
+  std::array<bool, kLedgerObjects> there{};
+  std::string fault;
+};
+
+void take(Delivered& delivered, const RecoveredItem& item) {
+  const auto object = RecoveredObject::from(item);
+  if (!object || object->id >= kLedgerObjects) {
+    delivered.fault = "an item that nobody logged";
+    return;
+  }
+  delivered.there[object->id] = true;
+  delivered.versions[object->id] = 0;
+  if (object->erased) {
+    return;
+  }
+  std::vector<char> bytes(object->bytes.size_bytes());
+  object->bytes.copy_to(bytes.data(), bytes.size());
+  Version version = 0;
+  std::memcpy(&version, bytes.data(), std::min(sizeof version, bytes.size()));
+  std::vector<char> wanted(bytes.size());
+  fill_content(version, wanted.data(), wanted.size());
+  if (bytes.size() != size_of(version) || bytes != wanted) {
+    delivered.fault = "wrong bytes for object " + std::to_string(object->id);
+  }
+  delivered.versions[object->id] = version;
+}
+
+RecoveryHandler collector(Delivered& delivered) {
+  return [&delivered](const RecoveredCheckpoint& checkpoint) -> Status {
+    for (const RecoveredItem& item : checkpoint.items) {
+      take(delivered, item);
+    }
+    return {};
+  };
+}
+
+// Of a writer that was killed the kernel may still hold writes, and with them the lock: longer than
+// a journal waits for it, on a machine that has much to do.
+template <class Try>
+auto until_free(const Try& one) {
+  constexpr int kTries = 60;
+  auto result = one();
+  for (int i = 1; i < kTries && !result && result.error().code == Errc::kBusy; ++i) {
+    result = one();
+  }
+  return result;
+}
+
+Result<RecoveryReport> read(const std::string& path, Reading reading, Delivered& delivered) {
+  if (reading == Reading::kScan) {
+    return until_free([&] { return scan_log(path, collector(delivered)); });
+  }
+  auto journal = until_free([&] { return Journal::open(path, {}, collector(delivered)); });
+  if (!journal) {
+    return journal.error();
+  }
+  const RecoveryReport report = (*journal)->recovery();
+  if (auto closed = (*journal)->close(); !closed) {
+    return closed.error();
+  }
+  journal->reset();
+  Delivered again;
+  auto second = scan_log(path, collector(again));
+  if (!second) {
+    return second.error();
+  }
+  if (second->last_sequence != report.last_sequence || again.versions != delivered.versions) {
+    delivered.fault = "a second recovery found something else";
+  }
+  return report;
+}
+
+class Judge {
+ public:
+  Judge(const Ledger& ledger, const PromisesCopy& promises, const Delivered& delivered,
+        std::uint64_t last, bool lied)
+      : ledger_(ledger), promises_(promises), delivered_(delivered), last_(last), lied_(lied) {}
+
+  // The transactions of a thread up to the recovered sequence. The last one may have been killed
+  // inside commit(), before its sequence was known: then it is there whole or not at all.
+  void check(std::size_t thread, Verdict& verdict) const {
+    Versions without = ledger_.base;
+    const LedgerThread& mine = ledger_.threads[thread];
+    const std::uint64_t begun = mine.begun;
+    const LedgerTransaction* unknown = nullptr;
+    for (std::uint64_t n = 0; n < begun; ++n) {
+      const LedgerTransaction& one = mine.transactions[n];
+      if (one.sequence == 0) {
+        unknown = &one;
+      } else if (one.sequence <= last_) {
+        apply(one, without);
+      }
+    }
+    std::string first;
+    if (matches(thread, without, first, verdict)) {
+      return;
+    }
+    if (unknown != nullptr) {
+      Versions with = without;
+      apply(*unknown, with);
+      std::string second;
+      if (matches(thread, with, second, verdict)) {
+        return;
+      }
+      first += ", or " + second;
+    }
+    verdict.fault = Fault::kHole;
+    verdict.what = first;
+  }
+
+ private:
+  static void apply(const LedgerTransaction& one, Versions& versions) {
+    for (std::size_t i = 0; i < kObjectsOfTransaction; ++i) {
+      if (one.versions[i] != 0) {
+        versions[one.objects[i]] = one.versions[i];
+      }
+    }
+  }
+
+  bool matches(std::size_t thread, const Versions& wanted, std::string& what,
+               Verdict& verdict) const {
+    for (std::size_t id = thread * kObjectsOfThread; id < (thread + 1) * kObjectsOfThread; ++id) {
+      const Version found = delivered_.versions[id];
+      // A disk that lied may have lost what went home before: then home is newer.
+      const bool right = !delivered_.there[id] ? lied_ || promises_.home[id] == wanted[id]
+                         : found == 0          ? is_erasure(wanted[id])
+                                               : found == wanted[id];
+      if (!right) {
+        what = "object " + std::to_string(id) + " has version " + std::to_string(found) +
+               (delivered_.there[id] ? " in the log" : " nowhere in the log") + ", at home " +
+               std::to_string(promises_.home[id]) + ", expected " + std::to_string(wanted[id]);
+        return false;
+      }
+      verdict.now[id] = wanted[id];
+    }
+    return true;
+  }
+
+  const Ledger& ledger_;
+  const PromisesCopy& promises_;
+  const Delivered& delivered_;
+  const std::uint64_t last_;
+  const bool lied_;
+};
+
+}  // namespace
+
+Verdict judge(const std::string& path, const Ledger& ledger, const PromisesCopy& promises,
+              Reading reading, bool lied) {
+  Verdict verdict;
+  Delivered delivered;
+  const auto report = read(path, reading, delivered);
+  const auto fail = [&](Fault fault, const std::string& what) {
+    verdict.fault = fault;
+    verdict.what = what + "; promised " + std::to_string(promises.forced) + "; " +
+                   (report ? verdict.report.message() : "");
+    return verdict;
+  };
+  if (!report) {
+    return lied && report.error().code == Errc::kDamaged
+               ? verdict
+               : fail(Fault::kRefused, "recovery failed: " + report.error().message());
+  }
+  verdict.report = *report;
+  if (!delivered.fault.empty()) {
+    return fail(Fault::kPartial, delivered.fault);
+  }
+  if (report->end == LogEnd::kDamaged && !lied) {
+    return fail(Fault::kRefused, "a crash was taken for damage");
+  }
+  const std::uint64_t last = std::max(report->last_sequence.value(), ledger.base_sequence);
+  if (last < promises.forced && !lied) {
+    return fail(Fault::kLost, "a promised sequence is gone");
+  }
+  const Judge held(ledger, promises, delivered, last, lied);
+  for (std::size_t thread = 0; thread < kLedgerThreads && verdict.ok(); ++thread) {
+    held.check(thread, verdict);
+  }
+  return verdict.ok() ? verdict : fail(verdict.fault, verdict.what);
+}
+
+}  // namespace keel_test

@@ -1,0 +1,78 @@
+// SIGKILL of the writer at any moment: the kernel keeps what it had been given.
+#include <unistd.h>
+
+#include <algorithm>
+#include <csignal>
+#include <filesystem>
+
+#include "campaigns.h"
+#include "environment.h"
+#include "faultfs/store.h"
+#include "keel/cil/log_file.h"
+#include "writer.h"
+
+using namespace keel;
+
+namespace keel_test {
+namespace {
+
+using faultfs::random_step;
+
+// Lives of one log, before it is made anew.
+constexpr std::uint64_t kLivesOfLog = 64;
+
+bool make_log(const std::string& path, LedgerFile& ledger) {
+  std::filesystem::remove(path);
+  ledger.begin_life(0, {}, {});
+  return create_log(path, {.size = kMinLogBytes}).ok();
+}
+
+}  // namespace
+
+Tally run_kill(std::uint64_t first, std::uint64_t count) {
+  Tally tally("kill");
+  const Scratch disk;
+  const Scratch memory(std::filesystem::exists("/dev/shm") ? "/dev/shm" : "");
+  LedgerFile ledger(memory / "ledger");
+  for (std::uint64_t seed = first; seed < first + count && tally.ok(); ++seed) {
+    std::uint64_t random = seed * 2654435761U;
+    const std::string replay = replay_of("kill", seed);
+    const std::string log = disk / "log";
+    if ((seed == first || seed % kLivesOfLog == 0) && !make_log(log, ledger)) {
+      tally.fail("the log could not be made", replay);
+      break;
+    }
+    WriterPlan plan;
+    plan.log = log;
+    plan.ledger = ledger.path();
+    plan.seed = random_step(random);
+    plan.threads = 1 + static_cast<std::uint32_t>(random_step(random) % 4);
+    plan.transactions = kLedgerTransactions;
+    plan.depth = static_cast<std::uint32_t>(random_step(random) % 5);
+    plan.uring = random_step(random) % 2 == 0;
+    plan.force = 1 + static_cast<std::uint32_t>(random_step(random) % 6);
+    Helper writer(plan.words());
+    // Some die while they open the log.
+    const bool early = random_step(random) % 8 == 0;
+    while (!early && ledger->opened == 0 && writer.poll() < 0) {
+      (void)::usleep(50);
+    }
+    (void)::usleep(static_cast<useconds_t>(random_step(random) % (early ? 10'000 : 4'000)));
+    writer.signal(SIGKILL);
+    const int code = writer.wait();
+    ++tally.lives;
+    if (code != 128 + SIGKILL && code != kWriterDone) {
+      tally.fail("the writer ended with " + std::to_string(code), replay);
+      break;
+    }
+    const PromisesCopy promises = ledger.promises();
+    tally.promised += promises.forced != 0 ? 1 : 0;
+    const Verdict verdict = judge(log, *ledger, promises);
+    tally.count(verdict, replay);
+    ledger.begin_life(std::max(verdict.report.last_sequence.value(), ledger->base_sequence),
+                      verdict.now, promises.home);
+  }
+  return tally;
+}
+
+}  // namespace keel_test

@@ -1,0 +1,43 @@
+#include "tally.h"
+
+#include <sstream>
+
+namespace keel_test {
+
+void Tally::count(const Verdict& verdict, const std::string& replay) {
+  ++tried;
+  torn += verdict.report.end == keel::LogEnd::kTorn ? 1 : 0;
+  switch (verdict.fault) {
+    case Fault::kNone: return;
+    case Fault::kLost: ++lost; break;
+    case Fault::kPartial: ++partial; break;
+    case Fault::kHole: ++holes; break;
+    case Fault::kRefused: ++other; break;
+  }
+  failures.push_back(verdict.what + "; state " + std::to_string(tried) +
+                     "; again: keel_real_campaign " + replay);
+}
+
+void Tally::fail(const std::string& what, const std::string& replay) {
+  ++other;
+  failures.push_back(what + "; state " + std::to_string(tried) + "; again: keel_real_campaign " +
+                     replay);
+}
+
+std::string Tally::line(std::uint64_t first_seed) const {
+  std::ostringstream out;
+  out << "property=" << property;
+  if (!skipped.empty()) {
+    out << " skipped=\"" << skipped << '"';
+    return out.str();
+  }
+  const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - begin_;
+  out.precision(3);
+  out << " tried=" << tried << " lost=" << lost << " partial=" << partial << " holes=" << holes
+      << " other=" << other << " lives=" << lives << " promised=" << promised << " torn=" << torn
+      << " failed_writers=" << failed_writers << " seconds=" << std::fixed << taken.count()
+      << " seed=" << first_seed << note;
+  return out.str();
+}
+
+}  // namespace keel_test

@@ -1,0 +1,41 @@
+// What a campaign has tried and found, and the line it ends with.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "judge.h"
+
+namespace keel_test {
+
+struct Tally {
+  explicit Tally(std::string name) : property(std::move(name)) {}
+
+  std::string property;
+  std::string skipped;  // why nothing was tried
+  std::string note;     // further facts for the line
+  std::uint64_t tried = 0;
+  std::uint64_t lives = 0;
+  std::uint64_t promised = 0;  // states in which something was
+  std::uint64_t torn = 0;      // states whose report said so
+  std::uint64_t failed_writers = 0;
+  std::uint64_t lost = 0;
+  std::uint64_t partial = 0;
+  std::uint64_t holes = 0;
+  std::uint64_t other = 0;
+  std::vector<std::string> failures;  // each with the command that repeats it
+
+  // `replay`: the arguments of keel_real_campaign that repeat it.
+  void count(const Verdict& verdict, const std::string& replay);
+  void fail(const std::string& what, const std::string& replay);
+  [[nodiscard]] bool ok() const { return failures.empty(); }
+  // "property=... tried=... lost=..."
+  [[nodiscard]] std::string line(std::uint64_t first_seed) const;
+
+ private:
+  std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now();
+};
+
+}  // namespace keel_test
