@@ -15,7 +15,7 @@ using namespace keel_test;
 namespace {
 
 LogSpace::Helpers no_help() {
-  return {[] {}, [] {}, [] { return false; }};
+  return {[] {}, [] {}, [] { return Sequence{}; }};
 }
 
 }  // namespace
