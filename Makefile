@@ -58,10 +58,13 @@ test: setup-build ## all tests, with debug checks and audits on
 	$(call build,dev)
 	$(call run_tests,dev)
 
+.PHONY: trust
+trust: setup-trust ## ten minutes of every campaign, and the goal table (ARGS="--only sim")
+	tests/trust/trust.py --slice --minutes 10 $(ARGS)
+
 .PHONY: nightly
-nightly: setup-build ## an hour of churn, memory must stay flat (SECONDS_OF_CHURN=3600)
-	$(call build,release,keel_alloc_tests)
-	KEEL_CHURN_SECONDS=$${SECONDS_OF_CHURN:-3600} .build/release/tests/keel_alloc_tests -tc="churn*"
+nightly: setup-trust ## the campaigns at full length, resumed where they were left (ARGS="--minutes 120")
+	tests/trust/trust.py $(ARGS)
 
 .PHONY: coverage
 coverage: setup-check ## line and branch coverage, and what is not covered

@@ -49,6 +49,9 @@ bench    libsqlite3-dev       likewise
 bench    liblmdb-dev          likewise
 bench    libwiredtiger-dev    likewise
 trust    python3              runs the campaigns and the mutants
+trust    clang                compiles the fuzzers, and the simulator with its switch points
+trust    libclang-rt-dev      libFuzzer and the sanitizers' run-time libraries
+trust    llvm                 names in their reports (llvm-symbolizer)
 END
 }
 

@@ -139,7 +139,8 @@ TEST_CASE("kNoFs, and kKernel in a NoReclaimScope, never ask a shrinker") {
 }
 
 #if defined(KEEL_DEBUG)
-TEST_CASE("kKernel under a lock of keel's aborts also where memory is at hand, other flags do not") {
+TEST_CASE(
+    "kKernel under a lock of keel's aborts also where memory is at hand, other flags do not") {
   const std::unique_ptr<Pool> pool = make_pool(kTwoMiB);
   Mutex mutex(LockRank::kJournalPush);
   {

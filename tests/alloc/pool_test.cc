@@ -484,6 +484,7 @@ TEST_CASE("trim keeps a chunk whose aliases cannot be purged or whose memory is 
 TEST_CASE("at the mapping budget requests still get contiguous memory, or a refusal") {
   Messages messages;
   PoolConfig config = kSmall;
+  config.window_bytes = 4 * kMiB;  // one shard, also with many CPUs: each keeps some of the budget
   config.max_mappings = 64;
   const auto pool = make(config);
   const auto held = fragment(*pool);

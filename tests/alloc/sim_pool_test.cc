@@ -19,6 +19,7 @@
 #if defined(KEEL_DEBUG)
 
 using namespace keel;
+using keel_test::setting;
 using keel_test::test_rounds;
 using keel_test::test_seed;
 
@@ -160,15 +161,15 @@ Outcome run_world(std::uint64_t seed) {
 
 TEST_CASE("simulated threads on a pool never lose, share or tear a buffer, and never hang") {
   const bool one = std::getenv("KEEL_TEST_SEED") != nullptr;
-  const std::uint64_t first = test_seed("sim pool", 1);
-  const std::uint64_t worlds = one ? 1 : test_rounds(20, 5);
+  const std::uint64_t first = test_seed("sim pool", setting("KEEL_SIM_SEED_FIRST", 1));
+  const std::uint64_t worlds = one ? 1 : setting("KEEL_SIM_SEEDS", test_rounds(20, 5));
   const auto begun = std::chrono::steady_clock::now();
   std::uint64_t steps = 0;
   for (std::uint64_t seed = first; seed < first + worlds; ++seed) {
     steps += run_world(seed).steps;
   }
   const std::chrono::duration<double> took = std::chrono::steady_clock::now() - begun;
-  (void)std::printf("pool_worlds=%llu steps=%llu seconds=%.1f\n",
+  (void)std::printf("property=sim_pool tried=%llu failures=0 steps=%llu seconds=%.1f\n",
                     static_cast<unsigned long long>(worlds), static_cast<unsigned long long>(steps),
                     took.count());
 }

@@ -140,6 +140,7 @@ TEST_CASE("commits, pushes and reclaim that forces the log end, episode after ep
   MESSAGE("episodes: " << episodes << ", the longest of " << longest_ns / 1'000
                        << " us; commits that found no memory: " << refused);
   finish(journal);
+  say_tried("pressure", episodes);
 }
 
 #if defined(KEEL_DEBUG)

@@ -14,11 +14,6 @@ using namespace keel_test;
 
 namespace {
 
-std::uint64_t setting(const char* name, std::uint64_t fallback) {
-  const char* set = std::getenv(name);
-  return set != nullptr ? std::strtoull(set, nullptr, 0) : fallback;
-}
-
 void add(SimWorldResult& sum, const SimWorldResult& one) {
   sum.tally.states += one.tally.states;
   sum.tally.lives += one.tally.lives;
@@ -44,8 +39,8 @@ void print(const SimWorldResult& sum, std::uint64_t worlds, double seconds) {
       number(worlds), number(tally.lives), number(tally.failed), number(tally.moments),
       number(sum.steps), number(sum.switches), number(tally.torn), number(tally.rot),
       number(tally.rot_detected), number(tally.rot_harmless), number(tally.rot_cut));
-  (void)std::printf("states=%llu lost=0 partial=0 holes=0 seconds=%.1f\n", number(tally.states),
-                    seconds);
+  (void)std::printf("property=sim tried=%llu lost=0 partial=0 holes=0 seconds=%.1f\n",
+                    number(tally.states), seconds);
   (void)std::fflush(stdout);
 }
 
@@ -81,8 +76,9 @@ TEST_CASE("a simulated world run again is the same to the last event") {
     CHECK(once.trace_hash == again.trace_hash);
     same += once.trace_hash == again.trace_hash ? 1 : 0;
   }
-  (void)std::printf("identical=%llu of=%llu\n", static_cast<unsigned long long>(same),
-                    static_cast<unsigned long long>(worlds));
+  (void)std::printf("property=sim_again tried=%llu failures=%llu\n",
+                    static_cast<unsigned long long>(worlds),
+                    static_cast<unsigned long long>(worlds - same));
 }
 
 #endif

@@ -169,7 +169,9 @@ def main():
     parser.add_argument("--only", metavar="TEXT", help="mutants whose name or file contains it")
     parser.add_argument("--list", action="store_true", help="say what there is and stop")
     parser.add_argument("--check", action="store_true", help="only see that every mutant applies")
-    parser.add_argument("--sample", type=int, metavar="N", help="every so many-th, N in all")
+    parser.add_argument("--first", type=int, default=0, metavar="K",
+                        help="begin with the K-th, in an order that mixes the layers")
+    parser.add_argument("--count", type=int, metavar="N", help="so many")
     parser.add_argument("--fresh", action="store_true", help="forget earlier results")
     parser.add_argument("--work", type=pathlib.Path, default=ROOT / ".build" / "mutants")
     options = parser.parse_args()
@@ -179,8 +181,9 @@ def main():
               if not options.only or options.only in m["name"] or options.only in m["file"]]
     if not chosen:
         parser.error(f"no mutant matches {options.only}")
-    if options.sample:
-        chosen = chosen[::max(1, len(chosen) // options.sample)][:options.sample]
+    if options.first or options.count:
+        chosen.sort(key=lambda m: hashlib.sha256(m["name"].encode()).digest())
+        chosen = chosen[options.first:][:options.count]
     if options.list:
         for mutant in chosen:
             mark = "  (equivalent)" if "equivalent" in mutant else ""

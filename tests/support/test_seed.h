@@ -24,6 +24,12 @@ inline std::uint64_t test_seed(const char* test, std::uint64_t fallback) {
   return seed;
 }
 
+// A number of the environment, or else `fallback`.
+inline std::uint64_t setting(const char* name, std::uint64_t fallback) {
+  const char* set = std::getenv(name);
+  return set != nullptr ? std::strtoull(set, nullptr, 0) : fallback;
+}
+
 // KEEL_TEST_ROUNDS times the usual amount of work (nightly runs set it), less under sanitizers.
 inline std::uint64_t test_rounds(std::uint64_t usual, std::uint64_t sanitized) {
   const char* set = std::getenv("KEEL_TEST_ROUNDS");
@@ -35,6 +41,12 @@ inline std::uint64_t test_rounds(std::uint64_t usual, std::uint64_t sanitized) {
   (void)sanitized;
   return usual * factor;
 #endif
+}
+
+// For the sums of a campaign (tests/trust): what a test has tried, said when all of it went well.
+inline void say_tried(const char* property, std::uint64_t count) {
+  (void)std::printf("property=%s tried=%llu failures=0\n", property,
+                    static_cast<unsigned long long>(count));
 }
 
 }  // namespace keel_test

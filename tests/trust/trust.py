@@ -35,8 +35,8 @@ HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 LINE = re.compile(r"^property=\S+ .*$", re.MULTILINE)
 PAIR = re.compile(r"(\w+)=(\d+)\b")
-FAILED = {"failures", "lost", "partial", "holes", "damaged", "accepted", "missed"}
-SKIP = re.compile(r"^skipped: (.*)$", re.MULTILINE)
+FAILED = {"failures", "lost", "partial", "holes", "damaged", "accepted", "missed", "other"}
+SKIP = re.compile(r"^property=\S+ skipped=\"(.*)\"$", re.MULTILINE)
 MOST_FAILURES_KEPT = 20
 
 
@@ -55,6 +55,8 @@ class Goal:
     slice_chunk: int = 0  # parts a call in a slice; 0: as in the long run
     parts: int = 0  # how many there are; 0: without end
     environment: dict = dataclasses.field(default_factory=dict)
+    slice_environment: dict = dataclasses.field(default_factory=dict)  # in its place in a slice
+    first: int = 0  # number of the first part
     alone: bool = False  # nothing else may run meanwhile
     chunk_seconds: int = 900  # a chunk that takes longer hangs
 
@@ -115,12 +117,14 @@ class Campaign:
 
     def command(self, goal, first, count):
         build = ROOT / ".build" / goal.preset
-        return [word.format(first=first, count=count, build=build)
+        return [word.format(first=goal.first + first, count=count, build=build)
                 for word in shlex.split(goal.command)]
 
     def environment(self, goal, first, count):
-        return {name: str(value).format(first=first, count=count)
-                for name, value in goal.environment.items()}
+        sliced = self.options.slice and goal.slice_environment
+        return {name: str(value).format(first=goal.first + first, count=count)
+                for name, value in
+                (goal.slice_environment if sliced else goal.environment).items()}
 
     def run_chunk(self, goal):
         done = self.done[goal.name]

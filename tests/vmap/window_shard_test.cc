@@ -103,8 +103,8 @@ TEST_CASE("a map() without room at home goes to the next shard before it purges"
 
 TEST_CASE("areas stand beside one that reaches over shards, and are purged apart from it") {
   Fixture f(kFourShards);
+  std::byte* large = f.map(run_of(0, 150));  // First: it needs more than any shard has.
   std::byte* left = f.map(run_of(3, 30), {.guard = true});
-  std::byte* large = f.map(run_of(0, 150));
   std::byte* right = f.map(run_of(7, 20), {.guard = true});
   f.window->unmap(large);
   f.window->unmap(left);
