@@ -557,7 +557,7 @@ class BlockingOs : public Os {
 TEST_CASE("map() and unmap() go on while a purge is in the kernel") {
   BlockingOs os;
   ScopedOs scope(os);
-  // One shard: a purge goes from shard to shard, and would take along what came late to a later one.
+  // One shard: a purge goes from one to the next, and would take along what came late to that.
   Fixture f({.bytes = 16U << 20, .shards = 1});
   f.window->unmap(f.map(run_of(0, 8)));
   std::thread purger([&] { CHECK(f.window->purge().ok()); });
