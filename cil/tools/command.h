@@ -1,5 +1,5 @@
-// What the command line and the commands agree on: each command registers its options on a CLI11 parser and,
-// once the line is parsed, what is to run.
+// What the command line and the commands agree on: each command registers its options on a CLI11
+// parser and, once the line is parsed, what is to run.
 #pragma once
 
 #include <CLI/CLI.hpp>

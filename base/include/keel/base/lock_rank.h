@@ -41,8 +41,8 @@ void lock_rank_acquire(LockRank rank);
 void lock_rank_release(LockRank rank);
 
 // For a call that may run reclaim, each time, also if it does not come to that: a shrinker may take
-// any lock of a layer above, so the caller must hold none. Aborts with the rank of one that is held.
-// Source: lockdep's fs_reclaim map.
+// any lock of a layer above, so the caller must hold none. Aborts with the rank of one that is
+// held. Source: lockdep's fs_reclaim map.
 void lock_rank_may_reclaim();
 
 }  // namespace keel
