@@ -3,7 +3,7 @@
 // I1 Standard output carries the result only: text, or with --json exactly one JSON object, also
 //    when the command fails. Errors, warnings and progress go to standard error, one line each.
 // I2 A command ends by returning an exit code or by throwing Failure, which run_command_line()
-// alone catches;    so destructors clean up whatever the command had made.
+//    alone catches; so destructors clean up whatever the command had made.
 #pragma once
 
 #include <cstdint>

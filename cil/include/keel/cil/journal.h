@@ -176,10 +176,9 @@ class Journal : public MetadataObject {
   // open() returns), and makes it ready for commits. What was recovered stays in the log until
   // release_recovered().
   // The log is the effective user's or root's, and nobody else may write to it.
-  // Errors: those of read_log_info(); kUntrusted; kBusy; kDamaged (unless config.salvage; more
-  // open intents
-  // than the log has room for in any case); kTooLarge (value: the cil_memory that the open intents
-  // need); kIo; kNoMemory; what the handler returns.
+  // Errors: those of read_log_info(); kUntrusted; kBusy; kDamaged (unless config.salvage; more open
+  // intents than the log has room for in any case); kTooLarge (value: the cil_memory that the open
+  // intents need); kIo; kNoMemory; what the handler returns.
   [[nodiscard]] static Result<std::unique_ptr<Journal>> open(const std::string& path,
                                                              const JournalConfig& config,
                                                              const RecoveryHandler& handler);

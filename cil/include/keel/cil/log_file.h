@@ -49,9 +49,9 @@ struct LogInfo {
 };
 
 // Makes a log. As a file of mode 0600, whatever the umask: allocates it, writes all of it once,
-// syncs it and its directory; nothing
-// appears at `path` before it is whole. On a block device (`path` is its node, no symbolic link):
-// writes all of it once; after a failure it holds a whole log or none, and what it held is gone.
+// syncs it and its directory; nothing appears at `path` before it is whole. On a block device
+// (`path` is its node, no symbolic link): writes all of it once; after a failure it holds a whole
+// log or none, and what it held is gone.
 // Errors: kExists (there is a file; or the first or last 64 KiB of the device are not all zero, and
 // config.overwrite is not set), kInvalidArgument (too small; not the device's size), kBusy (the
 // device is mounted, part of another, or in use as a log), kNoSpace, kUnsupported (no direct I/O),
