@@ -1,9 +1,9 @@
 // Whose file a journal writes to, and who else may.
 //
 // A log belongs to the user that the journal runs as, or to root, who could change it anyway;
-// nobody else may write to it. So root does not open a service's log for writing: what it would replay is
-// the service's to choose. Whoever may only read a log is told, and may go on: a reader changes
-// nothing, and believes nothing that does not prove itself.
+// nobody else may write to it. So root does not open a service's log for writing: what it would
+// replay is the service's to choose. Whoever may only read a log is told, and may go on: a reader
+// changes nothing, and believes nothing that does not prove itself.
 //
 // I1 Decided by what fstat() says of an open descriptor, never by a path.
 // I2 The group of a block device may write to it: it is the system's own (`disk`, mode 0660), and
