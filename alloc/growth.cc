@@ -68,8 +68,9 @@ Status Pool::reserve(Bytes bytes) {
 // Grows the store until so much is free; where it cannot grow idle buffers make room.
 bool Pool::Impl::make_free(Pages wanted) {
   MutexLock lock(grow_lock);
-  while (pages->free_hint() < wanted) {
-    if (!grow(GrowthPages::kHuge) && cache.shrink(wanted - pages->free_hint()) == Pages(0)) {
+  for (Pages free = pages->free_hint(); free < wanted; free = pages->free_hint()) {
+    if (!grow(GrowthPages::kHuge) && cache.shrink(wanted - free) == Pages(0) &&
+        pages->free_hint() < wanted) {
       return false;
     }
   }

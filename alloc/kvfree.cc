@@ -180,20 +180,23 @@ void Pool::Impl::evict(std::span<const Pfn> buffers) {
   KEEL_CHECK(buffers.size() <= idle.size(), "buffers evicted at once", buffers.size());
   std::size_t count = 0;
   for (const Pfn buffer : buffers) {
-    FrameRecord& record = pages->record(buffer);
-    FrameWord word = record.word();
-    if (word.use == FrameUse::kCachedChain) {
+    const FrameRecord& record = pages->record(buffer);
+    const FrameUse use = record.word().use;
+    // Relaxed, as its declaration says. A chain without an area stands in this batch twice.
+    const bool mapped = use == FrameUse::kCachedChain &&
+                        area_frames[record.area].load(std::memory_order_relaxed) != 0;
+    if (mapped) {
       end_alias(buffer);
-    } else if (word.use != FrameUse::kCached) {
+    } else if (use != FrameUse::kCached) {
       report_freed_twice(static_cast<std::uint32_t>(buffer.value()));
       continue;
     }
-    // Not idle any more: it may stand in this batch twice.
-    word.use = word.use == FrameUse::kCached ? FrameUse::kBuffer : FrameUse::kChain;
-    record.set(word);
     idle[count++] = buffer;
   }
-  pages->free_batch(std::span(idle).first(count));
+  const std::size_t twice = pages->free_batch(std::span(idle).first(count));
+  for (std::size_t i = 0; i < twice; ++i) {
+    report_freed_twice(static_cast<std::uint32_t>(idle[i].value()));
+  }
   note_freed();
 }
 

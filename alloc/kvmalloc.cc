@@ -79,31 +79,31 @@ void* Pool::kvmalloc(std::size_t size_bytes, AllocFlags flags, const char* owner
       FrameRecord& record = impl.records[frame];
       FrameWord word = record.word();
       if (word.use != FrameUse::kCached || kPoisons || has(flags, AllocFlags::kZero)) [[unlikely]] {
-        return impl.hand_out(frame, {size_bytes, Pages(pages), flags, owner});
+        if (void* buffer = impl.hand_out(frame, {size_bytes, Pages(pages), flags, owner})) {
+          return buffer;
+        }
+      } else {
+        word.use = FrameUse::kBuffer;
+        record.set(word);
+        record.set_owner(owner);
+        record.bytes = static_cast<std::uint32_t>(size_bytes);
+        const std::uintptr_t address = impl.direct_base + (std::uintptr_t{frame} << kPageShift);
+        return reinterpret_cast<void*>(address);  // NOLINT(performance-no-int-to-ptr)
       }
-      word.use = FrameUse::kBuffer;
-      record.set(word);
-      record.set_owner(owner);
-      record.bytes = static_cast<std::uint32_t>(size_bytes);
-      const std::uintptr_t address = impl.direct_base + (std::uintptr_t{frame} << kPageShift);
-      return reinterpret_cast<void*>(address);  // NOLINT(performance-no-int-to-ptr)
     }
   }
   return impl.allocate_slowly(
       {size_bytes, pages_for(size_bytes), effective(flags), owner != nullptr ? owner : ""});
 }
 
-// From the cache to a caller, whatever the buffer is.
+// From the cache to a caller, whatever the buffer is; nullptr if it is somebody's already.
 void* Pool::Impl::hand_out(std::uint32_t frame, const Request& request) {
   FrameRecord& record = pages->record(Pfn(frame));
   FrameWord word = record.word();
   if (word.use != FrameUse::kCached && word.use != FrameUse::kCachedChain) {
     // Two threads freed it at one time, which only its second way through the cache shows.
     report_freed_twice(frame);
-    Request again = request;  // The fast way's: as its caller gave it.
-    again.flags = effective(request.flags);
-    again.owner = request.owner != nullptr ? request.owner : "";
-    return allocate_slowly(again);
+    return nullptr;
   }
   word.use = word.use == FrameUse::kCached ? FrameUse::kBuffer : FrameUse::kChain;
   record.set(word);

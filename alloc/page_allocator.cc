@@ -389,11 +389,12 @@ void PageAllocator::free_runs_of_chain(Index first) {
 }
 
 void PageAllocator::free_chain(Pfn first) {
-  const std::array<Pfn, 1> one{first};
-  free_batch(one);
+  std::array<Pfn, 1> one{first};
+  KEEL_CHECK(free_batch(one) == 0, "free of what is no chain's first frame", first.value());
 }
 
-void PageAllocator::free_batch(std::span<const Pfn> firsts) {
+std::size_t PageAllocator::free_batch(std::span<Pfn> firsts) {
+  std::size_t refused = 0;
   MutexLock lock(lock_);
   for (const Pfn frame : firsts) {
     const auto first = static_cast<Index>(frame.value());
@@ -403,10 +404,11 @@ void PageAllocator::free_batch(std::span<const Pfn> firsts) {
       case FrameUse::kBuffer:
       case FrameUse::kSlab:
       case FrameUse::kCached: free_run(first); break;
-      default: KEEL_CHECK(false, "free of what is no buffer's first frame", first);
+      default: firsts[refused++] = frame;
     }
   }
   publish_hints();
+  return refused;
 }
 
 ChainSource::ChainSource(const PageAllocator& allocator, Pfn first)

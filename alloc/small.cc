@@ -33,9 +33,9 @@ void* Pool::Impl::SlabSource::allocate(Pages wanted) {
 }
 
 void Pool::Impl::SlabSource::free(void* run, Pages held) {
-  const std::array<Pfn, 1> one{impl.store->pfn_of(run)};
+  std::array<Pfn, 1> one{impl.store->pfn_of(run)};
   poison_range(run, bytes_of(held));
-  impl.pages->free_batch(one);
+  KEEL_CHECK(impl.pages->free_batch(one) == 0, "free of what is no slab", one[0].value());
   impl.note_freed();
 }
 

@@ -188,7 +188,8 @@ Status Transaction::prepare() {
 Status Transaction::prepare_shadow(Entry& entry) {
   Journal::Impl& impl = *journal_->impl_;
   LogItem& item = *entry.item;
-  if (entry.shadow == nullptr) {
+  // Ordering an item logs nothing of it: what it has, perhaps a snapshot, stays with it.
+  if (entry.shadow == nullptr && !entry.layout.ordered) {
     const bool pinned = item.pinned();  // before the shadow is claimed
     entry.shadow = ItemAccess::claim_shadow(item);
     if (pinned && entry.shadow != nullptr) {
@@ -196,15 +197,12 @@ Status Transaction::prepare_shadow(Entry& entry) {
     }
   }
   const std::size_t wanted = log_vector_bytes(entry.layout);
-  const bool snapshot = entry.shadow != nullptr && entry.shadow->is_snapshot;
-  if (entry.shadow != nullptr && wanted <= entry.shadow->capacity_bytes &&
-      !(snapshot && entry.layout.ordered)) {
+  if (entry.shadow != nullptr && wanted <= entry.shadow->capacity_bytes) {
     return {};
   }
-  if (snapshot) {
+  if (entry.shadow != nullptr && entry.shadow->is_snapshot) {
     // An item without a home is logged again from it: it goes when the commit is done, and not if
-    // that only orders the item, nor if there is no memory for this item or a later one and the
-    // transaction is cancelled.
+    // there is no memory for this item or a later one and the transaction is cancelled.
     entry.kept = std::exchange(entry.shadow, nullptr);
   }
   // Free and allocate rather than reallocate: nothing of a mere standby is wanted.
@@ -323,7 +321,7 @@ void Transaction::account(CilPart& part, const ContextSums& before,
 
 // The item keeps the vector that it does not use as its shadow, if the journal knows it.
 void Transaction::give_shadow_back(Entry& entry, bool inserted) {
-  if (entry.kept != nullptr && (!inserted || entry.layout.ordered)) {
+  if (entry.kept != nullptr && !inserted) {
     std::swap(entry.shadow, entry.kept);
   }
   if (entry.shadow == nullptr) {

@@ -11,6 +11,7 @@
 #include "journal_impl.h"
 #include "keel/base/check.h"
 #include "keel/base/os.h"
+#include "keel/base/scopes.h"
 
 namespace keel {
 namespace {
@@ -258,6 +259,7 @@ Status Journal::Impl::move_tail(bool needed) {
     return {};
   }
   if (settings.flush_home) {
+    const NoReclaimScope no_reclaim;  // A shrinker that forces the log may wait for this thread.
     if (auto status = settings.flush_home(); !status) {
       return status;
     }

@@ -42,7 +42,7 @@ class LogDevice : public MetadataObject {
   // Errors: kNotFound, kPermission, kNotALog (neither of the two, or not one name), kUnsupported
   // (no O_DIRECT), kBusy (locked; for kReadWrite, a device that is mounted or otherwise claimed),
   // kUntrusted (kReadWrite: log_trust.h). What is refused was not changed, nor even opened if it is
-  // neither of the two.
+  // neither of the two (unless it took the path's place while this was looked at).
   [[nodiscard]] static Result<std::unique_ptr<LogDevice>> open(const std::string& path,
                                                                DeviceMode mode, bool buffered);
 
@@ -59,7 +59,7 @@ class LogDevice : public MetadataObject {
   LogDevice& operator=(const LogDevice&) = delete;
 
   enum class PathKind : std::uint8_t { kNothing, kBlockDevice, kOther };
-  // What stands at the path now. Errors: kIo, kPermission: it cannot be looked at.
+  // What stands at the path now. Errors: kIo, kPermission, kSystem: it cannot be looked at.
   [[nodiscard]] static Result<PathKind> kind_of(const std::string& path);
 
   // For create(): takes space from the file system for the whole file. Errors: kNoSpace.

@@ -6,7 +6,7 @@ namespace keel {
 
 Status check_trust(const struct stat& found) {
   if (found.st_uid != 0 && found.st_uid != os().geteuid()) {
-    return Error{Errc::kUntrusted, 0, "the log belongs to another user, uid", found.st_uid};
+    return Error{Errc::kUntrusted, 0, "the log belongs to another user", found.st_uid};
   }
   if ((found.st_mode & S_IWOTH) != 0) {
     return Error{Errc::kUntrusted, 0, "anybody may write to the log (chmod o-w ends that)", 0};

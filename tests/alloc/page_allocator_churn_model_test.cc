@@ -127,7 +127,7 @@ class Churn {
       }
       batch[i] = run.first;
     }
-    pages_->free_batch(std::span(batch).first(count));
+    REQUIRE(pages_->free_batch(std::span(batch).first(count)) == 0);
   }
 
   void add_or_remove() {

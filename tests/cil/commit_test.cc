@@ -290,7 +290,7 @@ TEST_CASE("an item stands in its checkpoint where it was committed last") {
 
 TEST_CASE("the journal keeps nothing of an item's memory: each is given back with the item") {
   LogWorld world;
-  auto pool = Pool::create({.capacity_bytes = 64U << 20});
+  auto pool = Pool::create({.capacity_bytes = 64U << 20, .background = false});
   REQUIRE(pool.ok());
   {
     Trace trace;

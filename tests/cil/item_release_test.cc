@@ -37,6 +37,8 @@ TEST_CASE("ordering an item that has no home keeps the snapshot that is stable i
   item.is_ordered = true;
   const Sequence ordered = commit(*journal, {&item});
   CHECK(ItemAccess::shadow(item) == snapshot);
+  CHECK(commit(*journal, {&item}) == ordered);  // once more in the same context
+  CHECK(ItemAccess::shadow(item) == snapshot);
   REQUIRE(journal->force(ordered).ok());
   CHECK(ItemAccess::shadow(item) == snapshot);
   CHECK(snapshot->is_snapshot);

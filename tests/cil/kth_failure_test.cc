@@ -525,7 +525,7 @@ SimSnapshot log_on_disk() {
 TEST_CASE(
     "whatever fails in whichever call, the k-th time for every k, costs nothing acknowledged") {
   const MessageHook before = set_message_hook([](const char*) {});
-  auto pool = Pool::create({.capacity_bytes = 128U << 20});
+  auto pool = Pool::create({.capacity_bytes = 128U << 20, .background = false});
   REQUIRE(pool.ok());
   const SimSnapshot disk = log_on_disk();
   const std::vector<PublicCall> calls = all_calls();
@@ -543,7 +543,7 @@ TEST_CASE(
 }
 
 TEST_CASE("every call comes to its end by a clock that stands still") {
-  auto pool = Pool::create({.capacity_bytes = 128U << 20});
+  auto pool = Pool::create({.capacity_bytes = 128U << 20, .background = false});
   REQUIRE(pool.ok());
   SimDisk disk({.seed = 22, .virtual_clock = true});
   const ScopedOs scope(disk);

@@ -516,7 +516,7 @@ void repair_checkpoint(SimContent& image, std::size_t offset) {
 
 TEST_CASE("a hostile log with right hashes is an error or a log that works, never a crash") {
   std::uint64_t random = test_seed("hostile", 33);
-  auto pool = Pool::create({.capacity_bytes = 32U << 20});
+  auto pool = Pool::create({.capacity_bytes = 32U << 20, .background = false});
   REQUIRE(pool.ok());
   std::uint64_t opened_count = 0, refused = 0;
   for (std::uint64_t round = 0; round < test_rounds(6000, 400); ++round) {

@@ -67,7 +67,7 @@ TEST_CASE(
     "works") {
   const MessageHook before = set_message_hook([](const char*) {});
   LogWorld world;
-  auto pool = Pool::create({.capacity_bytes = 32U << 20});
+  auto pool = Pool::create({.capacity_bytes = 32U << 20, .background = false});
   REQUIRE(pool.ok());
   Trace trace;
   Probe early(trace, 1), small(trace, 2), large(trace, 3);
@@ -127,7 +127,7 @@ TEST_CASE("an item that a commit had no memory for can still be logged again fro
   for (const bool later_one_fails : {false, true}) {
     CAPTURE(later_one_fails);
     LogWorld world;
-    auto pool = Pool::create({.capacity_bytes = 32U << 20});
+    auto pool = Pool::create({.capacity_bytes = 32U << 20, .background = false});
     REQUIRE(pool.ok());
     Trace trace;
     Probe item(trace, 1), later(trace, 2);
@@ -174,7 +174,7 @@ TEST_CASE("an item that a commit had no memory for can still be logged again fro
 TEST_CASE("whichever snapshot of a transaction finds no memory, it can be committed later") {
   const MessageHook before = set_message_hook([](const char*) {});
   LogWorld world;
-  auto pool = Pool::create({.capacity_bytes = 32U << 20});
+  auto pool = Pool::create({.capacity_bytes = 32U << 20, .background = false});
   REQUIRE(pool.ok());
   Trace trace;
   std::vector<std::unique_ptr<Probe>> items;
@@ -230,7 +230,7 @@ TEST_CASE("whichever snapshot of a transaction finds no memory, it can be commit
 TEST_CASE("a journal gives a pool in want its snapshots without memory of its own") {
   const MessageHook before = set_message_hook([](const char*) {});
   LogWorld world({.size = Bytes(32U << 20)});
-  auto pool = Pool::create({.capacity_bytes = 32U << 20});
+  auto pool = Pool::create({.capacity_bytes = 32U << 20, .background = false});
   REQUIRE(pool.ok());
   Trace trace;
   std::vector<std::unique_ptr<Probe>> items;

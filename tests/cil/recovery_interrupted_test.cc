@@ -256,7 +256,7 @@ TEST_CASE("recovery of a log with a pool too small for it changes nothing") {
   for (std::size_t pages = 16; !opened; pages += 40) {
     REQUIRE(pages < 16384);
     disk.set_image(kLogPath, image);
-    auto pool = Pool::create({.capacity_bytes = pages * 4096});
+    auto pool = Pool::create({.capacity_bytes = pages * 4096, .background = false});
     REQUIRE(pool.ok());
     {
       Found found;

@@ -321,13 +321,12 @@ void one_change(FuzzInput& input, SimContent& image) {
 }  // namespace
 
 keel::SimDisk& fuzz_disk() {
-  static keel::SimDisk* const disk = [] {
-    auto* made = new keel::SimDisk({.direct_align = 512, .registers_buffers = false});
-    static keel::ScopedOs* const scope = new keel::ScopedOs(*made);
-    (void)scope;
-    return made;
-  }();
-  return *disk;
+  struct World {
+    keel::SimDisk disk{{.direct_align = 512, .registers_buffers = false}};
+    keel::ScopedOs scope{disk};
+  };
+  static auto* const world = new World;  // for as long as the process lives
+  return world->disk;
 }
 
 const std::vector<SimContent>& seed_images() {

@@ -32,7 +32,8 @@ void keel_je_malloc_stats_print(void (*write)(void*, const char*), void* opaque,
 extern const char* keel_je_malloc_conf;
 extern const char* keel_je_malloc_conf_2_conf_harder;
 
-// Options that keep what keel promises of objects; alloc/slab_arenas.cc says why each.
+// Options that keep what keel promises of objects; alloc/slab_arenas.cc says why each, but for two:
+// no huge page allocator beside keel's own, and no abort over options of the environment.
 #define KEEL_JE_CONTRACT_OPTIONS                                                    \
   "prof:false,junk:false,zero:false,hpa:false,san_guard_small:0,san_guard_large:0," \
   "abort:false"

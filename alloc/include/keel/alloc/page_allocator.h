@@ -160,8 +160,9 @@ class PageAllocator : public MetadataObject {
   void free_chain(Pfn first) KEEL_EXCLUDES(lock_);
 
   // Frees runs and chains that are in a cache (kCached, kCachedChain) or buffers in use, all under
-  // one hold of the lock. None of them has an alias that is not lazy.
-  void free_batch(std::span<const Pfn> firsts) KEEL_EXCLUDES(lock_);
+  // one hold of the lock. None of them has an alias that is not lazy. Returns how many were none of
+  // these, which now stand first: freed already, by who freed the same buffer at the same time.
+  [[nodiscard]] std::size_t free_batch(std::span<Pfn> firsts) KEEL_EXCLUDES(lock_);
 
   // The record of the first frame of a run that the caller holds.
   [[nodiscard]] FrameRecord& record(Pfn frame) { return frames_[frame.value()]; }

@@ -112,7 +112,7 @@ class Os {
   // to do itself (PR_SET_IO_FLUSHER). Threads forked from it inherit that.
   virtual int set_io_flusher();
 
-  // The user as whom this thread opens files.
+  // The effective user, as whom a thread opens files unless it has set its file system's user.
   virtual uid_t geteuid();
 
   // Clock, sleep and randomness.

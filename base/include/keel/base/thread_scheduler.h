@@ -13,7 +13,8 @@
 //    owned thread and one that is not can share a lock as far as the owned one need not wait.
 // I2 Between the look at a state and the wait() for its change nobody else goes on; so no wake is
 //    lost that a real futex or condition variable would not lose.
-// I3 Only point() and wait() let another thread go on, and yield_thread() and Thread by them.
+// I3 Only point(), wait() and enter_serial() let another thread go on, so yield_thread() and
+//    Thread do.
 // Source: the schedulers of FoundationDB's simulation and of loom; PCT (Burckhardt et al. 2010).
 #pragma once
 
@@ -65,7 +66,7 @@ class ThreadScheduler {
   // Below possible_cpus().
   [[nodiscard]] virtual unsigned current_cpu() = 0;
 
-  // A thread is going to be started; what the other three take. May throw std::system_error, as
+  // A thread is going to be started; what the other four take. May throw std::system_error, as
   // the start of a thread may.
   [[nodiscard]] virtual std::uint32_t announce(const char* name) = 0;
   // It could not be.

@@ -65,7 +65,8 @@ struct JournalConfig {
   unsigned depth = 0;
   // Makes everything stable that clients have written home; called before log space is reused. May
   // be empty: then Journal::release() says that the item is stable already. A failure shuts the
-  // journal down. Called by a thread of the journal; must not call the journal.
+  // journal down. Called by a thread of the journal, in a NoReclaimScope; must not call the
+  // journal.
   std::function<Status()> flush_home = {};
   // A journal without commits for so long records its head, so that a reopening finds nothing to
   // replay and knows what must be there. 0: five seconds.
@@ -175,7 +176,8 @@ class Journal : public MetadataObject {
   // Opens the log at `path`, hands every checkpoint found in it to `handler` (oldest first, before
   // open() returns), and makes it ready for commits. What was recovered stays in the log until
   // release_recovered().
-  // The log is the effective user's or root's, and nobody else may write to it.
+  // The log is the effective user's or root's, and nobody else may write to it, but for a block
+  // device's group.
   // Errors: those of read_log_info(); kUntrusted; kBusy; kDamaged (unless config.salvage; more open
   // intents than the log has room for in any case); kTooLarge (value: the cil_memory that the open
   // intents need); kIo; kNoMemory; what the handler returns.
