@@ -10,6 +10,7 @@
 namespace keel::bench {
 namespace {
 
+constexpr int kMostForces = 100;  // for one commit
 constexpr std::size_t kMiB = std::size_t{1} << 20;
 // What a snapshot takes beside its payload, and more.
 constexpr std::size_t kItemBytes = 256;
@@ -168,7 +169,15 @@ Status KeelEngine::commit(unsigned thread, std::uint64_t key, const std::byte* b
   if (auto status = transaction->log(**item); !status) {
     return status;
   }
-  const auto sequence = transaction->commit();
+  auto sequence = transaction->commit();
+  // A pool that is nearly full has room again when what was committed is stable, which a force
+  // waits for, and a transaction that found none can be committed again.
+  for (int i = 0; i < kMostForces && !sequence && sequence.error().code == Errc::kNoMemory; ++i) {
+    if (auto status = journal_->force_all(); !status) {
+      return status;
+    }
+    sequence = transaction->commit();
+  }
   if (!sequence) {
     return sequence.error();
   }
