@@ -57,6 +57,7 @@ class Goal:
     environment: dict = dataclasses.field(default_factory=dict)
     slice_environment: dict = dataclasses.field(default_factory=dict)  # in its place in a slice
     first: int = 0  # number of the first part
+    figure: str = "tried"  # which of the numbers it prints is counted
     alone: bool = False  # nothing else may run meanwhile
     chunk_seconds: int = 900  # a chunk that takes longer hangs
 
@@ -155,7 +156,7 @@ class Campaign:
         if self.stopping.is_set() and child.returncode != 0:
             return  # cut off by us: tried again the next time
         pairs = [pair for line in LINE.findall(output) for pair in PAIR.findall(line)]
-        tried = sum(int(number) for key, number in pairs if key == "tried")
+        tried = sum(int(number) for key, number in pairs if key == goal.figure)
         failures = sum(int(number) for key, number in pairs if key in FAILED)
         if hung or child.returncode != 0:
             failures = max(failures, 1)
