@@ -19,10 +19,12 @@ constexpr std::size_t kMostBytes = std::size_t{2} << 20;  // the pool's kvmalloc
 constexpr std::array<const char*, 4> kOwners{"", "one", "two", "three"};
 
 keel_test::FaultOs& fault_os() {
-  static auto* const os = new keel_test::FaultOs;
-  static auto* const scope = new ScopedOs(*os);
-  (void)scope;
-  return *os;
+  struct World {
+    FaultOs os;
+    ScopedOs scope{os};
+  };
+  static auto* const world = new World;  // for as long as the process lives
+  return world->os;
 }
 
 struct Buffer {
