@@ -20,7 +20,7 @@ constexpr std::array<const char*, 4> kOwners{"", "one", "two", "three"};
 
 keel_test::FaultOs& fault_os() {
   struct World {
-    FaultOs os;
+    keel_test::FaultOs os;
     ScopedOs scope{os};
   };
   static auto* const world = new World;  // for as long as the process lives
