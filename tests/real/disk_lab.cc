@@ -2,9 +2,9 @@
 
 #include <unistd.h>
 
-#include <algorithm>
 #include <filesystem>
 
+#include "campaigns.h"
 #include "keel/cil/log_file.h"
 
 using namespace keel;
@@ -84,13 +84,35 @@ WriterPlan DiskLab::plan(std::uint64_t seed) const {
 }
 
 void DiskLab::judge_life(Tally& tally, const std::string& replay) {
-  const PromisesCopy promises = ledger_->promises();
-  tally.promised += promises.forced != 0 ? 1 : 0;
   ++tally.lives;
-  const Verdict verdict = judge(log(), **ledger_, promises);
-  tally.count(verdict, replay);
-  ledger_->begin_life(std::max(verdict.report.last_sequence.value(), (*ledger_)->base_sequence),
-                      verdict.now, promises.home);
+  tally.judge_life(log(), *ledger_, replay);
+}
+
+void on_each_file_system(Tally& tally, const char* campaign, std::uint64_t first,
+                         std::uint64_t count, const DiskLabRun& run) {
+  for (const std::uint64_t odd : {std::uint64_t{0}, std::uint64_t{1}}) {
+    const std::string type = odd == 1 ? "xfs" : "ext4";
+    if (count == 1 && first % 2 != odd) {
+      continue;
+    }
+    DiskLab lab(type, DiskLab::Under::kFile);
+    if (!lab.ready()) {
+      tally.skipped = lab.why();
+      continue;
+    }
+    if (!lab.make_log(kMinLogBytes.value())) {
+      tally.fail("the log could not be made on " + type, replay_of(campaign, first));
+      break;
+    }
+    for (std::uint64_t seed = first; seed < first + count && tally.ok(); ++seed) {
+      if (seed % 2 == odd) {
+        run(lab, seed, type);
+      }
+    }
+  }
+  if (tally.tried > 0) {
+    tally.skipped.clear();
+  }
 }
 
 }  // namespace keel_test

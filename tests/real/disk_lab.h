@@ -1,6 +1,8 @@
 // DiskLab: a real file system with a log and a ledger on it, life after life, for campaigns.
 #pragma once
 
+#include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -48,5 +50,12 @@ class DiskLab {
   std::unique_ptr<Loop> loop_;
   std::unique_ptr<Mounted> mounted_;
 };
+
+using DiskLabRun = std::function<void(DiskLab&, std::uint64_t seed, const std::string& type)>;
+
+// Runs every seed until one fails: odd ones on XFS, even ones on ext4, each with one log for the
+// whole slice. What cannot be had is a skip, unless something was tried.
+void on_each_file_system(Tally& tally, const char* campaign, std::uint64_t first,
+                         std::uint64_t count, const DiskLabRun& run);
 
 }  // namespace keel_test

@@ -111,36 +111,16 @@ void refuse_elsewhere(Tally& tally, std::uint64_t first) {
 
 }  // namespace
 
-// Odd seeds: XFS, even ones: ext4, each with one log for the whole slice.
 Tally run_full(std::uint64_t first, std::uint64_t count) {
   Tally tally("full");
   refuse_elsewhere(tally, first);
-  for (const std::uint64_t odd : {std::uint64_t{0}, std::uint64_t{1}}) {
-    const std::string type = odd == 1 ? "xfs" : "ext4";
-    if (count == 1 && first % 2 != odd) {
-      continue;
-    }
-    DiskLab lab(type, DiskLab::Under::kFile);
-    if (!lab.ready()) {
-      tally.skipped = lab.why();
-      continue;
-    }
-    if (!lab.make_log(kMinLogBytes.value())) {
-      tally.fail("the log could not be made on " + type, replay_of("full", first));
-      break;
-    }
-    for (std::uint64_t seed = first; seed < first + count && tally.ok(); ++seed) {
-      if (seed % 2 == odd) {
-        write_when_full(lab, tally, seed, type);
-        if (type == "xfs" && tally.ok()) {
-          write_when_shared(lab, tally, seed);
-        }
-      }
-    }
-  }
-  if (tally.tried > 0) {
-    tally.skipped.clear();
-  }
+  on_each_file_system(tally, "full", first, count,
+                      [&](DiskLab& lab, std::uint64_t seed, const std::string& type) {
+                        write_when_full(lab, tally, seed, type);
+                        if (type == "xfs" && tally.ok()) {
+                          write_when_shared(lab, tally, seed);
+                        }
+                      });
   return tally;
 }
 

@@ -1,7 +1,6 @@
 // SIGKILL of the writer at any moment: the kernel keeps what it had been given.
 #include <unistd.h>
 
-#include <algorithm>
 #include <csignal>
 #include <filesystem>
 
@@ -65,12 +64,7 @@ Tally run_kill(std::uint64_t first, std::uint64_t count) {
       tally.fail("the writer ended with " + std::to_string(code), replay);
       break;
     }
-    const PromisesCopy promises = ledger.promises();
-    tally.promised += promises.forced != 0 ? 1 : 0;
-    const Verdict verdict = judge(log, *ledger, promises);
-    tally.count(verdict, replay);
-    ledger.begin_life(std::max(verdict.report.last_sequence.value(), ledger->base_sequence),
-                      verdict.now, promises.home);
+    tally.judge_life(log, ledger, replay);
   }
   return tally;
 }

@@ -3,7 +3,6 @@
 // group at its limit of memory, whose processes the kernel kills.
 #include <unistd.h>
 
-#include <algorithm>
 #include <csignal>
 #include <filesystem>
 
@@ -199,12 +198,7 @@ Tally run_memory(std::uint64_t first, std::uint64_t count) {
                  replay);
       break;
     }
-    const PromisesCopy promises = ledger.promises();
-    tally.promised += promises.forced != 0 ? 1 : 0;
-    const Verdict verdict = judge(log, *ledger, promises);
-    tally.count(verdict, replay);
-    ledger.begin_life(std::max(verdict.report.last_sequence.value(), ledger->base_sequence),
-                      verdict.now, promises.home);
+    tally.judge_life(log, ledger, replay);
   }
   return tally;
 }

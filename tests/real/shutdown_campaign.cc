@@ -3,7 +3,6 @@
 
 #include "campaigns.h"
 #include "disk_lab.h"
-#include "keel/cil/log_file.h"
 
 using namespace keel;
 
@@ -40,32 +39,12 @@ void shut_down_once(DiskLab& lab, Tally& tally, std::uint64_t seed, const std::s
 
 }  // namespace
 
-// Odd seeds: XFS, even ones: ext4, each with one log for the whole slice.
 Tally run_shutdown(std::uint64_t first, std::uint64_t count) {
   Tally tally("shutdown");
-  for (const std::uint64_t odd : {std::uint64_t{0}, std::uint64_t{1}}) {
-    const std::string type = odd == 1 ? "xfs" : "ext4";
-    if (count == 1 && first % 2 != odd) {
-      continue;
-    }
-    DiskLab lab(type, DiskLab::Under::kFile);
-    if (!lab.ready()) {
-      tally.skipped = lab.why();
-      continue;
-    }
-    if (!lab.make_log(kMinLogBytes.value())) {
-      tally.fail("the log could not be made on " + type, replay_of("shutdown", first));
-      break;
-    }
-    for (std::uint64_t seed = first; seed < first + count && tally.ok(); ++seed) {
-      if (seed % 2 == odd) {
-        shut_down_once(lab, tally, seed, type);
-      }
-    }
-  }
-  if (tally.tried > 0) {
-    tally.skipped.clear();
-  }
+  on_each_file_system(tally, "shutdown", first, count,
+                      [&](DiskLab& lab, std::uint64_t seed, const std::string& type) {
+                        shut_down_once(lab, tally, seed, type);
+                      });
   return tally;
 }
 

@@ -1,5 +1,6 @@
 #include "tally.h"
 
+#include <algorithm>
 #include <sstream>
 
 namespace keel_test {
@@ -16,6 +17,15 @@ void Tally::count(const Verdict& verdict, const std::string& replay) {
   }
   failures.push_back(verdict.what + "; state " + std::to_string(tried) +
                      "; again: keel_real_campaign " + replay);
+}
+
+void Tally::judge_life(const std::string& log, LedgerFile& ledger, const std::string& replay) {
+  const PromisesCopy promises = ledger.promises();
+  promised += promises.forced != 0 ? 1 : 0;
+  const Verdict verdict = judge(log, *ledger, promises);
+  count(verdict, replay);
+  ledger.begin_life(std::max(verdict.report.last_sequence.value(), ledger->base_sequence),
+                    verdict.now, promises.home);
 }
 
 void Tally::fail(const std::string& what, const std::string& replay) {

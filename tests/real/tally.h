@@ -29,6 +29,8 @@ struct Tally {
 
   // `replay`: the arguments of keel_real_campaign that repeat it.
   void count(const Verdict& verdict, const std::string& replay);
+  // Judges the log after a life; the next one begins with what was found.
+  void judge_life(const std::string& log, LedgerFile& ledger, const std::string& replay);
   void fail(const std::string& what, const std::string& replay);
   [[nodiscard]] bool ok() const { return failures.empty(); }
   // "property=... tried=... lost=..."
