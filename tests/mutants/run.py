@@ -229,11 +229,14 @@ def main():
 
 
 def signature(mutant):
-    """What a result is of: the mutant, its file, and the tests of its layer."""
+    """What a result is of: the mutant, its file, and the tests that it names."""
     digest = hashlib.sha256(json.dumps(mutant, sort_keys=True).encode())
-    for path in [ROOT / mutant["file"], *sorted((ROOT / "tests" / mutant["test"]).glob("*"))]:
-        if path.is_file():
-            digest.update(path.read_bytes())
+    digest.update((ROOT / mutant["file"]).read_bytes())
+    for path in sorted((ROOT / "tests" / mutant["test"]).glob("*.cc")):
+        text = path.read_text()
+        joined = re.sub(r'"\s*\n\s*"', "", text)
+        if any(f'"{case}"' in joined for case in mutant["cases"]):
+            digest.update(text.encode())
     return digest.hexdigest()[:16]
 
 
