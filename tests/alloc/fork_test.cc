@@ -5,9 +5,11 @@
 
 #include <cstring>
 #include <memory>
+#include <thread>
 
 #include "keel/alloc/pool.h"
 #include "support/death.h"
+#include "support/kernel_threads.h"
 
 using namespace keel;
 using keel_test::run_in_child;
@@ -108,4 +110,19 @@ TEST_CASE("a pool that dies in a forked child leaves the child's own mappings al
   });
   CHECK(ending.exit_code == 0);
   pool->kvfree(held);
+}
+
+TEST_CASE("a pool that dies in a forked child does not wait for its parent's keeper") {
+  auto pool = make_pool();
+  // Where it rests: what it sleeps on would wait, when it dies, for a thread that the child lacks.
+  pid_t keeper = 0;
+  while (keeper == 0 || !keel_test::is_asleep(keeper)) {
+    keeper = keel_test::thread_named("keel-keeper");
+    std::this_thread::yield();
+  }
+  const auto ending = run_in_child([&] {
+    pool.reset();
+    _exit(0);
+  });
+  CHECK(ending.exit_code == 0);
 }

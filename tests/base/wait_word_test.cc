@@ -7,28 +7,19 @@
 
 #include <array>
 #include <atomic>
-#include <fstream>
-#include <string>
 #include <thread>
 #include <vector>
 
 #include "keel/base/os.h"
+#include "support/kernel_threads.h"
 
 using keel::os;
 using keel::WaitWord;
+using keel_test::is_asleep;
 
 namespace {
 
 constexpr std::uint64_t kMillisecondNs = 1'000'000;
-
-// True if the thread sleeps in the kernel: the letter behind its name in its stat file.
-bool is_asleep(pid_t thread) {
-  std::ifstream stat("/proc/self/task/" + std::to_string(thread) + "/stat");
-  std::string line;
-  std::getline(stat, line);
-  const std::size_t name_ends = line.rfind(')');
-  return name_ends != std::string::npos && line.compare(name_ends, 3, ") S") == 0;
-}
 
 }  // namespace
 

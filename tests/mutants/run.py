@@ -36,7 +36,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 COPIED = ["CMakeLists.txt", "CMakePresets.json", "base", "vmap", "alloc", "cil", "tests",
           "third_party"]
-TEST_SECONDS = 120  # a mutant that hangs is caught by then
+TEST_SECONDS = 60  # a mutant that hangs is caught by then
 ALLOWED = {"why", "file", "find", "replace", "test", "cases", "count", "tsan", "equivalent"}
 
 

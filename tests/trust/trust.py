@@ -61,6 +61,9 @@ class Goal:
     alone: bool = False  # nothing else may run meanwhile
     chunk_seconds: int = 900  # a chunk that takes longer hangs
 
+    def matches(self, text):
+        return text in (self.name, self.row) or text in self.promise
+
 
 @dataclasses.dataclass
 class Done:
@@ -285,7 +288,8 @@ def main():
     parser = argparse.ArgumentParser(description="Tries keel's promises and prints the goal table.")
     parser.add_argument("--slice", action="store_true", help="the short run")
     parser.add_argument("--minutes", type=float, default=0, help="stop beginning chunks after these")
-    parser.add_argument("--only", metavar="TEXT", help="goals whose name, row or promise contains it")
+    parser.add_argument("--only", metavar="TEXT", action="append", default=[],
+                        help="goals of that name or row, or whose promise contains it; may be repeated")
     parser.add_argument("--fresh", action="store_true", help="forget what the long run has done")
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     parser.add_argument("--json", type=pathlib.Path, help="write the table there too")
@@ -294,10 +298,11 @@ def main():
     options = parser.parse_args()
     if options.minutes < 0 or options.jobs < 1:
         parser.error("--minutes and --jobs are positive")
-    goals = [goal for goal in load() if not options.only or
-             options.only in goal.name or options.only in goal.promise or options.only == goal.row]
-    if not goals:
-        parser.error(f"no goal matches {options.only}")
+    goals = load()
+    for text in options.only:
+        if not any(goal.matches(text) for goal in goals):
+            parser.error(f"no goal matches {text}; there are {', '.join(g.name for g in goals)}")
+    goals = [g for g in goals if not options.only or any(map(g.matches, options.only))]
     options.work.mkdir(parents=True, exist_ok=True)
     campaign = Campaign(options, goals)
     if options.report:
