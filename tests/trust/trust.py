@@ -61,9 +61,6 @@ class Goal:
     alone: bool = False  # nothing else may run meanwhile
     chunk_seconds: int = 900  # a chunk that takes longer hangs
 
-    def matches(self, text):
-        return text in (self.name, self.row) or text in self.promise
-
 
 @dataclasses.dataclass
 class Done:
@@ -81,6 +78,11 @@ def load():
     for name, table in tomllib.loads((HERE / "goals.toml").read_text()).items():
         goals.append(Goal(name=name, **table))
     return goals
+
+
+def matching(goals, text):
+    return ([goal for goal in goals if text in (goal.name, goal.row)] or
+            [goal for goal in goals if text in goal.promise])
 
 
 def state_of_sources():
@@ -289,7 +291,7 @@ def main():
     parser.add_argument("--slice", action="store_true", help="the short run")
     parser.add_argument("--minutes", type=float, default=0, help="stop beginning chunks after these")
     parser.add_argument("--only", metavar="TEXT", action="append", default=[],
-                        help="goals of that name or row, or whose promise contains it; may be repeated")
+                        help="goals of that name or row, else whose promise contains it; may be repeated")
     parser.add_argument("--fresh", action="store_true", help="forget what the long run has done")
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     parser.add_argument("--json", type=pathlib.Path, help="write the table there too")
@@ -299,10 +301,12 @@ def main():
     if options.minutes < 0 or options.jobs < 1:
         parser.error("--minutes and --jobs are positive")
     goals = load()
-    for text in options.only:
-        if not any(goal.matches(text) for goal in goals):
+    chosen = {text: matching(goals, text) for text in options.only}
+    for text, found in chosen.items():
+        if not found:
             parser.error(f"no goal matches {text}; there are {', '.join(g.name for g in goals)}")
-    goals = [g for g in goals if not options.only or any(map(g.matches, options.only))]
+    if chosen:
+        goals = [goal for goal in goals if any(goal in found for found in chosen.values())]
     options.work.mkdir(parents=True, exist_ok=True)
     campaign = Campaign(options, goals)
     if options.report:
