@@ -221,10 +221,6 @@ Pages BufferCache::evict_deferred(std::span<const Pfn> buffers) {
 
 // Puts buffers into the depot, or gives away what does not fit.
 void BufferCache::store(unsigned size_class, std::span<const Pfn> buffers) {
-  if (depot_budget_.load(std::memory_order_relaxed) == 0) {
-    evict(buffers);
-    return;
-  }
   while (!buffers.empty()) {
     const Tier tier = evictor_.tier_of(buffers[0]);
     std::size_t same = 1;

@@ -144,7 +144,9 @@ CpuStacks::Stopped::Stopped(CpuStacks& stacks, unsigned cpu) : stacks_(stacks), 
     }
     return;
   }
-  other.stopped.store(1, std::memory_order_seq_cst);  // Before the barrier below, on all CPUs.
+  // seq_cst: before the barrier below, on all CPUs.
+  const std::uint32_t before = other.stopped.exchange(1, std::memory_order_seq_cst);
+  KEEL_ASSERT(before == 0, "a CPU is stopped twice", cpu);
   // Sequences under way on that CPU begin anew and find it stopped. Registered in open(), so that
   // it cannot fail.
   const int error = os().membarrier(MEMBARRIER_CMD_PRIVATE_EXPEDITED_RSEQ, MEMBARRIER_CMD_FLAG_CPU,

@@ -57,7 +57,7 @@ TEST_CASE("an item taken from a stopped CPU is had by nobody else, with either e
   if (cpus.size() < 2) {
     return;
   }
-  const std::uint64_t rounds = keel_test::test_rounds(100'000, 5'000);
+  const std::uint64_t rounds = keel_test::test_rounds(400'000, 5'000);
   for (const Engine engine : {Engine::kBest, Engine::kLocked}) {
     CAPTURE(static_cast<int>(engine));
     Board board;
