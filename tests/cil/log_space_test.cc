@@ -123,16 +123,25 @@ TEST_CASE("a log that nothing can free is full, and says which LSN holds it") {
 
 TEST_CASE("a log is not full while something outside may still free space") {
   std::atomic<int> asked{0};
+  std::atomic<int> looks{0};  // of the waiter that has found neither room nor an end
   LogSpace space({1000, 250, 0, kMemory}, Lsn(0), Lsn(900),
-                 {[] {}, [&] { ++asked; }, [] { return Sequence{}; }});
+                 {[] {}, [&] { ++asked; },
+                  [&] {
+                    ++looks;
+                    return Sequence{};
+                  }});
   Status status;
   std::thread waiter([&] { status = reserve(space, 200); });
   while (asked == 0) {
     std::this_thread::yield();
   }
   for (int i = 0; i < 100; ++i) {
+    const int before = looks;
     space.pass_begins();
     space.pass_ended(true);
+    while (looks == before && space.contended()) {
+      std::this_thread::yield();
+    }
     CHECK(space.contended());
   }
   space.pass_begins();
