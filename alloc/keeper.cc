@@ -17,7 +17,7 @@ bool Keeper::start() {
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &before);
   try {
-    thread_.emplace("pool keeper", [this] { run(); });
+    thread_.emplace("keel-keeper", [this] { run(); });
   } catch (const std::system_error&) {  // No thread to be had.
   } catch (const std::bad_alloc&) {
   }
@@ -85,7 +85,6 @@ bool Keeper::wait_for_round(bool busy) {
 }
 
 void Keeper::run() {
-  (void)pthread_setname_np(pthread_self(), "keel-keeper");  // Only a name.
   for (bool busy = true; wait_for_round(busy);) {
     low_.store(false, std::memory_order_relaxed);  // A hint, see note_low().
     busy = work_.upkeep();

@@ -143,9 +143,9 @@ Status Journal::Impl::start_threads() {
   memory_locked = settings.lock_memory && lock_process_memory().ok();
   const Status started = start_or_say("start the journal's threads", [this] {
     threads.reserve(flight_count + 1);
-    threads.emplace_back("upkeep", [this] { upkeep_loop(); });
+    threads.emplace_back("keel-upkeep", [this] { upkeep_loop(); });
     for (unsigned i = 0; i < flight_count; ++i) {
-      threads.emplace_back("push worker", [this] { push_worker(); });
+      threads.emplace_back("keel-push", [this] { push_worker(); });
     }
     watchdog.start();
   });

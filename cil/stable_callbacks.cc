@@ -44,7 +44,7 @@ Status StableCallbacks::add(Sequence sequence, Callback callback) {
 
 Status StableCallbacks::start_thread() {
   return start_or_say("start the thread of callbacks",
-                      [this] { thread_ = Thread("callbacks", [this] { run(); }); });
+                      [this] { thread_ = Thread("keel-callbacks", [this] { run(); }); });
 }
 
 void StableCallbacks::insert(Pending& pending) {

@@ -27,7 +27,7 @@ void Watchdog::start() {
   if (wanted != UINT64_MAX) {
     deadline_ns_ = wanted != 0 ? wanted : kDefaultStallNs;
     os_ = &os();
-    thread_ = Thread("watchdog", [this] { run(); });
+    thread_ = Thread("keel-watchdog", [this] { run(); });
   }
 }
 

@@ -13,6 +13,7 @@
 
 #include "probe.h"
 #include "stable_callbacks.h"
+#include "support/kernel_threads.h"
 #include "thread_refusal.h"
 
 using namespace keel;
@@ -133,7 +134,9 @@ TEST_CASE("an earlier sequence that is asked for last is not held up by a later 
   });
   const Sequence second = commit(*journal, {&item});
   REQUIRE(journal->on_stable(second, calls.note(2)).ok());
-  // The thread waits for the second by now or will; the first is stable.
+  while (!is_asleep(thread_named("keel-callbacks"))) {  // waits for the second
+    std::this_thread::yield();
+  }
   REQUIRE(journal->on_stable(first, calls.note(1)).ok());
   CHECK(calls.wait(1) == std::vector<std::uint64_t>{1});
   closed.unlock();

@@ -1,8 +1,9 @@
 // Thread: std::thread behind the seam of threads (thread_scheduler.h), for all of keel's own.
 //
-// In release builds it is std::thread and nothing else. Threads: as std::thread.
+// In release builds it is std::thread with a name, and nothing else. Threads: as std::thread.
 #pragma once
 
+#include <pthread.h>
 #include <sched.h>
 
 #include <thread>
@@ -15,7 +16,8 @@ namespace keel {
 class Thread {
  public:
   Thread() = default;
-  // Runs `body` on a new thread. `name`, of static storage, is for the scheduler's reports.
+  // Runs `body` on a new thread. `name`, of static storage and at most 15 characters, is what top,
+  // perf and a debugger call it.
   // Errors: throws as std::thread does.
   template <class Body>
   Thread(const char* name, Body body) {
@@ -25,8 +27,10 @@ class Thread {
       return;
     }
 #endif
-    (void)name;
-    thread_ = std::thread(std::move(body));
+    thread_ = std::thread([name, body = std::move(body)]() mutable {
+      (void)pthread_setname_np(pthread_self(), name);  // Only a name.
+      body();
+    });
   }
 
   [[nodiscard]] bool joinable() const { return thread_.joinable(); }
