@@ -1,5 +1,5 @@
-// In a build that counts coverage: a process that ends by _exit() or abort() keeps its counts too, as
-// forked children and what is reported as a bug do. Stands in the place of the C library's.
+// In a build that counts coverage: a process that ends by _exit() or abort() keeps its counts too,
+// as forked children and what is reported as a bug do. Stands in the place of the C library's.
 #include <sys/syscall.h>
 #include <unistd.h>
 
