@@ -16,7 +16,8 @@ same, says so with its reason (`equivalent`) and is not built.
   count = 4               # optional: so often with other seeds, for what only some seeds reach
   tsan = true             # optional: built with ThreadSanitizer
 
-Results are kept in the work directory, so that a run that was interrupted goes on (--fresh: anew).
+Results are kept in the work directory, so that a run that was interrupted goes on
+(--fresh: the chosen ones anew).
 Exit code: 0 all caught; 1 one survived, or no longer applies; 2 wrong use.
 """
 import argparse
@@ -26,14 +27,16 @@ import os
 import pathlib
 import re
 import shutil
-import signal
-import subprocess
 import sys
 import time
 import tomllib
 
 HERE = pathlib.Path(__file__).resolve().parent
-ROOT = HERE.parent.parent
+sys.dont_write_bytecode = True
+sys.path.insert(0, str(HERE.parent / "support"))
+import runner  # noqa: E402
+
+ROOT = runner.ROOT
 COPIED = ["CMakeLists.txt", "CMakePresets.json", "base", "vmap", "alloc", "cil", "tests",
           "third_party"]
 TEST_SECONDS = 60  # a mutant that hangs is caught by then
@@ -76,6 +79,7 @@ class Tree:
     def __init__(self, work):
         self.source = work / "source"
         self.built = set()
+        self.children = runner.Children(patience_seconds=1)
 
     def sync(self):
         self.source.mkdir(parents=True, exist_ok=True)
@@ -101,53 +105,37 @@ class Tree:
 
     def build(self, preset, layer):
         if preset not in self.built:
-            subprocess.run(["cmake", "--preset", preset, "-DKEEL_BUILD_BENCH=OFF"],
-                           cwd=self.source, check=True, stdout=subprocess.DEVNULL)
+            made = self.children.run(["cmake", "--preset", preset, "-DKEEL_BUILD_BENCH=OFF"],
+                                     cwd=self.source)
+            if made.returncode != 0:
+                sys.exit(f"{made.stdout}\nmutants: cmake --preset {preset} failed")
             self.built.add(preset)
         command = ["cmake", "--build", "--preset", preset, "--target", f"keel_{layer}_tests"]
-        return subprocess.run(with_room(preset, command), cwd=self.source, text=True,
-                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        return self.children.run(runner.with_room(preset, command), cwd=self.source)
 
     def run(self, preset, layer, cases, seed):
         binary = self.source / ".build" / preset / "tests" / f"keel_{layer}_tests"
         wanted = ",".join(case.replace("\\", "\\\\").replace(",", "\\,") for case in cases)
-        environment = os.environ | {"TSAN_OPTIONS": "halt_on_error=1:detect_deadlocks=0:die_after_fork=0"}
+        environment = os.environ | runner.environment_of(preset)
         if seed:
             environment["KEEL_TEST_SEED"] = str(seed)
-        # A group of its own, so that nothing it started outlives it.
-        child = subprocess.Popen(with_room(preset, [str(binary), f"--test-case={wanted}"]),
-                                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                                 env=environment, start_new_session=True)
-        try:
-            output, _ = child.communicate(timeout=TEST_SECONDS)
-        except subprocess.TimeoutExpired:
-            kill_group(child)
-            child.communicate()
+        command = runner.with_room(preset, [str(binary), f"--test-case={wanted}"])
+        ended = self.children.run(command, timeout=TEST_SECONDS, env=environment)
+        if ended.returncode is None:
             return "hang", ""
-        except BaseException:
-            kill_group(child)
-            raise
-        text = output.decode(errors="replace")
+        text = ended.stdout
         if "test cases: 0 |" in text.replace("test cases:  ", "test cases: "):
             return "no case", text
-        return ("red" if child.returncode != 0 else "green"), text
+        return ("red" if ended.returncode != 0 else "green"), text
 
 
-def kill_group(child):
-    try:
-        os.killpg(child.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
-
-
-def with_room(preset, command):
-    """ThreadSanitizer wants addresses that are not randomised by many bits."""
-    return ["setarch", "-R", *command] if preset == "tsan" else command
+def preset_of(mutant):
+    return "tsan" if mutant.get("tsan") else "dev"
 
 
 def judge(tree, mutant, original):
     """Returns (verdict, detail). Verdicts: caught, survived, broken (does not build)."""
-    preset = "tsan" if mutant.get("tsan") else "dev"
+    preset = preset_of(mutant)
     tree.write(mutant, original.replace(mutant["find"], mutant["replace"]))
     try:
         built = tree.build(preset, mutant["test"])
@@ -164,11 +152,23 @@ def judge(tree, mutant, original):
         tree.write(mutant, original)
 
 
+def build_all(tree, chosen):
+    """Builds what the mutants' tests need, so that each of them costs what it changes."""
+    for preset, layer in sorted({(preset_of(m), m["test"]) for m in chosen if "equivalent" not in m}):
+        built = tree.build(preset, layer)
+        if built.returncode != 0:
+            print(built.stdout)
+            return 1
+    return 0
+
+
 def main():
     parser = argparse.ArgumentParser(description="Removes keel's guards and expects red tests.")
-    parser.add_argument("--only", metavar="TEXT", help="mutants whose name or file contains it")
+    parser.add_argument("--only", metavar="TEXT",
+                        help="the mutant of that name, else those whose name or file contains it")
     parser.add_argument("--list", action="store_true", help="say what there is and stop")
     parser.add_argument("--check", action="store_true", help="only see that every mutant applies")
+    parser.add_argument("--build", action="store_true", help="only build what the tests need")
     parser.add_argument("--first", type=int, default=0, metavar="K",
                         help="begin with the K-th, in an order that mixes the layers")
     parser.add_argument("--count", type=int, metavar="N", help="so many")
@@ -177,11 +177,15 @@ def main():
     options = parser.parse_args()
 
     mutants = load()
-    chosen = [m for m in mutants.values()
-              if not options.only or options.only in m["name"] or options.only in m["file"]]
+    chosen = [m for m in mutants.values() if m["name"] == options.only] or [
+        m for m in mutants.values()
+        if not options.only or options.only in m["name"] or options.only in m["file"]]
     if not chosen:
         parser.error(f"no mutant matches {options.only}")
+    of = sum("equivalent" not in m for m in chosen)
     if options.first or options.count:
+        # Those that are built, which is what is counted.
+        chosen = [m for m in chosen if "equivalent" not in m]
         chosen.sort(key=lambda m: hashlib.sha256(m["name"].encode()).digest())
         chosen = chosen[options.first:][:options.count]
     if options.list:
@@ -196,20 +200,24 @@ def main():
         print(f"{len(chosen)} mutants, {len(outdated)} out of date")
         return 1 if outdated else 0
 
-    options.work.mkdir(parents=True, exist_ok=True)
+    runner.hold(options.work)
+    runner.stop_on_signals()
     kept = options.work / "results.json"
-    results = {}
-    if kept.exists() and not options.fresh:
-        results = json.loads(kept.read_text())
+    results = json.loads(kept.read_text()) if kept.exists() else {}
+    if options.fresh:
+        for mutant in chosen:
+            results.pop(mutant["name"], None)
     tree = Tree(options.work)
     tree.sync()
+    if options.build:
+        return build_all(tree, chosen)
     started = time.monotonic()
     todo = [m for m in chosen if "equivalent" not in m and
             results.get(m["name"], {}).get("of") != signature(m)]
     for number, mutant in enumerate(todo, 1):
         verdict, detail = judge(tree, mutant, (ROOT / mutant["file"]).read_text())
         results[mutant["name"]] = {"verdict": verdict, "detail": detail, "of": signature(mutant)}
-        kept.write_text(json.dumps(results, indent=1))
+        runner.write_json(kept, results)
         left = (time.monotonic() - started) / number * (len(todo) - number)
         print(f"[{number}/{len(todo)}, {left / 60:.0f} min left] {verdict:8} {mutant['name']}"
               f"{' (' + detail + ')' if verdict == 'caught' else ''}", flush=True)
@@ -221,7 +229,7 @@ def main():
     equivalent = sum("equivalent" in m for m in chosen)
     tried = len(chosen) - equivalent
     print(f"property=mutants tried={tried} failures={len(bad)} equivalent={equivalent} "
-          f"seconds={time.monotonic() - started:.0f}")
+          f"of={of} seconds={time.monotonic() - started:.0f}")
     for name in bad:
         print(f"  {results[name]['verdict']}: {name}: {mutants[name]['why']}\n"
               f"    again: make mutants ARGS=\"--only {name} --fresh\"")

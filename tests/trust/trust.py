@@ -3,40 +3,56 @@
 
 goals.toml beside this script has one table a campaign: the promise, the command, how much of it is
 tried in a slice (`make trust`, about ten minutes) and in the long run (`make nightly`). A campaign is
-a space of numbered parts (seeds, or the cases of an enumeration): it runs in chunks, each of which
-prints lines
+numbered parts, without end (seeds) or a space that is tried whole (the cases of an enumeration): it
+runs in chunks, each of which prints lines
 
   property=NAME tried=N failures=F seconds=S
 
-(or lost=, partial=, holes= in place of failures=), with whatever else it has to say; a chunk that exits with an error counts as one failure at least, and
-its command is what to run again. The long run keeps what it has done in the work directory and goes
-on from there, also after Ctrl-C: `--fresh` begins anew. Sources may change between runs: the table says how
-much was tried with those of today.
+(or lost=, partial=, holes=, other= in place of failures=), with whatever else it has to say:
 
-Exit code: 0 nothing failed; 1 something did; 2 wrong use.
+  of=N         how many parts there are
+  next=N       the first part that was not tried, where that is not the end of the chunk
+  missing="W"  what could not be tried here, and why; skipped="W": nothing could
+
+A chunk that exits with an error or hangs counts as one failure at least, and its command is what to
+run again. The long run keeps what it has done in the work directory and goes on from there, also after
+Ctrl-C: `--fresh` begins anew. Sources may change between runs: the table says how much was tried with
+those of today, and chunks that failed with others are tried again. What was skipped is tried by every
+run.
+
+Exit code: 0 nothing failed; 1 something did; 2 wrong use; 3 broken off by an error; 130 interrupted.
 """
 import argparse
 import concurrent.futures
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import pathlib
 import re
 import shlex
-import signal
-import subprocess
 import sys
 import threading
 import time
 import tomllib
+import traceback
 
 HERE = pathlib.Path(__file__).resolve().parent
-ROOT = HERE.parent.parent
+sys.dont_write_bytecode = True
+sys.path.insert(0, str(HERE.parent / "support"))
+import runner  # noqa: E402
+
+ROOT = runner.ROOT
+SOURCES = ["base", "vmap", "alloc", "cil", "tests/support", "tests/cil", "tests/alloc", "tests/vmap",
+           "tests/real", "tests/fuzz"]
 LINE = re.compile(r"^property=\S+ .*$", re.MULTILINE)
+QUOTED = re.compile(r'"[^"]*"')
 PAIR = re.compile(r"(\w+)=(\d+)\b")
-FAILED = {"failures", "lost", "partial", "holes", "damaged", "accepted", "missed", "other"}
-SKIP = re.compile(r"^property=\S+ skipped=\"(.*)\"$", re.MULTILINE)
+CASES = re.compile(r"test cases: *(\d+) \| *\d+ passed \| *(\d+) failed")
+FAILED = {"failures", "lost", "partial", "holes", "other"}
+SKIPPED = re.compile(r'\bskipped="([^"]*)"')
+MISSING = re.compile(r'\bmissing="([^"]*)"')
 MOST_FAILURES_KEPT = 20
 
 
@@ -45,19 +61,23 @@ class Goal:
     name: str
     row: str  # of the goal table in tests/README.md
     promise: str
-    command: str  # {first} and {count} are filled in; {build} is the preset's build tree
-    preset: str
-    target: str  # what to build
-    slice: int  # tried in a slice, in its own unit
-    long: int  # tried in the long run
+    # {first} and {count} are filled in, and {chunk}, the chunk's number; {build}: the preset's tree.
+    command: str
     unit: str
+    slice: int  # tried in a slice, in its own unit
+    long: int = 0  # tried in the long run; 0: all parts
+    preset: str = ""
+    target: str = ""  # what to build of it
+    prepare: str = ""  # what else to run before the first chunk
     chunk: int = 1  # parts a call, in the long run
     slice_chunk: int = 0  # parts a call in a slice; 0: as in the long run
-    parts: int = 0  # how many there are; 0: without end
+    parts: int = 0  # how many there are, where no `of=` says it
+    part: str = ""  # what a part is, where it is not the unit
     environment: dict = dataclasses.field(default_factory=dict)
-    slice_environment: dict = dataclasses.field(default_factory=dict)  # in its place in a slice
+    # In its place in a slice, for a sample that is spread over the space.
+    slice_environment: dict = dataclasses.field(default_factory=dict)
     first: int = 0  # number of the first part
-    figure: str = "tried"  # which of the numbers it prints is counted
+    figure: str = "tried"  # which of the numbers it prints is counted; "cases": doctest's count
     alone: bool = False  # nothing else may run meanwhile
     chunk_seconds: int = 900  # a chunk that takes longer hangs
 
@@ -65,12 +85,47 @@ class Goal:
 @dataclasses.dataclass
 class Done:
     next: int = 0  # the first part that has not been tried
+    of: int = 0  # how many parts there are, as the command said
     tried: int = 0
-    failures: int = 0
     seconds: float = 0.0
     skipped: str = ""
-    again: list = dataclasses.field(default_factory=list)  # commands of what failed
+    missing: list = dataclasses.field(default_factory=list)
+    # Chunks that failed, and what such a one left untried (without sources): first, count, sources,
+    # failures, again.
+    open: list = dataclasses.field(default_factory=list)
     by_sources: dict = dataclasses.field(default_factory=dict)  # what was tried with which sources
+
+    @property
+    def failures(self):
+        return sum(chunk["failures"] for chunk in self.open)
+
+
+@dataclasses.dataclass
+class Outcome:
+    """What a chunk's output says."""
+    tried: int
+    failures: int
+    next: int | None
+    of: int | None
+    skipped: str
+    missing: list
+
+
+def read(output, figure):
+    lines = LINE.findall(output)
+    pairs = [pair for line in lines for pair in PAIR.findall(QUOTED.sub("", line))]
+    if figure == "cases":
+        counts = CASES.findall(output)
+        pairs += [("cases", ran) for ran, _ in counts] + [("failures", bad) for _, bad in counts]
+    numbers = {}
+    for key, number in pairs:
+        numbers.setdefault(key, []).append(int(number))
+    said = "\n".join(lines)
+    return Outcome(tried=sum(numbers.get(figure, [])),
+                   failures=sum(sum(numbers.get(key, [])) for key in FAILED),
+                   next=numbers["next"][-1] if "next" in numbers else None,
+                   of=numbers["of"][-1] if "of" in numbers else None,
+                   skipped=" ".join(SKIPPED.findall(said)), missing=MISSING.findall(said))
 
 
 def load():
@@ -88,7 +143,7 @@ def matching(goals, text):
 def state_of_sources():
     """A hash over what the figures are of."""
     digest = hashlib.sha256()
-    for top in ["base", "vmap", "alloc", "cil"]:
+    for top in SOURCES:
         for path in sorted((ROOT / top).rglob("*")):
             if path.suffix in (".cc", ".h") and path.is_file():
                 digest.update(str(path.relative_to(ROOT)).encode())
@@ -101,189 +156,264 @@ class Campaign:
         self.options = options
         self.goals = goals
         self.lock = threading.Lock()
+        self.children = runner.Children(patience_seconds=3)
         self.stopping = threading.Event()
-        self.children = set()
-        self.deadline = time.monotonic() + options.minutes * 60 if options.minutes else None
+        self.error = ""
+        self.deadline = None
         self.kept = options.work / ("slice.json" if options.slice else "long.json")
         self.sources = state_of_sources()
-        self.done = {goal.name: Done() for goal in goals}
-        if not options.slice and not options.fresh and self.kept.exists():
-            for name, done in json.loads(self.kept.read_text()).items():
-                if name in self.done:
-                    self.done[name] = Done(**done)
+        # Of all goals, so that what is written is too.
+        self.done = {}
+        if self.kept.exists():
+            known = {field.name for field in dataclasses.fields(Done)}
+            for name, record in json.loads(self.kept.read_text()).items():
+                self.done[name] = Done(**{key: record[key] for key in known & set(record)})
+        for goal in goals:
+            done = self.done.setdefault(goal.name, Done())
+            if not options.report:
+                if options.slice or options.fresh:
+                    self.done[goal.name] = Done()
+                done.skipped, done.missing = "", []
+
+    def sampled(self, goal):
+        return bool(self.options.slice and goal.slice_environment)
+
+    def parts(self, goal):
+        """How many there are; None: without end, or not known yet."""
+        if self.sampled(goal):
+            return None
+        return goal.parts or self.done[goal.name].of or None
 
     def wanted(self, goal):
-        return goal.slice if self.options.slice else goal.long
+        """In the goal's unit; None where all parts are."""
+        return goal.slice if self.options.slice else goal.long or None
+
+    def due(self, goal):
+        """A chunk that failed with other sources, or was not tried to its end."""
+        for chunk in self.done[goal.name].open:
+            if chunk["sources"] != self.sources:
+                return chunk
+        return None
 
     def finished(self, goal):
         done = self.done[goal.name]
-        return (bool(done.skipped) or done.tried >= self.wanted(goal) or
-                (goal.parts > 0 and done.next >= goal.parts) or
-                done.failures >= MOST_FAILURES_KEPT)
+        failures = sum(c["failures"] for c in done.open if c["sources"] == self.sources)
+        if done.skipped or failures >= MOST_FAILURES_KEPT:
+            return True
+        if self.due(goal):
+            return False
+        return (done.next >= (self.parts(goal) or math.inf) or
+                done.tried >= (self.wanted(goal) or math.inf))
 
-    def command(self, goal, first, count):
-        build = ROOT / ".build" / goal.preset
-        return [word.format(first=goal.first + first, count=count, build=build)
-                for word in shlex.split(goal.command)]
-
-    def environment(self, goal, first, count):
-        sliced = self.options.slice and goal.slice_environment
-        return {name: str(value).format(first=goal.first + first, count=count)
-                for name, value in
-                (goal.slice_environment if sliced else goal.environment).items()}
-
-    def run_chunk(self, goal):
+    def chunk(self, goal):
+        """The next one to try: its first part, how many, and the open one that it is, if it is one."""
+        if due := self.due(goal):
+            return due["first"], due["count"], due
         done = self.done[goal.name]
         count = goal.slice_chunk if self.options.slice and goal.slice_chunk else goal.chunk
-        if goal.parts:
-            count = min(count, goal.parts - done.next)
-        command = self.command(goal, done.next, count)
-        environment = self.environment(goal, done.next, count)
+        return done.next, min(count, (self.parts(goal) or math.inf) - done.next), None
+
+    def command(self, goal, text, first, count):
+        fields = {"first": goal.first + first, "count": count, "chunk": first // count,
+                  "build": ROOT / ".build" / goal.preset}
+        environment = goal.slice_environment if self.sampled(goal) else goal.environment
+        command = runner.with_room(goal.preset, [w.format(**fields) for w in shlex.split(text)])
+        return command, runner.environment_of(goal.preset) | {
+            name: str(value).format(**fields) for name, value in environment.items()}
+
+    def run_chunk(self, goal):
+        first, count, retried = self.chunk(goal)
+        command, environment = self.command(goal, goal.command, first, count)
         again = " ".join([f"{k}={shlex.quote(v)}" for k, v in environment.items()] +
                          [shlex.quote(os.path.relpath(w, ROOT) if w.startswith(str(ROOT)) else w)
                           for w in command])
         started = time.monotonic()
-        child = subprocess.Popen(command, cwd=ROOT, env=os.environ | environment, text=True,
-                                 errors="replace", stdout=subprocess.PIPE,
-                                 stderr=subprocess.STDOUT, start_new_session=True)
-        with self.lock:
-            self.children.add(child)
         try:
-            output, _ = child.communicate(timeout=goal.chunk_seconds)
-            hung = False
-        except subprocess.TimeoutExpired:
-            kill_group(child)
-            output, _ = child.communicate()
-            hung = True
-        finally:
-            with self.lock:
-                self.children.discard(child)
-        if self.stopping.is_set() and child.returncode != 0:
+            ended = self.children.run(command, timeout=goal.chunk_seconds, cwd=ROOT,
+                                      env=os.environ | environment)
+        except runner.Stopped:
+            return
+        if self.stopping.is_set() and ended.returncode != 0:
             return  # cut off by us: tried again the next time
-        pairs = [pair for line in LINE.findall(output) for pair in PAIR.findall(line)]
-        tried = sum(int(number) for key, number in pairs if key == goal.figure)
-        failures = sum(int(number) for key, number in pairs if key in FAILED)
-        if hung or child.returncode != 0:
-            failures = max(failures, 1)
+        outcome = read(ended.stdout, goal.figure)
+        if ended.returncode != 0:
+            outcome.failures = max(outcome.failures, 1)
+        elif outcome.tried == 0 and outcome.failures == 0 and not outcome.skipped:
+            outcome.failures = 1
+            ended.stdout += "\n(the command said nothing of what it tried)"
         with self.lock:
-            skipped = SKIP.search(output)
-            if skipped and tried == 0 and failures == 0:
-                done.skipped = skipped.group(1)
-            elif tried == 0 and failures == 0:
-                failures = 1
-                output += "\n(the command said nothing of what it tried)"
-            done.next += count
-            done.tried += tried
-            done.by_sources[self.sources] = done.by_sources.get(self.sources, 0) + tried
-            done.failures += failures
-            done.seconds += time.monotonic() - started
-            if failures:
-                done.again.append(again)
-                path = self.options.work / f"{goal.name}-{done.next - count}.txt"
-                path.write_text(f"$ {again}\n{output}")
-                print(f"\nFAILED{' (hung)' if hung else ''}: {goal.promise}\n  again: {again}\n"
-                      f"  output: {path}\n{tail(output)}", flush=True)
-            self.keep()
+            self.record(goal, first, count, retried, outcome, again, time.monotonic() - started)
+            runner.write_json(self.kept, {name: dataclasses.asdict(done)
+                                          for name, done in self.done.items()})
+        if outcome.failures:
+            path = self.options.work / f"{goal.name}-{first}.txt"
+            path.write_text(f"$ {again}\n{ended.stdout}")
+            print(f"\nFAILED{' (hung)' if ended.returncode is None else ''}: {goal.promise}\n"
+                  f"  again: {again}\n  output: {path}\n{tail(ended.stdout)}", flush=True)
 
-    def keep(self):
-        record = {name: dataclasses.asdict(done) for name, done in self.done.items()}
-        new = self.kept.with_suffix(".new")
-        new.write_text(json.dumps(record, indent=1))
-        new.rename(self.kept)
+    def record(self, goal, first, count, retried, outcome, again, seconds):
+        done = self.done[goal.name]
+        done.seconds += seconds
+        if outcome.skipped and outcome.tried == 0 and outcome.failures == 0:
+            done.skipped = outcome.skipped
+            return
+        done.tried += outcome.tried
+        done.by_sources[self.sources] = done.by_sources.get(self.sources, 0) + outcome.tried
+        missing = outcome.missing + ([outcome.skipped] if outcome.skipped else [])
+        done.missing += [what for what in missing if what not in done.missing]
+        done.of = outcome.of or done.of
+        end = first + count
+        if outcome.next is not None and not self.sampled(goal) and first < outcome.next < end:
+            end = outcome.next
+        if outcome.failures:
+            done.open.append({"first": first, "count": end - first, "sources": self.sources,
+                              "failures": outcome.failures, "again": again})
+        if retried is None:
+            done.next = end
+        else:
+            done.open.remove(retried)
+            if end < first + count:
+                done.open.append({"first": end, "count": first + count - end, "sources": "",
+                                  "failures": 0, "again": ""})
 
     def in_time(self):
         return not self.stopping.is_set() and (self.deadline is None or
                                                time.monotonic() < self.deadline)
 
-    def work_on(self, goal):
-        """One goal's chunks, one after the other. With a time limit every goal gets one at least."""
-        first = True
-        while not self.finished(goal) and (first or self.in_time()) and not self.stopping.is_set():
-            first = False
-            self.run_chunk(goal)
-            self.progress(goal)
+    def advance(self, goal, once, at_least_one):
+        """The goal's chunks, one after the other, or one. A thread's error ends the whole run."""
+        try:
+            while not self.stopping.is_set() and not self.finished(goal) and (
+                    at_least_one or self.in_time()):
+                at_least_one = False
+                self.run_chunk(goal)
+                self.progress(goal)
+                if once:
+                    break
+        except Exception:
+            self.break_off()
 
     def progress(self, goal):
         done = self.done[goal.name]
-        wanted = self.wanted(goal)
-        share = min(1.0, done.tried / wanted) if wanted else 1.0
-        left = done.seconds / share - done.seconds if share > 0 else 0
-        print(f"{time.strftime('%H:%M:%S')}  {goal.name:24} {done.tried:>13,} of {wanted:,} "
-              f"{goal.unit}, {done.failures} failed, about {left / 60:.0f} min of it left", flush=True)
+        parts, wanted = self.parts(goal), self.wanted(goal)
+        shares = [done.next / parts if parts else 0, done.tried / wanted if wanted else 0]
+        share = min(1.0, max(shares))
+        left = f"about {(done.seconds / share - done.seconds) / 60:.0f} min of it left"
+        print(f"{time.strftime('%H:%M:%S')}  {goal.name:24} {done.tried:>13,} of {self.whole(goal)} "
+              f"{goal.unit}, {done.failures} failed{', ' + left if share > 0 else ''}", flush=True)
+
+    def whole(self, goal):
+        """What is to be tried, as the table says it."""
+        if wanted := self.wanted(goal):
+            return f"{wanted:,}"
+        parts = self.parts(goal)
+        whole = f"{parts:,}" if parts else "?"
+        return f"({self.done[goal.name].next:,}/{whole} {goal.part})" if goal.part else whole
 
     def run(self):
+        try:
+            self.run_all()
+        except Exception:
+            self.break_off()
+
+    def run_all(self):
         together = [goal for goal in self.goals if not goal.alone]
-        alone = [goal for goal in self.goals if goal.alone]
-        for goal in alone:
-            self.work_on(goal)
+        # With a time limit every goal of a slice gets one chunk at least.
+        for goal in self.goals:
+            if goal.alone:
+                self.advance(goal, once=False, at_least_one=True)
         with concurrent.futures.ThreadPoolExecutor(self.options.jobs) as pool:
+            def each(goals, **how):
+                list(pool.map(lambda goal: self.advance(goal, **how), goals))
             if self.options.slice:
-                list(pool.map(self.work_on, together))
+                each(together, once=False, at_least_one=True)
                 return
             # Each in turn a chunk, so that a run that is cut off has done some of everything.
-            while self.in_time() and (open_goals := [g for g in together if not self.finished(g)]):
-                def one(goal):
-                    if self.in_time():
-                        self.run_chunk(goal)
-                        self.progress(goal)
-                list(pool.map(one, open_goals))
+            while self.in_time() and (left := [g for g in together if not self.finished(g)]):
+                each(left, once=True, at_least_one=False)
+
+    def break_off(self):
+        self.error = self.error or traceback.format_exc()
+        self.stop()
 
     def stop(self):
         self.stopping.set()
-        with self.lock:
-            for child in self.children:
-                kill_group(child)
+        self.children.stop()
 
     def report(self):
-        print(f"\n{'row':8} {'promise':66} {'tried':>14} {'of':>12} {'failed':>6}")
+        print(f"\n{'row':8} {'promise':66} {'tried':>14} {'of':>24} {'failed':>6}")
         for goal in self.goals:
             done = self.done[goal.name]
             tried = "skipped" if done.skipped else f"{done.tried:,}"
-            print(f"{goal.row:8} {goal.promise[:66]:66} {tried:>14} {self.wanted(goal):>12,} "
+            print(f"{goal.row:8} {goal.promise[:66]:66} {tried:>14} {self.whole(goal):>24} "
                   f"{done.failures:>6}  {goal.unit}")
             if done.skipped:
                 print(f"{'':9}because {done.skipped}")
-            if len(done.by_sources) > 1:
+            for what in done.missing:
+                print(f"{'':9}without {what}")
+            if set(done.by_sources) - {self.sources}:
                 print(f"{'':9}{done.by_sources.get(self.sources, 0):,} of them with today's sources")
-            for again in done.again:
-                print(f"{'':9}again: {again}")
-        record = [dataclasses.asdict(goal) | dataclasses.asdict(self.done[goal.name])
-                  for goal in self.goals]
+            for chunk in done.open:
+                if chunk["failures"]:
+                    print(f"{'':9}again: {chunk['again']}")
         if self.options.json:
-            self.options.json.write_text(json.dumps(record, indent=1))
-        failed = sum(done.failures for done in self.done.values())
+            runner.write_json(self.options.json, [
+                dataclasses.asdict(goal) | dataclasses.asdict(done) | {"failures": done.failures}
+                for goal in self.goals for done in [self.done[goal.name]]])
+        failed = sum(self.done[goal.name].failures for goal in self.goals)
         short = [g.name for g in self.goals if not self.finished(g)]
-        print(f"\n{failed} failures" + (f"; not tried to the end: {', '.join(short)}" if short else ""))
+        print(f"\n{failed} failures" + (f"; not tried to the end: {', '.join(short)}" if short else ""),
+              flush=True)
         return 1 if failed else 0
+
+    def call(self, *command, **how):
+        """Of what comes before the campaigns: prints what it says if it fails, and ends all."""
+        ended = self.children.run(command, cwd=ROOT, **how)
+        if ended.returncode != 0:
+            print(tail(ended.stdout, 200), file=sys.stderr)
+            raise RuntimeError(f"{shlex.join(command)} failed")
+
+    def build(self):
+        wanted = {}
+        for goal in self.goals:
+            if goal.preset:
+                wanted.setdefault(goal.preset, set()).add(goal.target)
+        for preset, targets in wanted.items():
+            print(f"building {preset}: {', '.join(sorted(targets))}", flush=True)
+            self.call("cmake", "--preset", preset)
+            # The programs are run as they are built, to list their tests.
+            self.call(*runner.with_room(preset, [
+                "cmake", "--build", "--preset", preset, "--parallel", str(self.options.jobs),
+                "--target", *sorted(targets)]))
+        for goal in self.goals:
+            if goal.prepare and not self.finished(goal):
+                print(f"preparing {goal.name}", flush=True)
+                first, count, _ = self.chunk(goal)
+                self.call(*self.command(goal, goal.prepare, first, count)[0])
 
 
 def tail(text, lines=60):
     return "\n".join("    " + line for line in text.splitlines()[-lines:])
 
 
-def kill_group(child):
+def run(campaign):
+    """All of it; True if it was interrupted."""
+    work = threading.Thread(target=campaign.run, daemon=True)
     try:
-        os.killpg(child.pid, signal.SIGTERM)
-        try:
-            child.wait(3)
-        except subprocess.TimeoutExpired:
-            pass
-        os.killpg(child.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
-
-
-def build(goals):
-    wanted = {}
-    for goal in goals:
-        wanted.setdefault(goal.preset, set()).add(goal.target)
-    for preset, targets in wanted.items():
-        print(f"building {preset}: {', '.join(sorted(targets))}", flush=True)
-        subprocess.run(["cmake", "--preset", preset], cwd=ROOT, check=True,
-                       stdout=subprocess.DEVNULL)
-        subprocess.run(["cmake", "--build", "--preset", preset, "--parallel",
-                        str(os.cpu_count()), "--target", *sorted(targets)], cwd=ROOT, check=True,
-                       stdout=subprocess.DEVNULL)
+        campaign.build()
+        # The time is for trying, not for building.
+        if campaign.options.minutes:
+            campaign.deadline = time.monotonic() + campaign.options.minutes * 60
+        work.start()
+        while work.is_alive():
+            work.join(0.5)
+        return False
+    except KeyboardInterrupt:
+        runner.ignore_signals()
+        campaign.stop()
+        if work.ident is not None:
+            work.join(10)
+        return True
 
 
 def main():
@@ -307,26 +437,16 @@ def main():
             parser.error(f"no goal matches {text}; there are {', '.join(g.name for g in goals)}")
     if chosen:
         goals = [goal for goal in goals if any(goal in found for found in chosen.values())]
-    options.work.mkdir(parents=True, exist_ok=True)
-    campaign = Campaign(options, goals)
     if options.report:
-        return campaign.report()
-    build(goals)
-    # The time is for trying, not for building.
-    if options.minutes:
-        campaign.deadline = time.monotonic() + options.minutes * 60
-    signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
-    runner = threading.Thread(target=campaign.run, daemon=True)
-    interrupted = False
-    try:
-        runner.start()
-        while runner.is_alive():
-            runner.join(0.5)
-    except KeyboardInterrupt:
-        interrupted = True
-        campaign.stop()
-        runner.join(10)
+        return Campaign(options, goals).report()
+    runner.hold(options.work)
+    runner.stop_on_signals()
+    campaign = Campaign(options, goals)
+    interrupted = run(campaign)
     code = campaign.report()
+    if campaign.error:
+        print(f"trust: broken off:\n{campaign.error}", file=sys.stderr)
+        return 3
     if interrupted:
         print("interrupted" + ("" if options.slice else ": the next run goes on from here"))
         return 130
@@ -336,5 +456,10 @@ def main():
 if __name__ == "__main__":
     try:
         sys.exit(main())
-    except subprocess.CalledProcessError as error:
-        sys.exit(f"trust: {shlex.join(map(str, error.cmd))} failed")
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except (OSError, RuntimeError) as error:
+        # Nor may what is left in a buffer for a reader that is gone change the exit code.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        print(f"trust: {error}", file=sys.stderr)
+        sys.exit(3)
