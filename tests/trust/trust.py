@@ -294,13 +294,17 @@ class Campaign:
             self.break_off()
 
     def progress(self, goal):
+        if self.stopping.is_set():
+            return
         done = self.done[goal.name]
         parts, wanted = self.parts(goal), self.wanted(goal)
         shares = [done.next / parts if parts else 0, done.tried / wanted if wanted else 0]
         share = min(1.0, max(shares))
-        left = f"about {(done.seconds / share - done.seconds) / 60:.0f} min of it left"
+        left = ""
+        if share > 0:
+            left = f", about {(done.seconds / share - done.seconds) / 60:.0f} min of it left"
         print(f"{time.strftime('%H:%M:%S')}  {goal.name:24} {done.tried:>13,} of {self.whole(goal)} "
-              f"{goal.unit}, {done.failures} failed{', ' + left if share > 0 else ''}", flush=True)
+              f"{goal.unit}, {done.failures} failed{left}", flush=True)
 
     def whole(self, goal):
         """What is to be tried, as the table says it."""
