@@ -103,6 +103,7 @@ TEST_CASE("a buffer cache behaves like a bag of buffers of each class") {
     CHECK(stats.hits > 0);
     CHECK(stats.refills > 0);
     CHECK(stats.evictions > 0);
+    keel_test::say_tried("buffer_cache_model", steps);
   }
 }
 

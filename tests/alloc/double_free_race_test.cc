@@ -91,4 +91,5 @@ TEST_CASE("a buffer that two threads free at one time is never had by two owners
   set_bug_handler(before);
   CHECK(had_by_two == 0);
   CHECK(g_double_frees > 0);
+  say_tried("double_free_race", rounds);
 }

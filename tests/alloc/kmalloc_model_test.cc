@@ -7,14 +7,15 @@
 #include "kmalloc.h"
 #include "support/extent_memory.h"
 #include "support/seeded.h"
+#include "support/test_seed.h"
 
 using namespace keel;
 
 namespace {
 
-constexpr int kSteps = 400'000;
-constexpr int kAuditEachUntil = 2'000;
-constexpr int kAuditEvery = 1'000;
+constexpr std::uint64_t kSteps = 400'000;
+constexpr std::uint64_t kAuditEachUntil = 2'000;
+constexpr std::uint64_t kAuditEvery = 1'000;
 
 struct Object {
   unsigned char* at;
@@ -130,11 +131,13 @@ class Model {
 
 TEST_CASE("small objects keep their contents and owners, and are counted to the byte") {
   Model model;
-  for (int i = 0; i < kSteps; ++i) {
+  const std::uint64_t steps = keel_test::test_rounds(kSteps, kSteps);
+  for (std::uint64_t i = 0; i < steps; ++i) {
     model.step();
     if (i < kAuditEachUntil || i % kAuditEvery == 0) {
       model.audit();
     }
   }
   model.finish();
+  keel_test::say_tried("kmalloc_model", steps);
 }

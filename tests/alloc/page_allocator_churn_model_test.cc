@@ -187,4 +187,5 @@ TEST_CASE("no frame of a page allocator is had twice or lost in millions of oper
     }
   }
   churn.audit();
+  keel_test::say_tried("page_allocator_churn", steps);
 }

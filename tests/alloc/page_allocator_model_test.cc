@@ -7,6 +7,7 @@
 
 #include "keel/alloc/page_allocator.h"
 #include "support/seeded.h"
+#include "support/test_seed.h"
 
 using namespace keel;
 
@@ -14,9 +15,9 @@ namespace {
 
 constexpr std::uint64_t kFrames = 3 * 1024;
 constexpr std::uint64_t kChunk = 256;
-constexpr int kSteps = 60'000;
-constexpr int kAuditEveryStepUpTo = 10'000;
-constexpr int kAuditEvery = 1'000;
+constexpr std::uint64_t kSteps = 60'000;
+constexpr std::uint64_t kAuditEveryStepUpTo = 10'000;
+constexpr std::uint64_t kAuditEvery = 1'000;
 
 enum class Owner : std::uint8_t { kAbsent, kFree, kTaken };
 
@@ -28,7 +29,7 @@ class Model {
     pages_ = std::move(*made);
   }
 
-  void step(int number) {
+  void step(std::uint64_t number) {
     // Long stretches of growing and of shrinking, so that both full and empty are met.
     const std::uint64_t wish_to_free = (number / 2'000) % 2 == 0 ? 35 : 60;
     const std::uint64_t act = random_(100);
@@ -179,11 +180,13 @@ class Model {
 
 TEST_CASE("a page allocator behaves like a plain array of frames") {
   Model model;
-  for (int i = 0; i < kSteps; ++i) {
+  const std::uint64_t steps = keel_test::test_rounds(kSteps, kSteps);
+  for (std::uint64_t i = 0; i < steps; ++i) {
     model.step(i);
     if (i < kAuditEveryStepUpTo || i % kAuditEvery == 0) {
       model.audit();
     }
   }
   model.finish();
+  keel_test::say_tried("page_allocator_model", steps);
 }

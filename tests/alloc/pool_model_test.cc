@@ -8,13 +8,14 @@
 #include "keel/alloc/pool.h"
 #include "support/fault_os.h"
 #include "support/seeded.h"
+#include "support/test_seed.h"
 
 using namespace keel;
 
 namespace {
 
-constexpr int kSteps = 15'000;
-constexpr int kAuditEvery = 50;  // a whole pool's audit walks some thousand records
+constexpr std::uint64_t kSteps = 15'000;
+constexpr std::uint64_t kAuditEvery = 50;  // a whole pool's audit walks some thousand records
 constexpr std::size_t kCapacity = std::size_t{12} << 20;
 
 struct Buffer {
@@ -141,11 +142,13 @@ class Model {
 
 TEST_CASE("buffers of a pool keep their contents and are counted to the page") {
   Model model;
-  for (int i = 0; i < kSteps; ++i) {
+  const std::uint64_t steps = keel_test::test_rounds(kSteps, kSteps);
+  for (std::uint64_t i = 0; i < steps; ++i) {
     model.step();
     if (i % kAuditEvery == 0) {
       model.audit();
     }
   }
   model.finish();
+  keel_test::say_tried("pool_model", steps);
 }

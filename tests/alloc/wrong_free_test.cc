@@ -3,10 +3,12 @@
 #include <doctest/doctest.h>
 
 #include <cstdlib>
+#include <initializer_list>
 
 #include "pool_support.h"
 #include "support/bug_recorder.h"
 #include "support/death.h"
+#include "support/test_seed.h"
 
 using namespace keel;
 using namespace keel_test;
@@ -154,7 +156,9 @@ void run(Tier tier, State state, Where where, bool hardened) {
   }
 }
 
-void run_all(Tier tier, bool hardened) {
+// All programs of the tier; returns how many.
+std::uint64_t run_all(Tier tier, bool hardened) {
+  std::uint64_t programs = 0;
   for (const State state : {State::kLive, State::kReused, State::kCached, State::kEvicted,
                             State::kPurged, State::kTrimmed}) {
     for (const Where where : {Where::kStart, Where::kByteInside, Where::kPageInside,
@@ -165,8 +169,20 @@ void run_all(Tier tier, bool hardened) {
         continue;
       }
       run(tier, state, where, hardened);
+      ++programs;
     }
   }
+  return programs;
+}
+
+void run_rounds(std::initializer_list<Tier> tiers, bool hardened) {
+  std::uint64_t programs = 0;
+  for (std::uint64_t round = 0; round < test_rounds(1, 1); ++round) {
+    for (const Tier tier : tiers) {
+      programs += run_all(tier, hardened);
+    }
+  }
+  say_tried("wrong_free", programs);
 }
 
 void expect_unknown(Pool& pool, BugRecorder& bugs, void* wrong) {
@@ -184,12 +200,13 @@ void expect_unknown(Pool& pool, BugRecorder& bugs, void* wrong) {
 
 }  // namespace
 
-TEST_CASE("wrong frees of contiguous buffers are told apart") { run_all(Tier::kContiguous, false); }
-TEST_CASE("wrong frees of mapped buffers are told apart") { run_all(Tier::kMapped, false); }
-TEST_CASE("wrong frees of huge buffers are told apart") { run_all(Tier::kHuge, false); }
+TEST_CASE("wrong frees of contiguous buffers are told apart") {
+  run_rounds({Tier::kContiguous}, false);
+}
+TEST_CASE("wrong frees of mapped buffers are told apart") { run_rounds({Tier::kMapped}, false); }
+TEST_CASE("wrong frees of huge buffers are told apart") { run_rounds({Tier::kHuge}, false); }
 TEST_CASE("wrong frees in a hardened pool are told apart") {
-  run_all(Tier::kContiguous, true);
-  run_all(Tier::kHuge, true);
+  run_rounds({Tier::kContiguous, Tier::kHuge}, true);
 }
 
 TEST_CASE("what no pool gave out is told to be unknown") {
@@ -287,10 +304,16 @@ TEST_CASE("a wrong free ends the program, and says what and whose it was") {
       {"kvsize", [](Pool& pool) { (void)pool.kvsize(&pool); }},
       {"kvrealloc", [](Pool& pool) { (void)pool.kvrealloc(&pool, 5); }},
   };
-  for (const Program& program : kPrograms) {
-    const auto ending = run_in_child(
-        [&] { program.act(*make_pool({.capacity_bytes = 16 * kMiB, .window_bytes = 64 * kMiB})); });
-    CAPTURE(ending.errors);
-    CHECK(ending.aborted_with(program.says));
+  std::uint64_t programs = 0;
+  for (std::uint64_t round = 0; round < test_rounds(1, 1); ++round) {
+    for (const Program& program : kPrograms) {
+      const auto ending = run_in_child([&] {
+        program.act(*make_pool({.capacity_bytes = 16 * kMiB, .window_bytes = 64 * kMiB}));
+      });
+      CAPTURE(ending.errors);
+      CHECK(ending.aborted_with(program.says));
+      ++programs;
+    }
   }
+  say_tried("wrong_free_dies", programs);
 }
