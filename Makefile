@@ -81,22 +81,11 @@ fuzz: setup-fuzz ## libFuzzer on every fuzzer (ARGS="--seconds 60 --only log_ima
 	$(call build,fuzz,keel_fuzzers)
 	tests/fuzz/run.sh $(ARGS)
 
-.PHONY: sim
-sim: setup-check ## simulated worlds of a journal, by seed (SEED_FIRST=1 SEEDS=200)
-	$(call build,sim,keel_cil_tests)
-	KEEL_SIM_SEED_FIRST=$${SEED_FIRST:-1} KEEL_SIM_SEEDS=$${SEEDS:-200} \
-	  .build/sim/tests/keel_cil_tests -tc="simulated worlds*"
-
-.PHONY: campaign
-campaign: setup-build ## the journal on failing disks, killed, at its limits (ARGS="--only fuse --first 1")
-	$(call build,release,keel_real_campaign)
-	.build/release/tests/real/keel_real_campaign $(ARGS)
-
 .PHONY: check
 check: setup-check format-check check-headers check-clang tidy check-asan check-tsan ## sanitizers, clang, format, tidy
 
 .PHONY: check-fast
-check-fast: setup-check format-check check-layers tidy-fast check-asan-fast check-tsan-fast ## the slice of check that CI runs
+check-fast: setup-check format-check check-layers tidy-fast check-asan check-tsan-fast ## the slice of check that CI runs
 
 .PHONY: bench
 bench: setup-build ## every benchmark, briefly
@@ -130,7 +119,7 @@ clean: ## remove all that was built
 
 # Parts of `check`.
 .PHONY: format-check check-headers check-layers check-clang tidy tidy-fast check-asan check-tsan
-.PHONY: check-asan-fast check-tsan-fast
+.PHONY: check-tsan-fast
 format-check: setup-check
 	@echo 'clang-format: $(words $(SOURCES)) files'
 	@clang-format --dry-run -Werror $(SOURCES)
@@ -162,15 +151,10 @@ check-tsan: setup-check
 	$(call build,tsan,,$(TSAN_ENV))
 	$(TSAN_ENV) $(call run_tests,tsan)
 
-# Without the cases of the test suite "slow", which `make test` and `make check` run.
-check-asan-fast: setup-check
-	$(call build,asan)
-	$(call run_tests,asan,--label-exclude slow)
-
-# Nor the tools, whose tests are of what they print and not of threads.
+# Without the tools, whose tests are of what they print and not of threads.
 check-tsan-fast: setup-check
 	$(call build,tsan,$(LAYERS:%=keel_%_tests),$(TSAN_ENV))
-	$(TSAN_ENV) $(call run_tests,tsan,--label-exclude slow --tests-regex '^(base|vmap|alloc|cil):')
+	$(TSAN_ENV) $(call run_tests,tsan,--tests-regex '^(base|vmap|alloc|cil):')
 
 .PHONY: setup-build setup-check setup-fuzz setup-profile setup-bench setup-trust
 setup-build setup-check setup-fuzz setup-profile setup-bench setup-trust: setup-%:

@@ -7,7 +7,7 @@
 // a stall by the journal's own watchdog, a broken KEEL_CHECK: each ends the process with the seed.
 //
 //   KEEL_TEST_SEED=n                                  runs one world alone
-//   KEEL_SIM_SEED_FIRST=n KEEL_SIM_SEEDS=m            runs a slice of a campaign
+//   KEEL_SIM_SEED_FIRST=n KEEL_SIM_SEEDS=m            runs a slice of a campaign (tests/trust)
 //   KEEL_SIM_STOP=step                                aborts there, with the trace before it
 #pragma once
 
