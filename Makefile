@@ -120,7 +120,6 @@ clean: ## remove all that was built
 # Parts of `check`.
 .PHONY: format-check check-headers check-layers check-clang tidy tidy-fast check-asan check-tsan
 .PHONY: check-asan-fast check-tsan-fast
-.PHONY: check-tsan-fast
 format-check: setup-check
 	@echo 'clang-format: $(words $(SOURCES)) files'
 	@clang-format --dry-run -Werror $(SOURCES)
