@@ -1,91 +1,44 @@
 // A log on a real block device: a loop device, where the process may make one.
 #include <doctest/doctest.h>
 #include <fcntl.h>
-#include <linux/loop.h>
-#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <cerrno>
 #include <cstring>
 #include <string>
 
 #include "block_device_world.h"
 #include "log/write_queue.h"
+#include "support/loop_device.h"
 #include "support/scratch_directory.h"
 
 using namespace keel;
 using namespace keel_test;
 
-namespace {
-
-// A device over a file of zeros, detached with it. Says why if there is none.
-class LoopDevice {
- public:
-  explicit LoopDevice(const ScratchDirectory& directory) {
-    const std::string file = directory / "disk";
-    const int backing = ::open(file.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-    REQUIRE(backing >= 0);
-    REQUIRE(::ftruncate(backing, kDeviceBytes) == 0);
-    const int control = ::open("/dev/loop-control", O_RDWR | O_CLOEXEC);
-    for (int tries = 0; control >= 0 && fd_ < 0 && tries < 8; ++tries) {
-      attach(control, backing);
-    }
-    if (fd_ < 0) {
-      MESSAGE("skipped: no loop device: " << std::strerror(errno));
-    }
-    (void)::close(control);
-    (void)::close(backing);
-  }
-  ~LoopDevice() {
-    if (fd_ >= 0) {
-      (void)::ioctl(fd_, LOOP_CLR_FD);
-      (void)::close(fd_);
-    }
-  }
-  LoopDevice(const LoopDevice&) = delete;
-  LoopDevice& operator=(const LoopDevice&) = delete;
-
-  [[nodiscard]] bool is_there() const { return fd_ >= 0; }
-  [[nodiscard]] const std::string& path() const { return path_; }
-  [[nodiscard]] int fd() const { return fd_; }
-
- private:
-  // Somebody else may take the free number first; then the next is tried.
-  void attach(int control, int backing) {
-    const int number = ::ioctl(control, LOOP_CTL_GET_FREE);
-    path_ = "/dev/loop" + std::to_string(number);
-    const int fd = number < 0 ? -1 : ::open(path_.c_str(), O_RDWR | O_CLOEXEC);
-    if (fd >= 0 && ::ioctl(fd, LOOP_SET_FD, backing) == 0) {
-      fd_ = fd;
-    } else if (fd >= 0) {
-      (void)::close(fd);
-    }
-  }
-
-  std::string path_;
-  int fd_ = -1;
-};
-
-}  // namespace
-
 TEST_CASE("a loop device: made a log, used in both modes, refused when in use") {
   const ScratchDirectory directory;
-  const LoopDevice loop(directory);
-  if (!loop.is_there()) {
+  const std::string file = directory / "disk";
+  const int backing = ::open(file.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+  REQUIRE(backing >= 0);
+  REQUIRE(::ftruncate(backing, kDeviceBytes) == 0);
+  (void)::close(backing);
+  std::string why;
+  const auto loop = LoopDevice::attach(file, why);
+  if (loop == nullptr) {
+    MESSAGE("skipped: " << why);
     return;
   }
-  const auto made = create_log(loop.path(), whole_device());
+  const auto made = create_log(loop->path(), whole_device());
   if (!made.ok() && made.error().code == Errc::kUnsupported) {
     MESSAGE("skipped: " << made.error().message());
     return;
   }
   REQUIRE(made.ok());
   CHECK(made->file == Bytes(kDeviceBytes));
-  check_usable(loop.path());
-  CHECK(create_code(loop.path(), whole_device()) == Errc::kExists);
+  check_usable(loop->path());
+  CHECK(create_code(loop->path(), whole_device()) == Errc::kExists);
   for (const IoMode mode : {IoMode::kSync, IoMode::kUring}) {
-    auto device = LogDevice::open(loop.path(), DeviceMode::kReadWrite, false);
+    auto device = LogDevice::open(loop->path(), DeviceMode::kReadWrite, false);
     REQUIRE(device.ok());
     CHECK((*device)->is_block_device());
     const auto queue = WriteQueue::make(**device, mode, {}, 2);
@@ -109,21 +62,21 @@ TEST_CASE("a loop device: made a log, used in both modes, refused when in use") 
   }
   // Claimed by another node of the same device, where the lock does not reach.
   struct stat node {};
-  REQUIRE(::fstat(loop.fd(), &node) == 0);
+  REQUIRE(::fstat(loop->fd(), &node) == 0);
   const std::string other = directory / "node";
   if (::mknod(other.c_str(), S_IFBLK | 0600, node.st_rdev) == 0) {
-    const auto device = LogDevice::open(loop.path(), DeviceMode::kReadWrite, false);
+    const auto device = LogDevice::open(loop->path(), DeviceMode::kReadWrite, false);
     REQUIRE(device.ok());
     const auto second = LogDevice::open(other, DeviceMode::kReadWrite, false);
     // EACCES where the scratch directory's file system is mounted without devices.
     CHECK((second.error().code == Errc::kBusy || second.error().code == Errc::kPermission));
   }
-  const int claim = ::open(loop.path().c_str(), O_RDWR | O_EXCL | O_CLOEXEC);
+  const int claim = ::open(loop->path().c_str(), O_RDWR | O_EXCL | O_CLOEXEC);
   REQUIRE(claim >= 0);
   auto config = whole_device();
   config.overwrite = true;
-  CHECK(create_code(loop.path(), config) == Errc::kBusy);
-  CHECK(read_log_info(loop.path()).ok());
+  CHECK(create_code(loop->path(), config) == Errc::kBusy);
+  CHECK(read_log_info(loop->path()).ok());
   (void)::close(claim);
-  CHECK(create_log(loop.path(), config).ok());
+  CHECK(create_log(loop->path(), config).ok());
 }

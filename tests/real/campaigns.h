@@ -1,5 +1,5 @@
 // Campaigns on real kernel paths. Each takes a range of seeds, and is to be had in slices: the sum
-// of slices is the whole. What a machine does not give is a skip with its reason.
+// of slices is the whole. What a machine does not give is missing, with its reason (tally.h).
 #pragma once
 
 #include <cstdint>
@@ -10,15 +10,15 @@
 
 namespace keel_test {
 
-struct Campaign {
+struct RealCampaign {
   const char* name;
-  const char* what;       // for --help
-  std::uint64_t slice;    // seeds of the slice that every test run takes
-  std::uint64_t nightly;  // seeds that reach the figure of a nightly run
+  const char* what;         // for --help
+  std::uint64_t slice;      // seeds of the slice that every test run takes
+  std::uint64_t sanitized;  // the same under a sanitizer
   Tally (*run)(std::uint64_t first, std::uint64_t count);
 };
 
-[[nodiscard]] const std::vector<Campaign>& campaigns();
+[[nodiscard]] const std::vector<RealCampaign>& campaigns();
 
 // Power cuts: a writer on faultfs, moments before and after its writes and flushes, each cut in
 // several ways.

@@ -10,17 +10,12 @@
 using namespace keel;
 
 namespace keel_test {
-namespace {
-
-std::string memory_root() { return std::filesystem::exists("/dev/shm") ? "/dev/shm" : ""; }
-
-}  // namespace
 
 DiskLab::DiskLab(const std::string& type, Under under)
-    : type_(type), scratch_(memory_root()), memory_(memory_root()) {
-  ledger_ = std::make_unique<LedgerFile>(memory_ / "ledger");
+    : type_(type), scratch_(memory_root(under == Under::kFile ? least_bytes(type) : 0)) {
+  ledger_ = std::make_unique<LedgerFile>(scratch_ / "ledger");
   if (!is_root()) {
-    why_ = "mounting a file system takes root";
+    why_ = kWhyNoMount;
     return;
   }
   if (under == Under::kFaultFs) {
@@ -55,7 +50,7 @@ bool DiskLab::take_down() {
 }
 
 bool DiskLab::bring_up() {
-  loop_ = Loop::attach(file_, why_);
+  loop_ = LoopDevice::attach(file_, why_);
   if (loop_ == nullptr) {
     return false;
   }
@@ -66,20 +61,15 @@ bool DiskLab::bring_up() {
 bool DiskLab::make_log(std::uint64_t bytes) {
   std::filesystem::remove(log());
   ledger_->begin_life(0, {}, {});
-  return create_log(log(), {.size = Bytes(bytes)}).ok();
+  const bool made = create_log(log(), {.size = Bytes(bytes)}).ok();
+  // What mkfs and mount have written is no matter of the faults.
+  return made && mounted_->sync();
 }
 
 WriterPlan DiskLab::plan(std::uint64_t seed) const {
-  std::uint64_t random = seed;
-  WriterPlan plan;
+  WriterPlan plan = WriterPlan::draw(seed);
   plan.log = log();
   plan.ledger = ledger_->path();
-  plan.seed = seed;
-  plan.threads = 1 + static_cast<std::uint32_t>(faultfs::random_step(random) % 4);
-  plan.transactions = kLedgerTransactions;
-  plan.depth = static_cast<std::uint32_t>(faultfs::random_step(random) % 5);
-  plan.uring = faultfs::random_step(random) % 2 == 0;
-  plan.force = 1 + static_cast<std::uint32_t>(faultfs::random_step(random) % 6);
   return plan;
 }
 
@@ -88,30 +78,27 @@ void DiskLab::judge_life(Tally& tally, const std::string& replay) {
   tally.judge_life(log(), *ledger_, replay);
 }
 
-void on_each_file_system(Tally& tally, const char* campaign, std::uint64_t first,
-                         std::uint64_t count, const DiskLabRun& run) {
+void on_each_file_system(Tally& tally, DiskLab::Under under, std::uint64_t log_bytes,
+                         std::uint64_t first, std::uint64_t count, const DiskLabRun& run) {
   for (const std::uint64_t odd : {std::uint64_t{0}, std::uint64_t{1}}) {
     const std::string type = odd == 1 ? "xfs" : "ext4";
     if (count == 1 && first % 2 != odd) {
       continue;
     }
-    DiskLab lab(type, DiskLab::Under::kFile);
+    DiskLab lab(type, under);
     if (!lab.ready()) {
-      tally.skipped = lab.why();
+      tally.miss(type, lab.why());
       continue;
     }
-    if (!lab.make_log(kMinLogBytes.value())) {
-      tally.fail("the log could not be made on " + type, replay_of(campaign, first));
-      break;
+    if (!lab.make_log(log_bytes)) {
+      tally.fail("the log could not be made on " + type, replay_of(tally.property.c_str(), first));
+      return;
     }
     for (std::uint64_t seed = first; seed < first + count && tally.ok(); ++seed) {
       if (seed % 2 == odd) {
         run(lab, seed, type);
       }
     }
-  }
-  if (tally.tried > 0) {
-    tally.skipped.clear();
   }
 }
 

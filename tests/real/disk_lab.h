@@ -8,8 +8,9 @@
 
 #include "environment.h"
 #include "fault_fs.h"
+#include "support/loop_device.h"
 #include "tally.h"
-#include "writer.h"
+#include "writer_plan.h"
 
 namespace keel_test {
 
@@ -27,7 +28,7 @@ class DiskLab {
 
   [[nodiscard]] FaultFs* faults() { return faults_.get(); }
   [[nodiscard]] Mounted& mounted() { return *mounted_; }
-  [[nodiscard]] Loop& loop() { return *loop_; }
+  [[nodiscard]] LoopDevice& loop() { return *loop_; }
   [[nodiscard]] LedgerFile& ledger() { return *ledger_; }
   [[nodiscard]] std::string log() const { return *mounted_ / "log"; }
 
@@ -42,20 +43,19 @@ class DiskLab {
  private:
   const std::string type_;
   Scratch scratch_;
-  Scratch memory_;
   std::string why_;
   std::string file_;
   std::unique_ptr<LedgerFile> ledger_;
   std::unique_ptr<FaultFs> faults_;
-  std::unique_ptr<Loop> loop_;
+  std::unique_ptr<LoopDevice> loop_;
   std::unique_ptr<Mounted> mounted_;
 };
 
 using DiskLabRun = std::function<void(DiskLab&, std::uint64_t seed, const std::string& type)>;
 
 // Runs every seed until one fails: odd ones on XFS, even ones on ext4, each with one log for the
-// whole slice. What cannot be had is a skip, unless something was tried.
-void on_each_file_system(Tally& tally, const char* campaign, std::uint64_t first,
-                         std::uint64_t count, const DiskLabRun& run);
+// whole slice. A file system that cannot be had is missing.
+void on_each_file_system(Tally& tally, DiskLab::Under under, std::uint64_t log_bytes,
+                         std::uint64_t first, std::uint64_t count, const DiskLabRun& run);
 
 }  // namespace keel_test

@@ -2,12 +2,12 @@
 
 #include <fcntl.h>
 #include <linux/fs.h>
-#include <linux/loop.h>
 #include <sched.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -26,7 +26,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::uint32_t kShutdownDefault = 0;   // XFS_FSOP_GOING_FLAGS_DEFAULT
 constexpr std::uint32_t kShutdownLogFlush = 1;  // XFS_FSOP_GOING_FLAGS_LOGFLUSH
 constexpr std::uint32_t kShutdownNoLogFlush = 2;
 
@@ -46,11 +45,6 @@ int reaper_pipe = -1;
   }
   (void)::execvp(list[0], list.data());
   ::_exit(127);
-}
-
-// Beside the program that runs.
-std::string helper_path() {
-  return fs::read_symlink("/proc/self/exe").parent_path() / "keel_real_helper";
 }
 
 void start_reaper() {
@@ -78,13 +72,6 @@ void tell_reaper(const std::string& line) {
   }
 }
 
-std::string first_line(const std::string& path) {
-  std::ifstream in(path);
-  std::string line;
-  std::getline(in, line);
-  return line;
-}
-
 }  // namespace
 
 void prepare_environment() {
@@ -97,6 +84,10 @@ void prepare_environment() {
     (void)::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr);
   }
   start_reaper();
+}
+
+std::string helper_path() {
+  return fs::read_symlink("/proc/self/exe").parent_path() / "keel_real_helper";
 }
 
 bool is_root() { return ::geteuid() == 0; }
@@ -129,21 +120,26 @@ void reap_no_more(const std::string& kind, const std::string& what) {
   tell_reaper("- " + kind + " " + what);
 }
 
+std::string memory_root(std::uint64_t bytes) {
+  constexpr std::uint64_t kBeside = std::uint64_t{8} << 20U;
+  constexpr const char* kMemory = "/dev/shm";
+  struct statvfs st {};
+  const bool fits = ::statvfs(kMemory, &st) == 0 && ::access(kMemory, W_OK) == 0 &&
+                    st.f_bavail * st.f_frsize >= bytes + kBeside;
+  return fits ? kMemory : "";
+}
+
 Scratch::Scratch(const std::string& root) {
   prepare_environment();
   const char* set = std::getenv("KEEL_REAL_DIR");
-  path_ = (!root.empty()    ? root
-           : set != nullptr ? set
-                            : "/var/tmp") +
-          std::string("/keel-real-XXXXXX");
-  KEEL_CHECK(::mkdtemp(path_.data()) != nullptr, "a scratch directory");
-  reap_later("dir", path_);
+  directory_.emplace((!root.empty() ? root : set != nullptr ? set : "/var/tmp") + "/keel-real");
+  reap_later("dir", path());
 }
 
 Scratch::~Scratch() {
-  std::error_code error;
-  fs::remove_all(path_, error);
-  reap_no_more("dir", path_);
+  const std::string gone = path();
+  directory_.reset();
+  reap_no_more("dir", gone);
 }
 
 Helper::Helper(const std::vector<std::string>& arguments, int control, bool dies_with_us,
@@ -204,43 +200,6 @@ void Helper::signal(int number) {
   }
 }
 
-std::unique_ptr<Loop> Loop::attach(const std::string& file, std::string& why) {
-  const int backing = ::open(file.c_str(), O_RDWR | O_CLOEXEC);
-  const int control = ::open("/dev/loop-control", O_RDWR | O_CLOEXEC);
-  std::unique_ptr<Loop> loop(new Loop);
-  // Somebody else may take the free number first; then the next is tried.
-  for (int tries = 0; backing >= 0 && control >= 0 && loop->fd_ < 0 && tries < 16; ++tries) {
-    const int number = ::ioctl(control, LOOP_CTL_GET_FREE);
-    loop->path_ = "/dev/loop" + std::to_string(number);
-    const int fd = number < 0 ? -1 : ::open(loop->path_.c_str(), O_RDWR | O_CLOEXEC);
-    struct loop_config config {};
-    config.fd = static_cast<std::uint32_t>(backing);
-    config.info.lo_flags = LO_FLAGS_AUTOCLEAR | LO_FLAGS_DIRECT_IO;
-    if (fd >= 0 && ::ioctl(fd, LOOP_CONFIGURE, &config) == 0) {
-      loop->fd_ = fd;
-    } else if (fd >= 0) {
-      why = std::strerror(errno);
-      (void)::close(fd);
-    } else {
-      why = std::strerror(errno);
-    }
-  }
-  (void)::close(backing);
-  (void)::close(control);
-  if (loop->fd_ < 0) {
-    why = "no loop device: " + why;
-    return nullptr;
-  }
-  return loop;
-}
-
-Loop::~Loop() {
-  if (fd_ >= 0) {
-    (void)::ioctl(fd_, LOOP_CLR_FD);
-    (void)::close(fd_);
-  }
-}
-
 std::unique_ptr<Mounted> Mounted::mount(const std::string& device, const std::string& directory,
                                         const std::string& type, const std::string& options,
                                         std::string& why) {
@@ -270,8 +229,14 @@ bool Mounted::unmount() {
 bool Mounted::shut_down(bool flush_log) {
   const int fd = ::open(directory_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   std::uint32_t flags = flush_log ? kShutdownLogFlush : kShutdownNoLogFlush;
-  static_assert(kShutdownDefault == 0);
   const bool done = fd >= 0 && ::ioctl(fd, _IOR('X', 125, std::uint32_t), &flags) == 0;
+  (void)::close(fd);
+  return done;
+}
+
+bool Mounted::sync() {
+  const int fd = ::open(directory_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  const bool done = fd >= 0 && ::syncfs(fd) == 0;
   (void)::close(fd);
   return done;
 }
@@ -286,54 +251,6 @@ bool Mounted::freeze() {
 bool Mounted::thaw() {
   const int fd = ::open(directory_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   const bool done = fd >= 0 && ::ioctl(fd, FITHAW, 0) == 0;
-  (void)::close(fd);
-  return done;
-}
-
-std::unique_ptr<ControlGroup> ControlGroup::make(const std::string& controller, std::string& why) {
-  prepare_environment();
-  std::unique_ptr<ControlGroup> group(new ControlGroup);
-  const std::string v1 = "/sys/fs/cgroup/" + controller;
-  std::string root = v1;
-  if (::access((v1 + "/tasks").c_str(), W_OK) != 0) {
-    root = "/sys/fs/cgroup";
-    group->version2_ = true;
-    if (first_line(root + "/cgroup.subtree_control").find(controller) == std::string::npos) {
-      why = "no control group of " + controller + " that this process may use";
-      return nullptr;
-    }
-  }
-  static int count = 0;
-  group->path_ = root + "/keel-real-" + std::to_string(::getpid()) + "-" + std::to_string(++count);
-  if (::mkdir(group->path_.c_str(), 0700) != 0) {
-    why = "no control group: " + std::string(std::strerror(errno));
-    return nullptr;
-  }
-  reap_later("group", group->path_);
-  return group;
-}
-
-ControlGroup::~ControlGroup() {
-  for (int tries = 0; ::rmdir(path_.c_str()) != 0 && errno == EBUSY && tries < 1000; ++tries) {
-    (void)::usleep(1000);  // the last process is gone, its accounts take a moment
-  }
-  reap_no_more("group", path_);
-}
-
-bool ControlGroup::leave(const std::string& controller, const std::string& process) {
-  for (const std::string& root : {"/sys/fs/cgroup/" + controller, std::string("/sys/fs/cgroup")}) {
-    std::ofstream out(root + "/cgroup.procs");
-    if (out << process << std::flush) {
-      return true;
-    }
-  }
-  return false;
-}
-
-bool ControlGroup::write(const std::string& file, const std::string& text) const {
-  const int fd = ::open((path_ + "/" + file).c_str(), O_WRONLY | O_CLOEXEC);
-  const bool done =
-      fd >= 0 && ::write(fd, text.data(), text.size()) == static_cast<ssize_t>(text.size());
   (void)::close(fd);
   return done;
 }

@@ -8,8 +8,11 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
+
+#include "support/scratch_directory.h"
 
 namespace keel_test {
 
@@ -17,6 +20,7 @@ namespace keel_test {
 void prepare_environment();
 
 [[nodiscard]] bool is_root();
+inline constexpr const char* kWhyNoMount = "mounting a file system takes root";
 // True if the program is found on PATH or in the system's sbin directories.
 [[nodiscard]] bool have_program(const std::string& name);
 // Runs a command line with the shell, its output to nowhere; its exit code.
@@ -26,19 +30,26 @@ int run_command(const std::string& line);
 void reap_later(const std::string& kind, const std::string& what);
 void reap_no_more(const std::string& kind, const std::string& what);
 
-// A directory on a disk (KEEL_REAL_DIR, else /var/tmp), gone with it.
+// /dev/shm if so many bytes fit there beside a ledger, else "".
+[[nodiscard]] std::string memory_root(std::uint64_t bytes = 0);
+
+// A directory on a disk (KEEL_REAL_DIR, else /var/tmp) or below `root`, gone with it, also if we
+// are killed.
 class Scratch {
  public:
   explicit Scratch(const std::string& root = {});
   ~Scratch();
   Scratch(const Scratch&) = delete;
   Scratch& operator=(const Scratch&) = delete;
-  [[nodiscard]] std::string operator/(const std::string& name) const { return path_ + "/" + name; }
-  [[nodiscard]] const std::string& path() const { return path_; }
+  [[nodiscard]] std::string operator/(const std::string& name) const { return path() + "/" + name; }
+  [[nodiscard]] const std::string& path() const { return directory_->path; }
 
  private:
-  std::string path_;
+  std::optional<ScratchDirectory> directory_;
 };
+
+// The program of all helpers, beside the one that runs.
+[[nodiscard]] std::string helper_path();
 
 // A process of the helper binary, which dies with us.
 class Helper {
@@ -62,22 +73,6 @@ class Helper {
   int code_ = -1;
 };
 
-// A loop device with direct I/O over a file, detached with it.
-class Loop {
- public:
-  // nullptr, and `why`, if there is none to be had.
-  [[nodiscard]] static std::unique_ptr<Loop> attach(const std::string& file, std::string& why);
-  ~Loop();
-  Loop(const Loop&) = delete;
-  Loop& operator=(const Loop&) = delete;
-  [[nodiscard]] const std::string& path() const { return path_; }
-
- private:
-  Loop() = default;
-  int fd_ = -1;
-  std::string path_;
-};
-
 // A mounted file system, unmounted with it.
 class Mounted {
  public:
@@ -96,33 +91,15 @@ class Mounted {
   bool unmount();
   // The file system stops as if the machine had crashed; `flush_log`: after writing its own log.
   [[nodiscard]] bool shut_down(bool flush_log);
-  bool freeze();
+  // All of it is on its device.
+  [[nodiscard]] bool sync();
+  [[nodiscard]] bool freeze();
   bool thaw();
 
  private:
   Mounted() = default;
   std::string directory_;
   bool mounted_ = false;
-};
-
-// A control group of a version 1 hierarchy ("memory", "blkio") or of version 2 ("").
-class ControlGroup {
- public:
-  [[nodiscard]] static std::unique_ptr<ControlGroup> make(const std::string& controller,
-                                                          std::string& why);
-  ~ControlGroup();
-  ControlGroup(const ControlGroup&) = delete;
-  ControlGroup& operator=(const ControlGroup&) = delete;
-  bool write(const std::string& file, const std::string& text) const;
-  [[nodiscard]] const std::string& path() const { return path_; }
-  [[nodiscard]] bool version2() const { return version2_; }
-  // Puts a process back where all are.
-  static bool leave(const std::string& controller, const std::string& process);
-
- private:
-  ControlGroup() = default;
-  std::string path_;
-  bool version2_ = false;
 };
 
 // Makes a file system of the type ("ext4", "xfs") on what is at `path`; false, and `why`.

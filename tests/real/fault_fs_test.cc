@@ -11,6 +11,7 @@
 #include <thread>
 
 #include "faultfs/store.h"
+#include "support/skip_case.h"
 
 using namespace keel_test;
 using faultfs::Cut;
@@ -24,7 +25,7 @@ class Disk {
     std::string why;
     fs = FaultFs::start(scratch_, why);
     if (fs == nullptr) {
-      MESSAGE("skipped: " << why);
+      skip_case(why);
       return;
     }
     fd = ::open((*fs / "log").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);

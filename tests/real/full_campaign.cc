@@ -8,6 +8,7 @@
 #include "campaigns.h"
 #include "disk_lab.h"
 #include "keel/cil/log_file.h"
+#include "writer.h"
 
 using namespace keel;
 
@@ -73,7 +74,8 @@ void write_when_shared(DiskLab& lab, Tally& tally, std::uint64_t seed) {
   const std::string replay = replay_of("full", seed);
   const std::string copy = lab.mounted() / "copy";
   if (run_command("cp --reflink=always " + lab.log() + " " + copy) != 0) {
-    return;  // a file system without that
+    tally.miss("reflink", "xfs made without it");
+    return;
   }
   fill_up(lab.mounted().directory());
   WriterPlan plan = lab.plan(seed * 374761393U);
@@ -101,11 +103,17 @@ void refuse_elsewhere(Tally& tally, std::uint64_t first) {
     const auto small = Mounted::mount("tmpfs", scratch / "small", "tmpfs", "size=4m", why);
     if (small != nullptr) {
       refuse_to_make(small->directory(), tally, "tmpfs", replay);
+    } else {
+      tally.miss("tmpfs", why);
     }
+  } else {
+    tally.miss("tmpfs", kWhyNoMount);
   }
   if (const auto disk = FaultFs::start(scratch, why); disk != nullptr) {
     (void)disk->tell("nospace");
     refuse_to_make(*disk / ".", tally, "disk without fallocate", replay);
+  } else {
+    tally.miss("faultfs", why);
   }
 }
 
@@ -114,7 +122,7 @@ void refuse_elsewhere(Tally& tally, std::uint64_t first) {
 Tally run_full(std::uint64_t first, std::uint64_t count) {
   Tally tally("full");
   refuse_elsewhere(tally, first);
-  on_each_file_system(tally, "full", first, count,
+  on_each_file_system(tally, DiskLab::Under::kFile, kMinLogBytes.value(), first, count,
                       [&](DiskLab& lab, std::uint64_t seed, const std::string& type) {
                         write_when_full(lab, tally, seed, type);
                         if (type == "xfs" && tally.ok()) {

@@ -31,7 +31,7 @@ bool make_log(const std::string& path, LedgerFile& ledger) {
 Tally run_kill(std::uint64_t first, std::uint64_t count) {
   Tally tally("kill");
   const Scratch disk;
-  const Scratch memory(std::filesystem::exists("/dev/shm") ? "/dev/shm" : "");
+  const Scratch memory(memory_root());
   LedgerFile ledger(memory / "ledger");
   for (std::uint64_t seed = first; seed < first + count && tally.ok(); ++seed) {
     std::uint64_t random = seed * 2654435761U;
@@ -41,15 +41,9 @@ Tally run_kill(std::uint64_t first, std::uint64_t count) {
       tally.fail("the log could not be made", replay);
       break;
     }
-    WriterPlan plan;
+    WriterPlan plan = WriterPlan::draw(random);
     plan.log = log;
     plan.ledger = ledger.path();
-    plan.seed = random_step(random);
-    plan.threads = 1 + static_cast<std::uint32_t>(random_step(random) % 4);
-    plan.transactions = kLedgerTransactions;
-    plan.depth = static_cast<std::uint32_t>(random_step(random) % 5);
-    plan.uring = random_step(random) % 2 == 0;
-    plan.force = 1 + static_cast<std::uint32_t>(random_step(random) % 6);
     Helper writer(plan.words());
     // Some die while they open the log.
     const bool early = random_step(random) % 8 == 0;

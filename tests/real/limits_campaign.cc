@@ -1,14 +1,15 @@
 // Limits that a process meets: of file size (short writes, SIGXFSZ), of memory, mappings, locked
-// memory, descriptors and threads; against the journal and against the pool alone. And a control
-// group at its limit of memory, whose processes the kernel kills.
+// memory, descriptors and threads; against the journal and against the pool alone.
 #include <unistd.h>
 
 #include <csignal>
 #include <filesystem>
+#include <map>
 
 #include "campaigns.h"
 #include "environment.h"
 #include "faultfs/store.h"
+#include "judge.h"
 #include "keel/cil/log_file.h"
 #include "support/test_seed.h"
 #include "writer.h"
@@ -53,15 +54,12 @@ bool can_meet(const Limit& limit) {
 #endif
 }
 
-// Those that root is exempt from are taken without the privilege.
+// Those that root is exempt from are met without the privilege.
 std::vector<std::string> without_privilege(const std::string& name) {
-  if (!is_root() || !have_program("setpriv")) {
-    return {};
-  }
-  if (name == "memlock") {
+  if (is_root() && name == "memlock") {
     return {"setpriv", "--bounding-set=-ipc_lock", "--inh-caps=-ipc_lock"};
   }
-  if (name == "nproc") {
+  if (is_root() && name == "nproc") {
     return {"setpriv", "--reuid=65533", "--regid=65533", "--clear-groups"};
   }
   return {};
@@ -69,26 +67,20 @@ std::vector<std::string> without_privilege(const std::string& name) {
 
 class LimitLab {
  public:
-  LimitLab()
-      : memory_(std::filesystem::exists("/dev/shm") ? "/dev/shm" : ""),
-        ledger_(memory_ / "ledger") {}
+  LimitLab() : memory_(memory_root()), ledger_(memory_ / "ledger") {}
 
   void meet(Tally& tally, std::uint64_t seed) {
     const Limit& limit = kLimits[seed % std::size(kLimits)];
     if (!can_meet(limit)) {
+      tally.miss(limit.name, "a sanitizer would meet it first");
       return;
     }
     std::uint64_t random = seed * 2654435769U;
     const std::string replay = replay_of("limits", seed);
-    WriterPlan plan;
+    WriterPlan plan = WriterPlan::draw(random);
     plan.log = disk_ / "log";
     plan.ledger = ledger_.path();
-    plan.seed = random_step(random);
-    plan.threads = 1 + static_cast<std::uint32_t>(random_step(random) % 4);
     plan.transactions = limit.pool ? 1500 : 150;
-    plan.depth = static_cast<std::uint32_t>(random_step(random) % 5);
-    plan.uring = random_step(random) % 2 == 0;
-    plan.force = 1 + static_cast<std::uint32_t>(random_step(random) % 6);
     plan.limited = limit.name;
     plan.late = limit.late;
     plan.limit =
@@ -107,9 +99,14 @@ class LimitLab {
         (void)!::chown(path.c_str(), 65533, 65533);
       }
     }
+    const auto before = without_privilege(limit.name);
+    if (!can_run(before, plan.log)) {
+      tally.miss(limit.name, "no program runs without the privilege that this one has");
+      return;
+    }
     auto words = plan.words();
     words[0] = limit.pool ? "pool" : "write";
-    Helper process(words, -1, true, without_privilege(limit.name));
+    Helper process(words, -1, true, before);
     const int code = process.wait();
     ++tally.lives;
     const std::string what = std::string(" (") + (limit.pool ? "pool" : "journal") + ", " +
@@ -123,21 +120,39 @@ class LimitLab {
       return;
     }
     if (limit.pool) {
-      ++tally.tried;
+      ++(code == kWriterNotOpened ? tally.unopened : tally.tried);
       return;
     }
     const PromisesCopy promises = ledger_.promises();
     tally.promised += promises.forced != 0 ? 1 : 0;
-    tally.count(judge(plan.log, *ledger_, promises), replay);
+    tally.count(judge(plan.log, *ledger_, promises), ledger_->opened != 0, replay);
     if (!tally.ok()) {
       tally.failures.back() += what;
     }
   }
 
  private:
+  // Whether the helper can be started so, from where it stands, and write to the file.
+  bool can_run(const std::vector<std::string>& before, const std::string& file) {
+    if (before.empty()) {
+      return true;
+    }
+    const auto known = can_run_.find(before);
+    if (known != can_run_.end()) {
+      return known->second;
+    }
+    std::string line;
+    for (const std::string& word : before) {
+      line += word + " ";
+    }
+    line += "sh -c 'test -w \"$0\" && \"$1\" reap' '" + file + "' '" + helper_path() + "'";
+    return can_run_[before] = run_command(line) == 0;
+  }
+
   Scratch disk_;
   Scratch memory_;
   LedgerFile ledger_;
+  std::map<std::vector<std::string>, bool> can_run_;
 };
 
 }  // namespace
@@ -147,58 +162,6 @@ Tally run_limits(std::uint64_t first, std::uint64_t count) {
   LimitLab lab;
   for (std::uint64_t seed = first; seed < first + count && tally.ok(); ++seed) {
     lab.meet(tally, seed);
-  }
-  return tally;
-}
-
-Tally run_memory(std::uint64_t first, std::uint64_t count) {
-  Tally tally("memory");
-  std::string why;
-  const auto group = ControlGroup::make("memory", why);
-  if (group == nullptr) {
-    tally.skipped = why;
-    return tally;
-  }
-  const Scratch disk;
-  const Scratch memory(std::filesystem::exists("/dev/shm") ? "/dev/shm" : "");
-  LedgerFile ledger(memory / "ledger");
-  const std::string log = disk / "log";
-  if (!create_log(log, {.size = kMinLogBytes}).ok()) {
-    tally.fail("the log could not be made", replay_of("memory", first));
-    return tally;
-  }
-  for (std::uint64_t seed = first; seed < first + count && tally.ok(); ++seed) {
-    const std::string replay = replay_of("memory", seed);
-    std::uint64_t random = seed * 40503;
-    const std::uint64_t mib = 24 + random_step(random) % 64;
-    const std::string bytes = std::to_string(mib << 20U);
-    if (!group->write(group->version2() ? "memory.max" : "memory.limit_in_bytes", bytes)) {
-      tally.skipped = "the limit of a control group cannot be set";
-      return tally;
-    }
-    WriterPlan plan;
-    plan.log = log;
-    plan.ledger = ledger.path();
-    plan.seed = random_step(random);
-    plan.threads = 1 + static_cast<std::uint32_t>(random_step(random) % 4);
-    plan.transactions = 400;
-    plan.uring = random_step(random) % 2 == 0;
-    // Some stay below the limit, though close to it; most do not.
-    plan.hungry_mib = static_cast<std::uint32_t>(random_step(random) % 4 == 0 ? 4 : 96);
-    // Joined before it begins, by itself.
-    Helper writer(
-        plan.words(), -1, true,
-        {"sh", "-c", "echo $$ >" + group->path() + "/cgroup.procs && exec \"$0\" \"$@\""});
-    const int code = writer.wait();
-    ++tally.lives;
-    tally.failed_writers += code == 128 + SIGKILL ? 1 : 0;
-    if (code != 128 + SIGKILL && code != kWriterDone && code != kWriterNotOpened &&
-        code != kWriterFailed) {
-      tally.fail("the writer ended with " + std::to_string(code) + " at " + bytes + " bytes",
-                 replay);
-      break;
-    }
-    tally.judge_life(log, ledger, replay);
   }
   return tally;
 }

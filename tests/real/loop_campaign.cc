@@ -4,7 +4,7 @@
 
 #include "campaigns.h"
 #include "disk_lab.h"
-#include "keel/cil/log_file.h"
+#include "writer.h"
 
 using namespace keel;
 
@@ -16,14 +16,14 @@ using faultfs::random_step;
 
 struct DiskFault {
   const char* rule;  // with %: the k-th
-  bool must_fail;    // the writer is told
+  bool failure;      // the writer must be told, if it is its own operation that meets it
 };
 
 // The power cut; a write that fails; one flush that fails and loses what it was for ("fsyncgate").
 constexpr DiskFault kDiskFaults[] = {
-    {"change % 999999999 off 0", true}, {"write % % eio 0", false},
-    {"fsync % % eiodrop 0", false},     {"fsync % 999999999 eio 0", false},
-    {"write % 999999999 eio 0", false}, {"", false},
+    {"change % 999999999 off 0", true}, {"write % % eio 0", true},
+    {"fsync % % eiodrop 0", true},      {"fsync % 999999999 eio 0", true},
+    {"write % 999999999 eio 0", true},  {"", false},
 };
 // What a file system can be asked to survive of its own.
 constexpr Cut kFairCuts[] = {Cut::kNone, Cut::kAll, Cut::kWrites, Cut::kTorn4096};
@@ -64,6 +64,15 @@ void fail_disk_once(DiskLab& lab, Tally& tally, std::uint64_t seed, const std::s
     tally.fail("the writer ended with " + std::to_string(code) + what, replay);
     return;
   }
+  const bool met = rule.empty() || lab.faults()->counts().faults > 0;
+  if (met && fault.failure && code == kWriterDone) {
+    tally.fail("nobody was told" + what, replay);
+    return;
+  }
+  if (!met && code != kWriterDone) {
+    tally.fail("a failure without a fault" + what, replay);
+    return;
+  }
   lab.faults()->power_off();
   (void)lab.take_down();
   lab.faults()->cut(kFairCuts[random_step(random) % std::size(kFairCuts)], random_step(random));
@@ -79,34 +88,12 @@ void fail_disk_once(DiskLab& lab, Tally& tally, std::uint64_t seed, const std::s
 
 }  // namespace
 
-// Odd seeds: XFS, even ones: ext4, each with one log for the whole slice.
 Tally run_loop(std::uint64_t first, std::uint64_t count) {
   Tally tally("loop");
-  for (const std::uint64_t odd : {std::uint64_t{0}, std::uint64_t{1}}) {
-    const std::string type = odd == 1 ? "xfs" : "ext4";
-    if (count == 1 && first % 2 != odd) {
-      continue;
-    }
-    DiskLab lab(type, DiskLab::Under::kFaultFs);
-    if (!lab.ready()) {
-      tally.skipped = lab.why();
-      continue;
-    }
-    if (!lab.make_log(std::uint64_t{16} << 20U)) {
-      tally.fail("the log could not be made on " + type, replay_of("loop", first));
-      break;
-    }
-    // So that the directory entry is no matter of the cuts.
-    ::sync();
-    for (std::uint64_t seed = first; seed < first + count && tally.ok(); ++seed) {
-      if (seed % 2 == odd) {
-        fail_disk_once(lab, tally, seed, type);
-      }
-    }
-  }
-  if (tally.tried > 0) {
-    tally.skipped.clear();
-  }
+  on_each_file_system(tally, DiskLab::Under::kFaultFs, std::uint64_t{16} << 20U, first, count,
+                      [&](DiskLab& lab, std::uint64_t seed, const std::string& type) {
+                        fail_disk_once(lab, tally, seed, type);
+                      });
   return tally;
 }
 

@@ -1,6 +1,9 @@
 // The reaper: removes what the process at the other end of its standard input has not.
 #include "reaper.h"
 
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -30,6 +33,15 @@ void remove_group(const std::string& path) {
   }
 }
 
+// A frozen file system would hold whoever waits for it for ever, and be there after its unmount.
+void thaw(const std::string& place) {
+  const int fd = ::open(place.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NONBLOCK);
+  if (fd >= 0) {
+    (void)::ioctl(fd, FITHAW, 0);
+    (void)::close(fd);
+  }
+}
+
 // What is mounted below the path, the innermost first. Our namespace has it as long as we live.
 void unmount_below(const std::string& path) {
   std::ifstream in("/proc/self/mounts");
@@ -43,6 +55,7 @@ void unmount_below(const std::string& path) {
     }
   }
   for (auto place = places.rbegin(); place != places.rend(); ++place) {
+    thaw(*place);
     (void)::umount2(place->c_str(), MNT_DETACH);
   }
 }

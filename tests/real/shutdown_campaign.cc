@@ -1,8 +1,13 @@
 // A file system that is shut down under the writer, as if the machine had crashed.
 #include <unistd.h>
 
+#include <cerrno>
+#include <cstring>
+
 #include "campaigns.h"
 #include "disk_lab.h"
+#include "keel/cil/log_file.h"
+#include "writer.h"
 
 using namespace keel;
 
@@ -21,12 +26,13 @@ void shut_down_once(DiskLab& lab, Tally& tally, std::uint64_t seed, const std::s
   (void)::usleep(static_cast<useconds_t>(random_step(random) % 4000));
   const bool flush_log = random_step(random) % 2 == 0;
   if (!lab.mounted().shut_down(flush_log)) {
-    tally.skipped = type + " cannot be shut down here";
+    tally.miss(type, std::string("cannot be shut down: ") + std::strerror(errno));
     return;
   }
   const int code = writer.wait();
   tally.failed_writers += code == kWriterFailed ? 1 : 0;
-  if (code != kWriterFailed && code != kWriterDone && code != kWriterNotOpened) {
+  // Nothing is wrong until it has its log open.
+  if (code != kWriterFailed && code != kWriterDone) {
     tally.fail("the writer ended with " + std::to_string(code) + " on " + type, replay);
     return;
   }
@@ -41,7 +47,7 @@ void shut_down_once(DiskLab& lab, Tally& tally, std::uint64_t seed, const std::s
 
 Tally run_shutdown(std::uint64_t first, std::uint64_t count) {
   Tally tally("shutdown");
-  on_each_file_system(tally, "shutdown", first, count,
+  on_each_file_system(tally, DiskLab::Under::kFile, kMinLogBytes.value(), first, count,
                       [&](DiskLab& lab, std::uint64_t seed, const std::string& type) {
                         shut_down_once(lab, tally, seed, type);
                       });

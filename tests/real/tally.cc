@@ -3,10 +3,12 @@
 #include <algorithm>
 #include <sstream>
 
+#include "writer_plan.h"
+
 namespace keel_test {
 
-void Tally::count(const Verdict& verdict, const std::string& replay) {
-  ++tried;
+void Tally::count(const Verdict& verdict, bool opened, const std::string& replay) {
+  ++(opened ? tried : unopened);
   torn += verdict.report.end == keel::LogEnd::kTorn ? 1 : 0;
   switch (verdict.fault) {
     case Fault::kNone: return;
@@ -23,7 +25,7 @@ void Tally::judge_life(const std::string& log, LedgerFile& ledger, const std::st
   const PromisesCopy promises = ledger.promises();
   promised += promises.forced != 0 ? 1 : 0;
   const Verdict verdict = judge(log, *ledger, promises);
-  count(verdict, replay);
+  count(verdict, ledger->opened != 0, replay);
   ledger.begin_life(std::max(verdict.report.last_sequence.value(), ledger->base_sequence),
                     verdict.now, promises.home);
 }
@@ -34,19 +36,38 @@ void Tally::fail(const std::string& what, const std::string& replay) {
                      replay);
 }
 
+void Tally::miss(const std::string& what, const std::string& why) {
+  std::string entry = what + ": " + why;
+  std::replace(entry.begin(), entry.end(), '"', '\'');
+  if (std::find(missing.begin(), missing.end(), entry) == missing.end()) {
+    missing.push_back(entry);
+  }
+}
+
+std::string Tally::missing_text() const {
+  std::string text = why_no_uring().empty() ? "" : "io_uring: " + why_no_uring();
+  for (const std::string& entry : missing) {
+    text += (text.empty() ? "" : "; ") + entry;
+  }
+  return text;
+}
+
 std::string Tally::line(std::uint64_t first_seed) const {
   std::ostringstream out;
   out << "property=" << property;
-  if (!skipped.empty()) {
-    out << " skipped=\"" << skipped << '"';
+  if (skipped()) {
+    out << " skipped=\"" << missing_text() << '"';
     return out.str();
   }
   const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - begin_;
   out.precision(3);
   out << " tried=" << tried << " lost=" << lost << " partial=" << partial << " holes=" << holes
-      << " other=" << other << " lives=" << lives << " promised=" << promised << " torn=" << torn
-      << " failed_writers=" << failed_writers << " seconds=" << std::fixed << taken.count()
-      << " seed=" << first_seed << note;
+      << " other=" << other << " lives=" << lives << " unopened=" << unopened
+      << " promised=" << promised << " torn=" << torn << " failed_writers=" << failed_writers
+      << " seconds=" << std::fixed << taken.count() << " seed=" << first_seed << note;
+  if (const std::string text = missing_text(); !text.empty()) {
+    out << " missing=\"" << text << '"';
+  }
   return out.str();
 }
 

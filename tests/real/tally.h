@@ -14,9 +14,10 @@ struct Tally {
   explicit Tally(std::string name) : property(std::move(name)) {}
 
   std::string property;
-  std::string skipped;  // why nothing was tried
-  std::string note;     // further facts for the line
+  std::vector<std::string> missing;  // "what: why"; what this machine does not give
+  std::string note;                  // further facts for the line
   std::uint64_t tried = 0;
+  std::uint64_t unopened = 0;  // judged too, but of a life that never had its log open
   std::uint64_t lives = 0;
   std::uint64_t promised = 0;  // states in which something was
   std::uint64_t torn = 0;      // states whose report said so
@@ -27,13 +28,20 @@ struct Tally {
   std::uint64_t other = 0;
   std::vector<std::string> failures;  // each with the command that repeats it
 
+  // `opened`: the life had its log open, else it tried nothing of the journal but opening.
   // `replay`: the arguments of keel_real_campaign that repeat it.
-  void count(const Verdict& verdict, const std::string& replay);
+  void count(const Verdict& verdict, bool opened, const std::string& replay);
   // Judges the log after a life; the next one begins with what was found.
   void judge_life(const std::string& log, LedgerFile& ledger, const std::string& replay);
   void fail(const std::string& what, const std::string& replay);
+  // Something cannot be tried here. Said once, however often it is told.
+  void miss(const std::string& what, const std::string& why);
   [[nodiscard]] bool ok() const { return failures.empty(); }
-  // "property=... tried=... lost=..."
+  // Nothing could be tried, and nothing went wrong.
+  [[nodiscard]] bool skipped() const { return ok() && tried == 0 && !missing.empty(); }
+  // All of `missing`, and io_uring; "" if nothing is.
+  [[nodiscard]] std::string missing_text() const;
+  // "property=... tried=... lost=... missing="..."", or "property=... skipped="..."".
   [[nodiscard]] std::string line(std::uint64_t first_seed) const;
 
  private:

@@ -6,7 +6,6 @@
 #include <atomic>
 #include <cstdio>
 #include <memory>
-#include <sstream>
 #include <thread>
 
 #include "faultfs/store.h"
@@ -307,56 +306,6 @@ void Writer::try_after_failure(std::size_t thread, std::uint64_t& random) {
 }
 
 }  // namespace
-
-std::vector<std::string> WriterPlan::words() const {
-  std::vector<std::string> words = {"write"};
-  const auto add = [&](const char* name, const auto& value) {
-    std::ostringstream out;
-    out << name << '=' << value;
-    words.push_back(out.str());
-  };
-  add("log", log);
-  add("ledger", ledger);
-  add("seed", seed);
-  add("threads", threads);
-  add("transactions", transactions);
-  add("depth", depth);
-  add("uring", uring);
-  add("large", large);
-  add("force", force);
-  add("hungry_mib", hungry_mib);
-  add("stall_ms", stall_ms);
-  add("limited", limited);
-  add("limit", limit);
-  add("late", late);
-  add("ignore_xfsz", ignore_xfsz);
-  return words;
-}
-
-WriterPlan WriterPlan::from(const std::vector<std::string>& words) {
-  WriterPlan plan;
-  for (const std::string& word : words) {
-    const auto equals = word.find('=');
-    const std::string name = word.substr(0, equals);
-    std::istringstream in(equals == std::string::npos ? "" : word.substr(equals + 1));
-    if (name == "log") in >> plan.log;
-    if (name == "ledger") in >> plan.ledger;
-    if (name == "seed") in >> plan.seed;
-    if (name == "threads") in >> plan.threads;
-    if (name == "transactions") in >> plan.transactions;
-    if (name == "depth") in >> plan.depth;
-    if (name == "uring") in >> plan.uring;
-    if (name == "large") in >> plan.large;
-    if (name == "force") in >> plan.force;
-    if (name == "hungry_mib") in >> plan.hungry_mib;
-    if (name == "stall_ms") in >> plan.stall_ms;
-    if (name == "limited") in >> plan.limited;
-    if (name == "limit") in >> plan.limit;
-    if (name == "late") in >> plan.late;
-    if (name == "ignore_xfsz") in >> plan.ignore_xfsz;
-  }
-  return plan;
-}
 
 int run_writer(const WriterPlan& plan) {
   LedgerFile ledger(plan.ledger);
