@@ -24,6 +24,7 @@ build    libjemalloc-dev      objects below a page (its static archive, under an
 build    binutils             ld and objcopy, which give it that prefix
 build    doctest-dev          the tests
 build    libfuse3-dev         a file system of the tests that fails, loses and hangs
+build    fuse3                lets a user who is not root mount it (fusermount3)
 build    xfsprogs             file systems that the tests make, mount and crash
 build    libbenchmark-dev     the benchmarks, which the tests run for a moment
 check    clang                thread-safety analysis, a second compiler's warnings
