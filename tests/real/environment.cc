@@ -262,8 +262,8 @@ bool make_file_system(const std::string& type, const std::string& path, std::str
     why = "no " + program;
     return false;
   }
-  // Without discarding first, which a file in memory gains nothing from, and with nothing left to be
-  // initialized behind the back of a test that counts writes.
+  // Without discarding first, which a file in memory gains nothing from, and with nothing left to
+  // be initialized behind the back of a test that counts writes.
   const std::string usual =
       type == "xfs" ? " -q -f -K " : " -q -F -E nodiscard,lazy_itable_init=0,lazy_journal_init=0 ";
   if (run_command(program + usual + extra + " " + path) != 0) {

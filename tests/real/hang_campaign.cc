@@ -148,7 +148,7 @@ class Session {
   Session& operator=(const Session&) = delete;
   [[nodiscard]] bool ready() const { return journal_ != nullptr; }
 
-  // Commits, forces on another thread, waits for the report; `end` ends the hang. Nothing if `begin`
+  // Commits, forces on another thread, waits for the report; `end` ends the hang. False if `begin`
   // says that there is none to be had.
   template <class Begin, class End>
   bool stall(const Begin& begin, const End& end) {

@@ -20,8 +20,8 @@ struct DiskFault {
 };
 
 // The power cut; a write that fails; one flush that fails and loses what it was for ("fsyncgate").
-// Of one write that fails the writer need not be told: the file system makes several of a large one,
-// so that a later one's failure is a short count, and what the writer tries again succeeds.
+// Of one write that fails the writer need not be told: the file system makes several of a large
+// one, so that a later one's failure is a short count, and what the writer tries again succeeds.
 constexpr DiskFault kDiskFaults[] = {
     {"change % 999999999 off 0", true}, {"write % % eio 0", false},
     {"fsync % % eiodrop 0", true},      {"fsync % 999999999 eio 0", true},
