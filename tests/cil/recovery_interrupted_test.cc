@@ -169,19 +169,18 @@ TEST_CASE("recovery cut short at any I/O finds what one recovery finds") {
 }
 
 TEST_CASE("recovery cut short at any I/O, three times over, finds what one recovery finds") {
-  // A workload of each operation on each base; one moment of it a case.
-  constexpr std::uint64_t kMoments = 12;
+  // A workload of each operation on each base; a twelfth of its moments a case.
+  constexpr std::uint64_t kParts = 12;
   Interrupted interrupted;
-  Campaign campaign("recovery_interrupted_3", Workload::count(1) * kMoments, {60, 8});
+  Campaign campaign("recovery_interrupted_3", Workload::count(1) * kParts, {60, 8});
   interrupted.one_path = !campaign.full();
-  campaign.run([&](std::uint64_t index) -> std::string {
-    const BoundedLife life = live(Workload::at(index / kMoments));
-    if (index % kMoments >= life.moments.size()) {
-      return life.fault;
+  campaign.run([&](std::uint64_t index) {
+    const BoundedLife life = live(Workload::at(index / kParts));
+    std::string fault = life.fault;
+    for (std::size_t i = index % kParts; fault.empty() && i < life.moments.size(); i += kParts) {
+      fault = interrupted.run(
+          life.moments[i].log, [](const SimSector& sector) { return first_fate(2, sector); }, 3);
     }
-    std::string fault = interrupted.run(
-        life.moments[index % kMoments].log,
-        [](const SimSector& sector) { return first_fate(2, sector); }, 3);
     campaign.note("openings=" + std::to_string(interrupted.openings));
     return fault;
   });
