@@ -200,7 +200,7 @@ class Journal : public MetadataObject {
   // Begins a transaction for the intent's done, and nothing else, out of what the intent holds. It
   // never waits for log space; only, if the context and the open transactions are as large as a
   // checkpoint can be, until that changes, and then goes before all who wait in begin(). Without a
-  // commit the intent holds it again.
+  // commit, or if nothing was logged, the intent holds it again. Anything but its done aborts.
   // Errors: kForked, the first error.
   [[nodiscard]] Result<Transaction> begin_done(IntentItem& intent);
 
