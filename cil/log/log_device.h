@@ -94,6 +94,11 @@ class LogDevice : public MetadataObject {
   // Makes stable every write that returned before this call. No allocation.
   [[nodiscard]] Status flush();
 
+  // What is read from now on is read from the disk, whatever the page cache has. For buffered logs,
+  // after a flush: a page that an earlier process could not write back counts as written, and only
+  // memory has it.
+  void forget_cached() const;
+
   // The latched error, if there is one.
   [[nodiscard]] Status status() const KEEL_EXCLUDES(mutex_);
   // For who writes by other calls (WriteQueue): latches the error unless one is; returns the
