@@ -184,6 +184,8 @@ int Os::fdatasync(int fd) { return result_of(::fdatasync(fd)); }
 
 int Os::fsync(int fd) { return result_of(::fsync(fd)); }
 
+int Os::drop_clean_pages(int fd) { return -::posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED); }
+
 uid_t Os::geteuid() { return ::geteuid(); }
 
 std::uint64_t Os::monotonic_ns() { return read_clock(CLOCK_MONOTONIC); }

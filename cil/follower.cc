@@ -7,6 +7,7 @@
 
 #include "follower_impl.h"
 #include "journal_impl.h"
+#include "keel/base/check.h"
 #include "keel/base/no_throw.h"
 
 namespace keel {
@@ -41,7 +42,7 @@ Result<const RecoveredCheckpoint*> Follower::next(std::uint64_t timeout_ns) {
   }
   const std::uint64_t deadline_ns = deadline_of(timeout_ns);
   for (;;) {
-    auto status = impl_->wait_for_next(deadline_ns);
+    auto status = impl_->wait_for_next(timeout_ns, deadline_ns);
     if (status.ok()) {
       status = no_throw("follow a journal", [&] { return impl_->read_next(); });
     }
@@ -55,10 +56,15 @@ Result<const RecoveredCheckpoint*> Follower::next(std::uint64_t timeout_ns) {
   }
 }
 
-Status Follower::Impl::wait_for_next(std::uint64_t deadline_ns) {
+Status Follower::Impl::wait_for_next(std::uint64_t timeout_ns, std::uint64_t deadline_ns) {
   const Sequence sequence = sequence_at(chain.position());
   if (journal.stable.now() >= sequence) {
     return {};
+  }
+  if (timeout_ns != 0 && journal.callbacks.calling_here()) {
+    // close() waits for the callbacks before it tells those who follow.
+    report_bug({.bug = Bug::kForceInCallback, .call = "Follower::next"});
+    return Error{Errc::kInvalidArgument, 0, "a callback may not wait for a sequence", 0};
   }
   StableSequence::Waiter waiter;
   waiter.sequence = sequence;

@@ -18,7 +18,7 @@ struct Follower::Impl : MetadataObject {
                                                           const FollowConfig& config);
 
   // Until the checkpoint at the chain's position is stable.
-  [[nodiscard]] Status wait_for_next(std::uint64_t deadline_ns);
+  [[nodiscard]] Status wait_for_next(std::uint64_t timeout_ns, std::uint64_t deadline_ns);
   // Reads it and moves on; what it says of an error is what next() says.
   [[nodiscard]] Status read_next();
   [[nodiscard]] Status renew();

@@ -31,6 +31,10 @@ struct IntentAccess {
   static IntentItem* intent(LogItem& item);
   static DoneItem* done(LogItem& item);
   static IntentItem& intent_of(DoneItem& done) { return done.intent_; }
+  static bool is_done_of(LogItem& item, const IntentItem& intent) {
+    const DoneItem* found = done(item);
+    return found != nullptr && &found->intent_ == &intent;
+  }
 
   static Journal*& journal(IntentItem& intent) { return intent.journal_; }
   static Sequence& logged(IntentItem& intent) { return intent.logged_; }

@@ -46,9 +46,11 @@ std::uint64_t choose_memory(const JournalConfig& config, const format::Superbloc
                                  pool.facts().config.capacity_bytes / 2);
 }
 
-// For logging again what holds the tail.
+// For logging again what holds the tail: a block of it at least, however small checkpoints are.
 std::uint64_t choose_set_aside(const format::Superblock& superblock) {
-  return std::min(superblock.data_bytes / 16, superblock.max_checkpoint_bytes / 2);
+  const std::uint64_t block = superblock.block_bytes;
+  const std::uint64_t least = format::checkpoint_unit(block) + block;
+  return std::min(superblock.data_bytes / 16, std::max(superblock.max_checkpoint_bytes / 2, least));
 }
 
 // None at all where it would be a noticeable part of a small log.

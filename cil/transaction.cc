@@ -135,6 +135,8 @@ Transaction::Transaction(Journal& journal, Reservation reserved, std::uint32_t m
 
 Status Transaction::log(LogItem& item) {
   KEEL_CHECK(journal_ != nullptr, "log() after the transaction's end");
+  KEEL_CHECK(intent_ == nullptr || IntentAccess::is_done_of(item, *intent_),
+             "a transaction of begin_done() takes that intent's done alone", intent_->id());
   // A thread has one transaction at most, so a thread's own address is a mark for it.
   if (ItemAccess::transaction(item) == &t_journal) {
     return {};
@@ -311,7 +313,8 @@ void Transaction::account(CilPart& part, const ContextSums& before,
   part.counts.items += after.items;
   part.counts.committed_bytes += stream_bytes(after, impl.block_bytes());
   part.counts.coalesced_bytes += stream_bytes(before, impl.block_bytes());
-  if (!impl.space.contended()) {
+  // What is left of an intent's room without its done goes back to the intent: see finish().
+  if (intent_ == nullptr && !impl.space.contended()) {
     const Reservation unused{reserved_log_bytes_, reserved_memory_bytes_};
     if (impl.keep_credit(part, unused)) {
       reserved_log_bytes_ = reserved_memory_bytes_ = 0;

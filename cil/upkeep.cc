@@ -128,8 +128,8 @@ Journal::Impl::PushSums Journal::Impl::push_items(Lsn target) {
   return sums;
 }
 
-// Puts the newest snapshots of the oldest items into the current context. True if it did; then the
-// context is pushed, and the tail moves when it is stable.
+// Puts the newest snapshots of the oldest items into the current context. True if it did: then the
+// context is pushed, and the tail moves when it is stable. True also if it may at a later time.
 bool Journal::Impl::log_again(std::uint64_t most_bytes) {
   const std::uint64_t unit = format::checkpoint_unit(block_bytes());
   std::uint64_t budget = std::min(most_bytes, space.limits().set_aside_bytes);
@@ -147,7 +147,9 @@ bool Journal::Impl::log_again(std::uint64_t most_bytes) {
     budget /= 2;
   }
   if (budget <= unit) {
-    return false;
+    // Open transactions may have all that a checkpoint can take. They end; one that is cancelled
+    // tells nobody, and the waiter must not take this pass for the last word.
+    return space.sums().granted.log_bytes != 0;
   }
   std::uint64_t used = 0;
   LogVector* trash = nullptr;

@@ -106,8 +106,8 @@ Status write_metadata(LogDevice& device, const format::Superblock& superblock,
       return status;
     }
   }
-  // A file gets its name when it is stable; on a device nothing else keeps the order.
-  if (auto status = device.is_block_device() ? device.flush() : Status{}; !status) {
+  // A file without a name gets it when it is stable; else nothing but this keeps the order.
+  if (auto status = device.has_name() ? device.flush() : Status{}; !status) {
     return status;
   }
   std::memset(block.data(), 0, superblock.block_bytes);

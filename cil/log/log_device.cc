@@ -137,6 +137,12 @@ Status LogDevice::flush_file() {
   return status();
 }
 
+void LogDevice::forget_cached() const {
+  if (buffered_) {
+    (void)os().drop_clean_pages(fd_);
+  }
+}
+
 void LogDevice::check_aligned(std::uint64_t offset, const struct iovec* parts, int count) const {
   if (buffered_) {
     return;

@@ -49,6 +49,7 @@ class LogDevice : public MetadataObject {
   // Makes an empty file that is to become `path`, which must not exist: allocate() gives it its
   // space. The name appears only with publish(), or, on a file system without O_TMPFILE, at once;
   // without publish() the destructor leaves nothing behind. Its mode is 0600, whatever the umask.
+  // It is locked: nobody opens it before it is whole, or while its name may go again.
   // Errors: kExists, kUnsupported, kPermission, kNotFound, kUntrusted (a file system that makes it
   // somebody else's).
   [[nodiscard]] static Result<std::unique_ptr<LogDevice>> create(const std::string& path,
@@ -93,6 +94,11 @@ class LogDevice : public MetadataObject {
   // Makes stable every write that returned before this call. No allocation.
   [[nodiscard]] Status flush();
 
+  // What is read from now on is read from the disk, whatever the page cache has. For buffered logs,
+  // after a flush: a page that an earlier process could not write back counts as written, and only
+  // memory has it.
+  void forget_cached() const;
+
   // The latched error, if there is one.
   [[nodiscard]] Status status() const KEEL_EXCLUDES(mutex_);
   // For who writes by other calls (WriteQueue): latches the error unless one is; returns the
@@ -105,6 +111,8 @@ class LogDevice : public MetadataObject {
   [[nodiscard]] std::uint64_t file_bytes() const { return file_bytes_; }
   [[nodiscard]] std::uint32_t alignment() const { return alignment_; }
   [[nodiscard]] bool is_block_device() const { return block_device_; }
+  // Not of a file that create() has made without one; before publish().
+  [[nodiscard]] bool has_name() const { return !unnamed_; }
   [[nodiscard]] bool buffered() const { return buffered_; }
   [[nodiscard]] bool copy_on_write() const { return copy_on_write_; }
   // Why it would not have been opened for writing; static storage, "" if it would.
@@ -124,6 +132,7 @@ class LogDevice : public MetadataObject {
   [[nodiscard]] Status open_unnamed(int flags);
   [[nodiscard]] Status open_existing(bool writing);
   [[nodiscard]] Status check_file(bool writing, struct stat& found);
+  [[nodiscard]] Status take_lock(bool writing);
   [[nodiscard]] Status make_private();
   [[nodiscard]] Status take_block_device(std::uint64_t number, bool writing);
   [[nodiscard]] Status find_alignment();

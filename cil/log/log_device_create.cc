@@ -34,6 +34,9 @@ Result<std::unique_ptr<LogDevice>> LogDevice::create(const std::string& path, bo
       return status.error();
     }
   }
+  if (auto status = device->take_lock(true); !status) {
+    return status.error();
+  }
   if (auto status = device->make_private(); !status) {
     return status.error();
   }

@@ -102,14 +102,9 @@ Result<std::unique_ptr<LogDevice>> LogDevice::open(const std::string& path, Devi
   if (auto status = device->open_existing(writing); !status) {
     return status.error();
   }
-  const int locked = lock_in_time(device->fd_, writing);
-  if (locked == -EAGAIN || locked == -EACCES) {
-    return Error{Errc::kBusy, 0, "another journal or tool has the log open", 0};
+  if (auto status = device->take_lock(writing); !status) {
+    return status.error();
   }
-  if (locked < 0) {
-    return system_error(-locked, "lock the log");
-  }
-  device->locked_ = true;
   // Whoever had it may have given it away or replaced it before the lock was had.
   struct stat found {};
   if (auto status = device->check_file(writing, found); !status) {
@@ -124,17 +119,30 @@ Result<std::unique_ptr<LogDevice>> LogDevice::open(const std::string& path, Devi
   return made;
 }
 
+Status LogDevice::take_lock(bool writing) {
+  const int locked = lock_in_time(fd_, writing);
+  if (locked == -EAGAIN || locked == -EACCES) {
+    return Error{Errc::kBusy, 0, "another journal or tool has the log open", 0};
+  }
+  if (locked < 0) {
+    return system_error(-locked, "lock the log");
+  }
+  locked_ = true;
+  return {};
+}
+
 // The lock belongs to the open file, which lives on while a forked child, or a ring that the kernel
-// has yet to clear away, has it too: so it is ended, not left to end. A child does not end it.
+// has yet to clear away, has it too: so it is ended, not left to end. A child does not end it. A
+// name that is to go goes first: who waits for the lock finds that the file has lost it.
 LogDevice::~LogDevice() {
+  if (unpublished_) {
+    (void)os().unlink(path_.c_str());
+  }
   if (locked_ && owned_by_this_process()) {
     (void)os().unlock(fd_);
   }
   if (fd_ >= 0) {
     (void)os().close(fd_);
-  }
-  if (unpublished_) {
-    (void)os().unlink(path_.c_str());
   }
 }
 

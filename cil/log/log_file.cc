@@ -41,12 +41,14 @@ Result<LogFile> LogFile::open(const std::string& path, DeviceMode mode, bool buf
   if (!block) {
     return block.error();
   }
-  // A killed process may have left completed writes that no flush covered. What recovery reads must
-  // be what a power cut would leave, or it could deliver a checkpoint and then lose it.
+  // A killed process may have left completed writes that no flush covered, and one whose flush
+  // failed pages that never will be written. What recovery reads must be what a power cut would
+  // leave, or it could deliver a checkpoint and then lose it.
   if (mode == DeviceMode::kReadWrite) {
     if (auto status = (*device)->flush(); !status) {
       return status.error();
     }
+    (*device)->forget_cached();
   }
   return of(std::move(*device), std::move(*block));
 }

@@ -11,9 +11,11 @@
 #include <thread>
 #include <vector>
 
+#include "cil.h"
 #include "gate.h"
 #include "intents.h"
 #include "item_home.h"
+#include "keel/base/percpu.h"
 #include "support/death.h"
 #include "support/test_seed.h"
 
@@ -241,8 +243,17 @@ TEST_CASE("an intent logged again is not taken back: an earlier checkpoint has i
   finish(journal);
 }
 
-TEST_CASE("a transaction of begin_done() that is cancelled leaves the intent what it held") {
-  LogWorld world;
+namespace {
+
+// A log so large that a CPU keeps what a commit leaves of its grant.
+LogConfig log_with_credit() {
+  const std::uint64_t parts = std::min(possible_cpus(), Cil::kMostParts);
+  const Bytes checkpoint(16 * parts * 16 * format::checkpoint_unit(4096));
+  return {.size = Bytes(5 * checkpoint.value()), .max_checkpoint = checkpoint};
+}
+
+void check_done_cancelled(const LogConfig& config) {
+  LogWorld world(config);
   auto journal = world.open();
   Intent intent(5, kPayload);
   REQUIRE(journal->force(commit_intent(*journal, intent)).ok());
@@ -257,9 +268,19 @@ TEST_CASE("a transaction of begin_done() that is cancelled leaves the intent wha
     }
   }
   journal->audit();
+  const Bytes held = journal->stats().log_held;
+  CHECK(held.value() == done_reservation(4096).log_bytes);
   REQUIRE(journal->force(commit_done(*journal, intent, intent.done)).ok());
   CHECK(intent.released == 1);
+  CHECK(journal->stats().log_held == Bytes(0));
   finish(journal);
+}
+
+}  // namespace
+
+TEST_CASE("a transaction of begin_done() that is cancelled leaves the intent what it held") {
+  check_done_cancelled({.size = kMinLogBytes});
+  check_done_cancelled(log_with_credit());
 }
 
 TEST_CASE("a done may be committed with other items: then what its intent held comes back") {
@@ -457,6 +478,18 @@ TEST_CASE("a second done, and a done or an intent out of order, abort") {
   CHECK(ending(0).aborted_with("a done before its intent"));
   CHECK(ending(1).aborted_with("a second done"));
   CHECK(ending(2).aborted_with("an intent after its done"));
+  const Ending foreign = run_in_child([] {
+    auto pool = Pool::create({.capacity_bytes = std::size_t{64} << 20});
+    JournalConfig config;
+    config.pool = pool->get();
+    const auto journal = Journal::open(kLogPath, config, kIgnore);
+    Intent intent(5, kPayload), other(6, kPayload);
+    (void)commit_intent(**journal, intent);
+    (void)commit_intent(**journal, other);
+    auto transaction = (*journal)->begin_done(intent);
+    (void)transaction->log(other.done);
+  });
+  CHECK(foreign.aborted_with("takes that intent's done alone"));
 }
 
 TEST_CASE("after a crash at any I/O exactly the intents are open whose done is not in the log") {

@@ -177,6 +177,39 @@ TEST_CASE("any flush that fails is final, also one that lost what it should have
   CHECK(nth > 5);  // of the state slots: a small checkpoint is one durable write
 }
 
+// Nothing is lost when the writer ends here, only later: a second flush says that all is well.
+TEST_CASE("a log in the page cache is recovered from the disk, not from pages that it lost") {
+  const JournalConfig buffered{.buffered = true};
+  for (const bool lost : {false, true}) {
+    CAPTURE(lost);
+    LogWorld world({.size = Bytes(32U << 20), .buffered = true});
+    Trace trace;
+    Probe first(trace, 1), large(trace, 2), last(trace, 3);
+    first.regions = {"first"};
+    large.regions = {random_bytes(1, 3'000'000)};  // several writes, then a flush
+    last.regions = {"last"};
+    auto journal = world.open(buffered);
+    REQUIRE(journal->force(commit(*journal, {&first})).ok());
+    if (lost) {
+      world.disk.inject({.op = SimOp::kFlush, .effect = SimFault::Effect::kFailAndDrop});
+    }
+    CHECK(journal->force(commit(*journal, {&large}, 3'100'000)).ok() != lost);
+    journal.reset();
+    world.disk.clear_faults();
+    journal = world.open(buffered);  // and no power was cut
+    CHECK(world.found.size() == (lost ? 1 : 2));
+    const Sequence kept = commit(*journal, {&last});
+    REQUIRE(journal->force(kept).ok());
+    world.disk.crash(1);
+    journal.reset();
+    Found found;
+    const auto report = scan_log(kLogPath, collect_into(found), {.buffered = true});
+    REQUIRE(report.ok());
+    CHECK(report->end != LogEnd::kDamaged);
+    CHECK(report->last_sequence == kept);
+  }
+}
+
 TEST_CASE("a short write is finished once, a second short one is an error") {
   for (std::uint64_t nth = 1; nth < 12; ++nth) {
     CAPTURE(nth);

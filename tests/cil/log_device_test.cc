@@ -6,10 +6,13 @@
 
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "keel/base/os.h"
+#include "log/format.h"
 #include "log/log_device.h"
 #include "probe.h"
 #include "support/death.h"
@@ -211,6 +214,67 @@ TEST_CASE("a full disk is said to be full, and a short write there is finished o
   CHECK(create_log(kLogPath, {.size = kMinLogBytes}).ok());
 }
 
+namespace {
+
+// The last step of making a log fails, after `meanwhile`: the second copy of the superblock of a
+// file that had its name first, the directory's fsync of one that got it last.
+class LateFailure : public Os {
+ public:
+  LateFailure(bool unnamed, std::function<void()> meanwhile)
+      : unnamed_(unnamed), meanwhile_(std::move(meanwhile)) {}
+
+  int open(const char* path, int flags, mode_t mode) override {
+    const bool unnamed = (flags & O_TMPFILE) == O_TMPFILE;
+    return unnamed && !unnamed_ ? -EOPNOTSUPP : Os::open(path, flags, mode);
+  }
+  ssize_t pwritev2(int fd, const struct iovec* parts, int count, std::uint64_t offset,
+                   int flags) override {
+    const auto* words = static_cast<const std::uint64_t*>(parts[0].iov_base);
+    if (!unnamed_ && words[0] == format::kSuperblockMagic && offset != 0) {
+      return fail();
+    }
+    return Os::pwritev2(fd, parts, count, offset, flags);
+  }
+  int fsync(int fd) override {
+    struct stat found {};
+    const bool directory = ::fstat(fd, &found) == 0 && S_ISDIR(found.st_mode);
+    return directory ? fail() : Os::fsync(fd);
+  }
+  void sleep_ns(std::uint64_t /*duration_ns*/) override {}  // of who waits for the lock
+
+ private:
+  int fail() {
+    if (meanwhile_) {
+      std::exchange(meanwhile_, nullptr)();
+    }
+    return -EIO;
+  }
+  const bool unnamed_;
+  std::function<void()> meanwhile_;
+};
+
+}  // namespace
+
+TEST_CASE("nobody opens a log that is being made, or it could lose its name to a late failure") {
+  for (const bool unnamed : {false, true}) {
+    CAPTURE(unnamed);
+    const ScratchDirectory scratch;
+    const std::string log = scratch / "log";
+    bool there = false;
+    Errc refused{};
+    LateFailure os(unnamed, [&] {
+      there = std::filesystem::exists(log);
+      const auto journal = Journal::open(log, {.buffered = true}, kIgnore);
+      refused = journal.ok() ? Errc{} : journal.error().code;
+    });
+    const ScopedOs scope(os);
+    CHECK_FALSE(create_log(log, kBuffered).ok());
+    CHECK(there);
+    CHECK(refused == Errc::kBusy);
+    CHECK_FALSE(std::filesystem::exists(log));
+  }
+}
+
 TEST_CASE("a power cut while a log is made leaves none or a whole one, after it, the whole one") {
   std::vector<SimSnapshot> moments;
   SimSnapshot done;
@@ -239,6 +303,34 @@ TEST_CASE("a power cut while a log is made leaves none or a whole one, after it,
     }
     check(done, seed, true);
   }
+}
+
+// The name comes first there, so a file may be left; but none that says it is a log and is not.
+TEST_CASE("without unnamed files a power cut leaves a whole log or no superblock") {
+  std::vector<SimSnapshot> moments;
+  {
+    SimDisk disk;
+    const ScopedOs scope(disk);
+    disk.inject({.op = SimOp::kOpen, .path = "", .nth = 2, .error = EOPNOTSUPP});
+    disk.on_io([&](const SimIo&) { moments.push_back(disk.snapshot()); });
+    REQUIRE(create_log(kLogPath, {.size = kMinLogBytes}).ok());
+  }
+  int left = 0;
+  for (std::uint64_t seed = 1; seed <= 32; ++seed) {
+    CAPTURE(seed);
+    for (const SimSnapshot& moment : moments) {
+      SimDisk after;
+      after.boot(moment, seed);
+      const ScopedOs scope(after);
+      if (!after.exists(kLogPath)) {
+        continue;
+      }
+      const auto journal = Journal::open(kLogPath, {}, kIgnore);
+      left += journal.ok() ? 0 : 1;
+      CHECK((journal.ok() || journal.error().code == Errc::kNotALog));
+    }
+  }
+  CHECK(left > 0);
 }
 
 TEST_CASE("blocks are as large as direct I/O wants, up to what the format knows") {

@@ -216,6 +216,34 @@ TEST_CASE("force and close in a callback are reported bugs and do nothing") {
   finish(journal);
 }
 
+// close() waits for the callbacks before it wakes who follows: the two would wait for each other.
+TEST_CASE("a callback that waits for a follower's next checkpoint is a reported bug") {
+  LogWorld world;
+  Trace trace;
+  Probe item(trace, 1);
+  item.regions = {"x"};
+  const BugCounter bugs;
+  auto journal = world.open();
+  auto follower = journal->follow({});
+  REQUIRE(follower.ok());
+  const Sequence sequence = commit(*journal, {&item});
+  std::vector<Errc> refused;
+  REQUIRE(journal
+              ->on_stable(sequence,
+                          [&](const Status&) {
+                            CHECK((*follower)->next().ok());  // it is there
+                            for (const std::uint64_t timeout_ns : {UINT64_MAX, std::uint64_t{0}}) {
+                              refused.push_back((*follower)->next(timeout_ns).error().code);
+                            }
+                          })
+              .ok());
+  CHECK(journal->close().ok());
+  CHECK(refused == std::vector{Errc::kInvalidArgument, Errc::kTimeout});
+  CHECK(bugs.count(Bug::kForceInCallback) == 1);
+  follower->reset();
+  journal.reset();
+}
+
 TEST_CASE("without a thread for callbacks on_stable() says so, and the callback is not called") {
   LogWorld world;
   Trace trace;

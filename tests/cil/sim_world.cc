@@ -7,6 +7,7 @@
 
 #include "keel/alloc/pool.h"
 #include "keel/base/check.h"
+#include "keel/base/percpu.h"
 #include "probe.h"
 #include "support/sim_scheduled_disk.h"
 #include "support/sim_scheduler.h"
@@ -82,6 +83,13 @@ void draw_load(World& world, std::uint64_t& dice, unsigned effort) {
     plan.crashes = 4;
     plan.moment_stride = one_of(dice, {2U, 3U, 5U});
   }
+  // Only in a log as large as this does a CPU keep credit (choose_credit()). Slow: half of it is
+  // searched for witnesses.
+  if (sim_random(dice) % 8 == 0 && possible_cpus() <= 4 && !plan.large_objects) {
+    plan.log_bytes = 13 * kMiB * possible_cpus();
+    plan.crashes = 1;
+    plan.moment_stride = 11;
+  }
   plan.crashes *= effort;
   plan.rot = sim_random(dice) % 4 == 0 ? 2 * effort : 0;
 }
@@ -98,6 +106,7 @@ void draw_trouble(World& world, std::uint64_t& dice) {
   }
   world.trouble_within = std::uint64_t{8} << sim_random(dice) % 6;
   world.for_good = sim_random(dice) % 2 == 0;
+  world.plan.journal.buffered = sim_random(dice) % 4 == 0;
   world.plan.may_fail = world.trouble != Trouble::kNone;
   if (world.trouble == Trouble::kThreads) {
     world.schedule.refuse_thread_one_in = 12;
@@ -170,7 +179,8 @@ std::string describe(const World& world, std::uint64_t seed) {
          std::to_string(plan.transactions) + " transactions, depth " +
          std::to_string(plan.in_flight) + ", log of " + std::to_string(plan.log_bytes / 1024) +
          " KiB" + (plan.large_objects ? ", large objects" : "") + ", " +
-         (plan.journal.io_mode == IoMode::kUring ? "uring" : "sync") + ", cil_memory " +
+         (plan.journal.io_mode == IoMode::kUring ? "uring" : "sync") +
+         (plan.journal.buffered ? ", buffered" : "") + ", cil_memory " +
          std::to_string(plan.journal.cil_memory.value() / 1024) + " KiB, threshold " +
          std::to_string(plan.push_threshold) + ", trouble: " + to_string(world.trouble) +
          (world.schedule.switch_one_in == 0

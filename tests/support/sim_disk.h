@@ -106,7 +106,8 @@ struct SimFault {
     kFail,         // any operation: -error; the first `bytes` of a write land all the same
     kShort,        // a read or write moves only `bytes`, rounded down to 512, and says so
     kLie,          // a write or flush says it was done and does nothing
-    kFailAndDrop,  // a flush: -error, and what was pending never becomes stable (fsyncgate)
+    kFailAndDrop,  // a flush: -error, and what was pending never becomes stable (fsyncgate); reads
+                   // see it until drop_clean_pages() or a crash
     kMisdirect,    // a read or write goes to `offset` instead
     kFlipBit,      // bit number `bit` of the data moved is wrong
     kSlow,         // nothing but delay_ns
@@ -219,6 +220,7 @@ class SimDisk : public Os {
                   int flags) override;
   int fdatasync(int fd) override;
   int fsync(int fd) override;
+  int drop_clean_pages(int fd) override;
   int ring_create(int fd, const struct iovec* buffers, int buffer_count, unsigned entries,
                   OsRing** out) override;
   int ring_submit(OsRing* ring, const RingWrite& write) override;

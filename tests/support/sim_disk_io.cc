@@ -245,6 +245,24 @@ int SimDisk::fdatasync(int fd) { return is_virtual(fd) ? flush_call(fd) : Os::fd
 
 int SimDisk::fsync(int fd) { return is_virtual(fd) ? flush_call(fd) : Os::fsync(fd); }
 
+int SimDisk::drop_clean_pages(int fd) {
+  if (!is_virtual(fd)) {
+    return Os::drop_clean_pages(fd);
+  }
+  MutexLock lock(mutex_);
+  Descriptor descriptor;
+  File* file = nullptr;
+  SimIo io;  // not an operation of the disk
+  if (const int bad = find(fd, io, descriptor, file); bad != 0 || file == nullptr) {
+    return bad;
+  }
+  file->cached = file->disk.image.stable;
+  for (const SimWrite& write : file->disk.image.pending) {
+    write.apply(file->cached);
+  }
+  return 0;
+}
+
 int SimDisk::mmap(void* address, std::size_t bytes, int protection, int flags, int fd,
                   std::uint64_t offset, void** out) {
   return is_virtual(fd) ? -ENODEV : Os::mmap(address, bytes, protection, flags, fd, offset, out);

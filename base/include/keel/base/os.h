@@ -95,6 +95,9 @@ class Os {
                           int flags);
   virtual int fdatasync(int fd);
   virtual int fsync(int fd);
+  // Forgets what the page cache holds of the file and has written, or failed to write, so that it
+  // is read from the disk again. A hint: pages in use stay.
+  virtual int drop_clean_pages(int fd);
 
   // I/O, submit and completion apart. One thread at a time uses a ring; who submitted a write lives
   // until it is taken. A ring takes `entries` writes to `fd` at a time, which it registers, and the

@@ -42,10 +42,11 @@ class Follower : public MetadataObject {
   // The next stable checkpoint; waits for it up to `timeout_ns` (UINT64_MAX: for ever). Reads from
   // the device. The checkpoint and its memory belong to the follower: valid until the next call.
   // After the journal's end (close(), a failure), what was stable before is still handed over, then
-  // comes the error.
-  // Errors: kTimeout; kLagged (value: the sequence that was to come) for good; kShutdown or the
-  // journal's first error; kDamaged (the log rots); kIo, kNoMemory: the call may be repeated;
-  // kForked.
+  // comes the error. In a callback of Journal::on_stable() of this journal it may not wait: what is
+  // not stable yet is a reported bug there, unless the timeout is 0.
+  // Errors: kTimeout; kInvalidArgument (that bug); kLagged (value: the sequence that was to come)
+  // for good; kShutdown or the journal's first error; kDamaged (the log rots); kIo, kNoMemory: the
+  // call may be repeated; kForked.
   [[nodiscard]] Result<const RecoveredCheckpoint*> next(std::uint64_t timeout_ns = UINT64_MAX);
 
   // Of the checkpoint that next() hands over next.

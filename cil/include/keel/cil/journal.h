@@ -200,7 +200,7 @@ class Journal : public MetadataObject {
   // Begins a transaction for the intent's done, and nothing else, out of what the intent holds. It
   // never waits for log space; only, if the context and the open transactions are as large as a
   // checkpoint can be, until that changes, and then goes before all who wait in begin(). Without a
-  // commit the intent holds it again.
+  // commit, or if nothing was logged, the intent holds it again. Anything but its done aborts.
   // Errors: kForked, the first error.
   [[nodiscard]] Result<Transaction> begin_done(IntentItem& intent);
 
@@ -220,8 +220,9 @@ class Journal : public MetadataObject {
   // order of sequences, on a thread of their own that the first call starts; also for a sequence
   // that is stable already. Those still pending are called at the start of close(), when begin() is
   // refused already.
-  // A callback may commit and call this again; force() and close() of its journal in it are
-  // reported bugs. It holds up the callbacks behind it, and must not throw.
+  // A callback may commit and call this again; force() and close() of its journal in it, and
+  // waiting for a follower's next checkpoint, are reported bugs. It holds up the callbacks behind
+  // it, and must not throw.
   // Threads: any; does not wait for I/O. Owner: the journal keeps `callback` until it was called.
   // Errors: kFutureSequence, kForked, kNoMemory, kSystem (no thread could be started), kShutdown,
   // the first error: the callback is not called.

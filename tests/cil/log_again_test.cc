@@ -1,0 +1,79 @@
+// Items without a home that hold the tail are logged again, whatever the sizes and whoever is in the
+// way: begin() never calls a log full that is not.
+#include <doctest/doctest.h>
+
+#include <memory>
+#include <thread>
+
+#include "gate.h"
+#include "keel/cil/object_item.h"
+#include "probe.h"
+
+using namespace keel;
+using namespace keel_test;
+
+namespace {
+
+// One that stays, at the beginning of the log, and one that leaves it at once.
+struct Items {
+  explicit Items(Journal& journal) {
+    stays.set("stays", 5);
+    commit(journal, {&stays}, ObjectItem::log_bytes(5));
+    other.regions = {"x"};
+    other.after = Tracking::kRelease;
+  }
+  Trace trace;
+  ObjectItem stays{1};
+  Probe other{trace, 2};
+};
+
+}  // namespace
+
+TEST_CASE("an item without a home is logged again however small checkpoints are") {
+  for (std::uint64_t blocks = 4; blocks <= 9; ++blocks) {
+    CAPTURE(blocks);
+    LogWorld world({.size = kMinLogBytes, .max_checkpoint = Bytes(blocks * 4096)});
+    auto journal = world.open();
+    Items items(*journal);
+    for (int i = 0; i < 600; ++i) {  // more than twice round the log
+      auto transaction = journal->begin(100, 1);
+      if (!transaction) {
+        FAIL(transaction.error().message() << " after " << i);
+      }
+      REQUIRE(transaction->log(items.other).ok());
+      const auto sequence = transaction->commit();
+      REQUIRE(sequence.ok());
+      REQUIRE(journal->force(*sequence).ok());
+      (void)items.trace.take();
+    }
+    finish(journal);
+  }
+}
+
+TEST_CASE(
+    "a transaction that kept others from logging again, and is cancelled, leaves no full log") {
+  LogWorld world;
+  auto journal = world.open();
+  Items items(*journal);
+  const std::uint64_t most = journal->info().max_checkpoint.value();
+  const std::uint64_t room = journal->info().data.value() - journal->stats().log_set_aside.value();
+  while (journal->stats().log_used.value() + most <= room) {
+    REQUIRE(journal->force(commit(*journal, {&items.other})).ok());
+    (void)items.trace.take();
+  }
+  // The first leaves a checkpoint no room for anything else, the second needs the tail to move even
+  // when the first is gone.
+  auto first = std::make_unique<Result<Transaction>>(journal->begin(most - 25'000, 1));
+  REQUIRE(first->ok());
+  Status second;
+  std::thread waiter([&] {
+    const auto begun = journal->begin(most - 15'000, 1);
+    second = begun ? Status{} : Status(begun.error());
+  });
+  // Until it waits, and some pass of the upkeep has found no room: later ones change nothing.
+  let_others_run();
+  first.reset();
+  waiter.join();
+  CHECK(second.ok());
+  finish(journal);
+}
