@@ -1,6 +1,7 @@
 // Writes the inputs that the fuzzers start from, made of real logs: a directory for each fuzzer.
 #include <filesystem>
 #include <fstream>
+#include <iterator>
 #include <string>
 
 #include "fuzz_log.h"
@@ -27,6 +28,22 @@ void write_images(const std::string& root) {
   }
 }
 
+// Each with one bit wrong: at many places, with the record's hash repaired and without.
+void write_flips(const std::string& root) {
+  std::uint64_t random = 1;
+  for (std::size_t log = 0; log < seed_images().size(); ++log) {
+    for (int i = 0; i < 16; ++i) {
+      std::string bytes(8, '\0');
+      for (char& byte : bytes) {
+        byte = static_cast<char>(keel::sim_random(random));
+      }
+      bytes[0] = static_cast<char>(160 + i);
+      bytes[7] = static_cast<char>(log + (i % 2 == 0 ? 0 : 192));
+      write(root + "/log_image", std::to_string(log) + "-flip-" + std::to_string(i), bytes);
+    }
+  }
+}
+
 // The packed streams of their records, with as many bulk blocks.
 void write_streams(const std::string& root) {
   std::size_t count = 0;
@@ -47,6 +64,37 @@ void write_streams(const std::string& root) {
   }
 }
 
+// Programs of the journal's fuzzer. Any bytes are one, and only long ones get far: to a wrap, to
+// several lives, to intents that are finished in a later one.
+void write_programs(const std::string& root) {
+  for (std::uint64_t seed = 1; seed <= 40; ++seed) {
+    std::uint64_t random = seed;
+    std::string bytes(40 + seed * 12, '\0');
+    for (char& byte : bytes) {
+      byte = static_cast<char>(keel::sim_random(random));
+    }
+    write(root + "/journal", std::to_string(seed), bytes);
+  }
+  // mode; an intent, committed; its done, in the same checkpoint, and in a later one after a force
+  // and after a reopening; a range changed, forced, home and changed again.
+  const std::string intent("\x13\x20i", 3), commit("\x06", 1), force("\x09", 1);
+  const std::string done("\x14\x00", 2), alone("\x15\x01\x00", 3), reopen("\x0c\x00", 2);
+  const std::string range("\x10\xc0r\x07\x01\x40", 6), home("\x17\x06", 2);
+  const std::string programs[] = {
+      intent + commit + done + force,
+      intent + force + done + force,
+      intent + intent + done + force,
+      intent + force + intent + force + alone + force,
+      intent + force + range + force + reopen + alone + force,
+      range + force + home + range + force + reopen + range + force,
+  };
+  for (std::size_t i = 0; i < std::size(programs); ++i) {
+    for (char mode = 0; mode < 8; mode = static_cast<char>(mode + 1)) {
+      write(root + "/journal", std::to_string(i) + "-" + std::to_string(mode), mode + programs[i]);
+    }
+  }
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -56,6 +104,8 @@ int main(int argc, char** argv) {
   }
   (void)fuzz_disk();
   write_images(argv[1]);
+  write_flips(argv[1]);
   write_streams(argv[1]);
+  write_programs(argv[1]);
   return 0;
 }
