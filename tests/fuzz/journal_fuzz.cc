@@ -323,7 +323,7 @@ class World {
     for (const auto& work : works_) {
       if (work->to_log) {
         load.add(*work->intent, IntentItem::log_bytes(work->payload.size()));
-        load.intents += work->logged ? 0 : 1;
+        load.intents += work->logged ? 0U : 1U;
       }
       if (work->to_finish) {
         load.add(*work->done, DoneItem::log_bytes());
