@@ -44,6 +44,68 @@ void write_flips(const std::string& root) {
   }
 }
 
+// A program that writes `value` at `offset` of a log's record, with right hashes afterwards.
+std::string poke(std::size_t log, std::size_t record, std::size_t offset, std::uint64_t value) {
+  std::string bytes{'\0',
+                    static_cast<char>(log),
+                    '\1',
+                    static_cast<char>(record),
+                    static_cast<char>(offset % 256),
+                    static_cast<char>(offset / 256),
+                    '\7'};
+  bytes.append(reinterpret_cast<const char*>(&value), sizeof value);
+  return bytes;
+}
+
+// Every field of the first records' headers wrong, each by a little and by much; and tables of
+// ranges that do not fit what they are ranges of, or overlap.
+void write_pokes(const std::string& root) {
+  constexpr std::size_t kLog = 1;
+  const keel::SimContent& image = seed_images()[kLog];
+  std::size_t record = 0, count = 0;
+  const auto add = [&](std::size_t offset, std::uint64_t value) {
+    write(root + "/log_image", "poke-" + std::to_string(count++),
+          poke(kLog, record, offset, value));
+  };
+  for (std::size_t at = 2 * kBlock; record < 3; at += kBlock) {
+    keel::format::RecordHeader header;
+    std::memcpy(&header, image.data() + at, sizeof header);
+    if (header.magic != keel::format::kRecordMagic) {
+      continue;
+    }
+    const auto word = [&](std::size_t offset) {
+      std::uint64_t value = 0;
+      std::memcpy(&value, image.data() + at + offset, sizeof value);
+      return value;
+    };
+    for (std::size_t offset = 0; record == 1 && offset < sizeof header; offset += 8) {
+      for (const std::uint64_t change : {std::uint64_t{1}, std::uint64_t{kBlock}}) {
+        add(offset, word(offset) + change);
+      }
+    }
+    std::size_t place = sizeof header;
+    while (place < sizeof header + header.packed_bytes) {
+      const auto type = static_cast<std::uint32_t>(word(place));
+      const auto regions = static_cast<std::uint32_t>(word(place) >> 32);
+      place += 8;
+      for (std::uint32_t i = 0; i < regions; ++i) {
+        const std::size_t rest = word(place) >> 32;
+        place += 8;
+        const bool ranged = type <= keel::format::kTypeRange && regions > 2;
+        if (ranged && i == 0) {
+          add(place + 8, 1);  // of how many bytes
+        } else if (ranged && i == 1) {
+          for (std::size_t entry = 0; entry < rest; entry += 16) {
+            add(place + entry, entry == 0 ? UINT64_MAX : 0);  // where it stands
+          }
+        }
+        place += (rest + 7) / 8 * 8;
+      }
+    }
+    ++record;
+  }
+}
+
 // The packed streams of their records, with as many bulk blocks.
 void write_streams(const std::string& root) {
   std::size_t count = 0;
@@ -75,6 +137,11 @@ void write_programs(const std::string& root) {
     }
     write(root + "/journal", std::to_string(seed), bytes);
   }
+  // mode; buffers of the C API, grown, cut, freed by a size of 0; statistics into little room
+  write(root + "/pool", "c",
+        std::string("\x00\x0b\x01\x01\x40\x01\x09\x01\x01\x80\x09\x01\x01\x20\x13\x05"
+                    "\x09\x01\x01\x00\x13\x00",
+                    22));
   // mode; an intent, committed; its done, in the same checkpoint, and in a later one after a force
   // and after a reopening; a range changed, forced, home and changed again.
   const std::string intent("\x13\x20i", 3), commit("\x06", 1), force("\x09", 1);
@@ -105,6 +172,7 @@ int main(int argc, char** argv) {
   (void)fuzz_disk();
   write_images(argv[1]);
   write_flips(argv[1]);
+  write_pokes(argv[1]);
   write_streams(argv[1]);
   write_programs(argv[1]);
   return 0;
