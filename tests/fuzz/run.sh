@@ -103,7 +103,7 @@ for name in "${names[@]}"; do
     [[ -n $tried ]] || tried=$(grep -oE '^#[0-9]+' "$log" | tail -n 1 | tr -d '#' || true)
     reached=$(grep -oE 'cov: [0-9]+ ft: [0-9]+' "$log" | tail -n 1 || true)
     echo "property=fuzz.$name tried=${tried:-0} failures=$failures seconds=${took%.*}" \
-      "cpu_seconds=$(awk -v u="$user" -v s="$system" 'BEGIN { printf "%.0f", u + s }')" \
+      "cpu_seconds=$(awk -v u="$user" -v s="$system" 'BEGIN { print int(u + s + 0.999) }')" \
       "${reached:-cov: 0}"
     if ((failures)); then
       failed=1
