@@ -461,7 +461,8 @@ class Life {
         crash_one(moment, 0, SimFate::kKeep);
         crash_one(moment, 0, SimFate::kDrop);
       }
-      for (std::uint32_t k = 0; k < plan_.crashes; ++k) {
+      const std::uint32_t crashes = moment.in_write ? (plan_.crashes + 1) / 2 : plan_.crashes;
+      for (std::uint32_t k = 0; k < crashes; ++k) {
         crash_one(moment, sim_random(random), SimFate::kGarbage);
       }
       for (std::uint32_t k = 0; k < plan_.rot; ++k) {
