@@ -74,8 +74,8 @@ Pool& pool() {
   return *made;
 }
 
-// FORMAT.md, "When a checkpoint counts", rules 1 to 3, 5 and 6, of what was accepted: a second reader,
-// which takes the bytes from the image itself.
+// FORMAT.md, "When a checkpoint counts", rules 1 to 3, 5 and 6, of what was accepted: a second
+// reader, which takes the bytes from the image itself.
 class Judge {
  public:
   Judge(const SimContent& image, const LogFile& file)
@@ -196,8 +196,8 @@ struct Flip {
   std::uint8_t how;
 };
 
-// A record that is not the last of its checkpoint gets a right hash again, if it does not wrap: what
-// is left to notice is the checkpoint's hash. False: it is the last.
+// A record that is not the last of its checkpoint gets a right hash again, if it does not wrap:
+// what is left to notice is the checkpoint's hash. False: it is the last.
 bool repair_inner_record(SimContent& image, const Seen& seen, std::uint64_t lsn,
                          std::uint64_t flipped) {
   const std::uint64_t data_at = 2 * seen.block_bytes;
@@ -234,8 +234,8 @@ bool is_vouched_for(const Seen& seen, std::size_t k) {
 }
 
 // One bit of the data area is wrong. In a checkpoint: all before it is delivered as it was, and
-// nothing from it on; of a real log (`real`) it is also said whether that is damage or may be a torn
-// end. Elsewhere: the same is delivered.
+// nothing from it on; of a real log (`real`) it is also said whether that is damage or may be a
+// torn end. Elsewhere: the same is delivered.
 void flip_one_bit(const SimContent& image, const Seen& seen, const Flip& flip, bool real) {
   if (seen.error) {
     return;
