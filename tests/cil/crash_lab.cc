@@ -61,6 +61,7 @@ struct Change {
 // What is promised of a disk at one moment.
 struct Moment {
   SimSnapshot disk;
+  bool in_write = false;  // a durable write is under way; else just after an I/O
   std::uint64_t step = 0;
   std::uint64_t forced = 0;
   // Before the snapshot and after: other threads may write home meanwhile.
@@ -151,9 +152,11 @@ class Life {
       home_ = home;
       forced_ = base_sequence;
     }
-    disk_.on_io([this](const SimIo&) { take_moment(); });
+    disk_.on_io([this](const SimIo&) { take_moment(nullptr); });
+    disk_.on_durable_write([this](const SimDurableWrite& write) { take_moment(&write); });
     live(base_sequence);
     disk_.on_io(nullptr);
+    disk_.on_durable_write(nullptr);
     tally_.moments += moments_.size();
     tally_.failed += dead_ ? 1U : 0U;
     crash_all();
@@ -167,15 +170,17 @@ class Life {
     Version version = 0;
   };
 
-  void take_moment() {
+  // `write`: nullptr, or what is under way.
+  void take_moment(const SimDurableWrite* write) {
     Moment moment;
+    moment.in_write = write != nullptr;
     moment.step = plan_.step ? plan_.step() : 0;
     {
       MutexLock lock(mutex_);
       moment.forced = forced_;
       moment.home_before = home_;
     }
-    moment.disk = disk_.snapshot();
+    moment.disk = write != nullptr ? disk_.snapshot_during(*write) : disk_.snapshot();
     MutexLock lock(mutex_);
     moment.home = home_;
     moments_.push_back(std::move(moment));
@@ -193,7 +198,7 @@ class Life {
     if (!journal) {
       if (plan_.may_fail) {
         dead_ = true;
-        take_moment();
+        take_moment(nullptr);
         return;
       }
       FAIL("open: " << journal.error().message() << ", depth " << depth_ << " seed " << seed_);
@@ -221,7 +226,7 @@ class Life {
       const Status closed = (*journal)->close();
       KEEL_CHECK(closed.ok() || plan_.may_fail, "close");
       dead_ = dead_ || !closed.ok();
-      take_moment();
+      take_moment(nullptr);
     }
     journal->reset();
     MutexLock lock(mutex_);
@@ -452,9 +457,12 @@ class Life {
     std::uint64_t random = seed_ ^ 0xabcdef;
     for (std::size_t i = 0; i < moments_.size(); i += plan_.moment_stride) {
       const Moment& moment = moments_[i];
-      crash_one(moment, 0, SimFate::kKeep);
-      crash_one(moment, 0, SimFate::kDrop);
-      for (std::uint32_t k = 0; k < plan_.crashes; ++k) {
+      if (!moment.in_write) {  // those are the moments before the write and after it
+        crash_one(moment, 0, SimFate::kKeep);
+        crash_one(moment, 0, SimFate::kDrop);
+      }
+      const std::uint32_t crashes = moment.in_write ? (plan_.crashes + 1) / 2 : plan_.crashes;
+      for (std::uint32_t k = 0; k < crashes; ++k) {
         crash_one(moment, sim_random(random), SimFate::kGarbage);
       }
       for (std::uint32_t k = 0; k < plan_.rot; ++k) {
@@ -572,7 +580,8 @@ class Life {
 
   [[nodiscard]] std::string place_of(const Moment& moment) const {
     return "depth " + std::to_string(depth_) + ", life's seed " + std::to_string(seed_) +
-           ", I/Os " + std::to_string(&moment - moments_.data()) + ", step " +
+           ", I/Os " + std::to_string(&moment - moments_.data()) +
+           (moment.in_write ? ", in a durable write" : "") + ", step " +
            std::to_string(moment.step) + ", forced " + std::to_string(moment.forced);
   }
 

@@ -90,8 +90,8 @@ void must(bool ok, int line = __builtin_LINE()) {
 }
 
 // Writes `laps` rounds of items of every sort, each stable before the next; takes the image before
-// the close (a kill) or after it.
-SimContent make_seed(std::uint64_t laps, std::size_t bytes, bool closed) {
+// the close (a kill) or after it. `small` regions more make checkpoints of several records.
+SimContent make_seed(std::uint64_t laps, std::size_t bytes, bool closed, std::size_t small = 0) {
   keel::SimDisk& disk = fuzz_disk();
   if (disk.exists(kImagePath)) {
     must(disk.unlink(kImagePath) == 0);
@@ -120,8 +120,9 @@ SimContent make_seed(std::uint64_t laps, std::size_t bytes, bool closed) {
     erased.erase();
     plain.regions = {std::string(lap % 50, 'p'), "", std::string(5000, 'q')};
     many.regions.assign(5 + lap % 3, std::string(17, 's'));
+    many.regions.insert(many.regions.end(), small, std::string(4000, 't'));
     (*range)->mark(lap * 128 % 4096, 64);
-    auto transaction = journal.begin(bytes + 45000, 8, lap == 0 ? 1 : 0);
+    auto transaction = journal.begin(bytes + 45000 + small * 4100, 8, lap == 0 ? 1 : 0);
     must(transaction.ok());
     for (keel::LogItem* item :
          {static_cast<keel::LogItem*>(&whole), static_cast<keel::LogItem*>(&part),
@@ -337,7 +338,7 @@ const std::vector<SimContent>& seed_images() {
     made->push_back(make_seed(6, 9000, false));
     made->push_back(make_seed(6, 9000, true));
     made->push_back(torn(make_seed(4, 2000, false)));
-    made->push_back(make_seed(2, 90000, false));
+    made->push_back(make_seed(3, 50000, false, 25));  // checkpoints of several records
     made->push_back(make_seed(60, 12000, false));
     made->push_back(make_seed(60, 12000, true));
     return made;

@@ -1,6 +1,8 @@
 // The pool's API, and keel.h's, as a program of calls: every buffer's content is checked before it
 // goes, system calls fail when the program says so, and the pool's own audit walks all structures.
+#include <algorithm>
 #include <array>
+#include <cstring>
 #include <memory>
 #include <optional>
 
@@ -162,11 +164,41 @@ class World {
     take(buffer, address, bytes, zeroed, true);
   }
 
+  // As realloc() does it: of no bytes, it frees.
+  void reallocate_in_c(Buffer& buffer, std::size_t bytes) {
+    const Buffer before = buffer;
+    check(before, before.bytes);
+    const std::uint64_t frees = default_pool().stats().frees;
+    void* address = keel_kvrealloc(before.at, bytes, KEEL_NOWARN, "fuzz");
+    if (bytes == 0) {
+      FUZZ_CHECK(address == nullptr && default_pool().stats().frees > frees);
+      buffer = {};
+      return;
+    }
+    if (address == nullptr) {
+      return check(before, before.bytes);
+    }
+    Buffer moved = before;
+    moved.at = static_cast<std::byte*>(address);
+    check(moved, std::min(before.bytes, bytes));
+    take(buffer, address, bytes, false, true);
+  }
+
+  // Never more than there is room for, and ended in any case.
+  static void print_stats(std::size_t room) {
+    const auto text = std::make_unique<char[]>(room);
+    const std::size_t bytes = keel_stats_json(text.get(), room);
+    FUZZ_CHECK(bytes == 0 || room == 0 || std::strlen(text.get()) == std::min(bytes, room - 1));
+  }
+
   void reallocate(FuzzInput& input) {
     Buffer& buffer = buffers_[input.u8() % buffers_.size()];
     const std::size_t bytes = read_size(input);
+    if (buffer.from_c) {
+      return reallocate_in_c(buffer, bytes % kMostBytes);
+    }
     const AllocFlags flags = without(read_flags(input), AllocFlags::kZero);
-    if (bytes == 0 || buffer.from_c) {
+    if (bytes == 0) {
       return;
     }
     const Buffer before = buffer;
@@ -223,7 +255,7 @@ class World {
         std::array<OwnerBytes, 4> most{};
         (void)pool_->holders(most);
         (void)pool_->stats();
-        return;
+        return print_stats(input.u8());
       }
     }
   }

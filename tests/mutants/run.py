@@ -15,10 +15,17 @@ same, says so with its reason (`equivalent`) and is not built.
   cases = ["the name of a test case", ...]   # any one of them fails: caught
   count = 4               # optional: so often with other seeds, for what only some seeds reach
   tsan = true             # optional: built with ThreadSanitizer
+  asan = true             # optional: built with AddressSanitizer and UBSan
+
+With test = "fuzz" the cases are fuzzers (log_image, ...): a corpus that stops passing catches it.
+
+First the cases of the mutants to be judged are run on the sources as they are: one that is red
+there would catch anything, so it ends the run.
 
 Results are kept in the work directory, so that a run that was interrupted goes on
 (--fresh: the chosen ones anew).
-Exit code: 0 all caught; 1 one survived, or no longer applies; 2 wrong use.
+Exit code: 0 all caught; 1 one survived or no longer applies, or a case is red without any mutant;
+2 wrong use.
 """
 import argparse
 import hashlib
@@ -40,7 +47,9 @@ ROOT = runner.ROOT
 COPIED = ["CMakeLists.txt", "CMakePresets.json", "base", "vmap", "alloc", "cil", "tests",
           "third_party"]
 TEST_SECONDS = 60  # a mutant that hangs is caught by then
-ALLOWED = {"why", "file", "find", "replace", "test", "cases", "count", "tsan", "equivalent"}
+ALLOWED = {"why", "file", "find", "replace", "test", "cases", "count", "tsan", "asan",
+           "equivalent"}
+BASELINE = "(baseline)"  # its key among the results
 
 
 def load():
@@ -51,6 +60,8 @@ def load():
                 sys.exit(f"{path.name}: {name} is there twice")
             if unknown := set(mutant) - ALLOWED:
                 sys.exit(f"{path.name}: {name}: unknown {', '.join(sorted(unknown))}")
+            if mutant.get("tsan") and mutant.get("asan"):
+                sys.exit(f"{path.name}: {name}: either tsan or asan")
             mutants[name] = {"name": name, "layer": path.stem} | mutant
     return mutants
 
@@ -65,6 +76,9 @@ def stale(mutant):
         return f"its text stands {times} times in {mutant['file']}"
     if "equivalent" in mutant:
         return None
+    if mutant["test"] == "fuzz":
+        gone = [c for c in mutant["cases"] if not (ROOT / f"tests/fuzz/{c}_fuzz.cc").exists()]
+        return f"no fuzzer {gone[0]}" if gone else None
     tests = "".join(p.read_text() for p in sorted((ROOT / "tests" / mutant["test"]).glob("*.cc")))
     joined = re.sub(r'"\s*\n\s*"', "", tests)
     for case in mutant["cases"]:
@@ -103,34 +117,51 @@ class Tree:
     def write(self, mutant, text):
         (self.source / mutant["file"]).write_text(text)
 
-    def build(self, preset, layer):
+    def build(self, preset, layer, cases):
         if preset not in self.built:
             made = self.children.run(["cmake", "--preset", preset, "-DKEEL_BUILD_BENCH=OFF"],
                                      cwd=self.source)
             if made.returncode != 0:
                 sys.exit(f"{made.stdout}\nmutants: cmake --preset {preset} failed")
             self.built.add(preset)
-        command = ["cmake", "--build", "--preset", preset, "--target", f"keel_{layer}_tests"]
+        targets = [f"keel_{layer}_tests"]
+        if layer == "fuzz":
+            targets = [f"keel_fuzz_{case}" for case in cases]
+        command = ["cmake", "--build", "--preset", preset, "--target", *targets]
         return self.children.run(runner.with_room(preset, command), cwd=self.source)
 
-    def run(self, preset, layer, cases, seed):
-        binary = self.source / ".build" / preset / "tests" / f"keel_{layer}_tests"
+    def run(self, preset, layer, cases, seed, seconds=TEST_SECONDS):
+        """Gives (green, red, hang or no case; the output)."""
+        tests = self.source / ".build" / preset / "tests"
+        if layer == "fuzz":
+            for case in cases:
+                corpus = self.source / "tests" / "fuzz" / "corpus" / case
+                found = self.run_program(preset, [tests / "fuzz" / f"keel_fuzz_{case}", corpus],
+                                         seed, seconds)
+                if found[0] != "green":
+                    return found
+            return "green", ""
         wanted = ",".join(case.replace("\\", "\\\\").replace(",", "\\,") for case in cases)
+        result, text = self.run_program(
+            preset, [tests / f"keel_{layer}_tests", f"--test-case={wanted}"], seed, seconds)
+        count = re.search(r"test cases:\s*(\d+) \|", text)
+        if result == "green" and count and int(count[1]) < len(cases):
+            return "no case", text
+        return result, text
+
+    def run_program(self, preset, command, seed, seconds):
         environment = os.environ | runner.environment_of(preset)
         if seed:
             environment["KEEL_TEST_SEED"] = str(seed)
-        command = runner.with_room(preset, [str(binary), f"--test-case={wanted}"])
-        ended = self.children.run(command, timeout=TEST_SECONDS, env=environment)
+        ended = self.children.run(runner.with_room(preset, [str(word) for word in command]),
+                                  timeout=seconds, env=environment)
         if ended.returncode is None:
             return "hang", ""
-        text = ended.stdout
-        if "test cases: 0 |" in text.replace("test cases:  ", "test cases: "):
-            return "no case", text
-        return ("red" if ended.returncode != 0 else "green"), text
+        return ("red" if ended.returncode != 0 else "green"), ended.stdout
 
 
 def preset_of(mutant):
-    return "tsan" if mutant.get("tsan") else "dev"
+    return "tsan" if mutant.get("tsan") else "asan" if mutant.get("asan") else "dev"
 
 
 def judge(tree, mutant, original):
@@ -138,7 +169,7 @@ def judge(tree, mutant, original):
     preset = preset_of(mutant)
     tree.write(mutant, original.replace(mutant["find"], mutant["replace"]))
     try:
-        built = tree.build(preset, mutant["test"])
+        built = tree.build(preset, mutant["test"], mutant["cases"])
         if built.returncode != 0:
             return "broken", built.stdout[-2000:]
         for turn in range(mutant.get("count", 1)):
@@ -154,12 +185,49 @@ def judge(tree, mutant, original):
 
 def build_all(tree, chosen):
     """Builds what the mutants' tests need, so that each of them costs what it changes."""
-    for preset, layer in sorted({(preset_of(m), m["test"]) for m in chosen if "equivalent" not in m}):
-        built = tree.build(preset, layer)
+    wanted = {}
+    for m in chosen:
+        if "equivalent" not in m:
+            wanted.setdefault((preset_of(m), m["test"]), set()).update(m["cases"])
+    for (preset, layer), cases in sorted(wanted.items()):
+        built = tree.build(preset, layer, sorted(cases))
         if built.returncode != 0:
             print(built.stdout)
             return 1
     return 0
+
+
+def check_baseline(tree, todo, results, keep):
+    """Runs what is to catch the mutants without any. Returns the cases that are not green, named.
+
+    What was green is remembered with the sources that it was green of."""
+    sources = sources_signature()
+    if results.get(BASELINE, {}).get("of") != sources:
+        results[BASELINE] = {"of": sources, "green": []}
+    green = set(results[BASELINE]["green"])
+    wanted = {}
+    for mutant in todo:
+        group = (preset_of(mutant), mutant["test"])
+        cases = (c for c in mutant["cases"] if "/".join((*group, c)) not in green)
+        wanted.setdefault(group, {}).update(dict.fromkeys(cases))
+    bad = []
+    for (preset, layer), cases in wanted.items():
+        if not cases:
+            continue
+        print(f"without a mutant: {len(cases)} cases of {layer}, {preset}", flush=True)
+        built = tree.build(preset, layer, cases)
+        if built.returncode != 0:
+            return [f"{preset}: the sources do not build:\n{built.stdout[-2000:]}"]
+        result, _ = tree.run(preset, layer, list(cases), 0, TEST_SECONDS + 5 * len(cases))
+        for case in cases:
+            # Together first, which is quick; which of them it is shows one by one.
+            alone = result if result == "green" else tree.run(preset, layer, [case], 0)[0]
+            if alone == "green":
+                results[BASELINE]["green"].append("/".join((preset, layer, case)))
+            else:
+                bad.append(f"{preset}, {layer}: {alone}: {case}")
+        keep()
+    return bad
 
 
 def main():
@@ -214,6 +282,11 @@ def main():
     started = time.monotonic()
     todo = [m for m in chosen if "equivalent" not in m and
             results.get(m["name"], {}).get("of") != signature(m)]
+    if red := check_baseline(tree, todo, results, lambda: runner.write_json(kept, results)):
+        print("red without any mutant, so nothing is judged:")
+        for line in red:
+            print(f"  {line}")
+        return 1
     for number, mutant in enumerate(todo, 1):
         verdict, detail = judge(tree, mutant, (ROOT / mutant["file"]).read_text())
         results[mutant["name"]] = {"verdict": verdict, "detail": detail, "of": signature(mutant)}
@@ -240,11 +313,29 @@ def signature(mutant):
     """What a result is of: the mutant, its file, and the tests that it names."""
     digest = hashlib.sha256(json.dumps(mutant, sort_keys=True).encode())
     digest.update((ROOT / mutant["file"]).read_bytes())
-    for path in sorted((ROOT / "tests" / mutant["test"]).glob("*.cc")):
+    tests = ROOT / "tests" / mutant["test"]
+    if mutant["test"] == "fuzz":
+        corpora = [p for case in mutant["cases"] for p in (tests / "corpus" / case).iterdir()]
+        for path in [*sorted(tests.glob("*.cc")), *sorted(corpora)]:
+            digest.update(path.read_bytes())
+        return digest.hexdigest()[:16]
+    for path in sorted(tests.glob("*.cc")):
         text = path.read_text()
         joined = re.sub(r'"\s*\n\s*"', "", text)
         if any(f'"{case}"' in joined for case in mutant["cases"]):
             digest.update(text.encode())
+    return digest.hexdigest()[:16]
+
+
+def sources_signature():
+    """What the baseline is of: all that is built, and the corpora."""
+    digest = hashlib.sha256()
+    for name in COPIED:
+        top = ROOT / name
+        for path in sorted(top.rglob("*")) if top.is_dir() else [top]:
+            if path.is_file() and path.suffix not in (".md", ".toml", ".py"):
+                digest.update(str(path.relative_to(ROOT)).encode())
+                digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 
 

@@ -208,6 +208,12 @@ void SimDisk::on_io(std::function<void(const SimIo&)> hook) {
   hook_ = hook ? std::make_shared<const Hook>(std::move(hook)) : nullptr;
 }
 
+void SimDisk::on_durable_write(std::function<void(const SimDurableWrite&)> hook) {
+  auto shared = hook ? std::make_shared<const DurableWriteHook>(std::move(hook)) : nullptr;
+  MutexLock lock(mutex_);
+  durable_write_hook_ = std::move(shared);
+}
+
 void SimDisk::record(SimIo& io, std::int64_t result) {
   io.sequence = ++last_sequence_;
   io.result = result;

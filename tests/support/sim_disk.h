@@ -37,7 +37,7 @@
 // I4 A ring's write lands when it is submitted or when it is taken, as the seed draws it; they are
 //    taken in an order of the seed's, and its bytes are read when it lands. Its faults are a
 //    write's.
-// Locks: one leaf mutex. The hook runs outside it and may use the disk's own calls (snapshot,
+// Locks: one leaf mutex. The hooks run outside it and may use the disk's own calls (snapshot,
 // crash), not its I/O. If the hook blocks, its I/O does not return: that is a stuck disk.
 #pragma once
 
@@ -124,6 +124,13 @@ struct SimFault {
   std::uint64_t delay_ns = 0;  // moves the virtual clock, with any effect
 };
 
+// A write that is durable by itself (O_DSYNC, RWF_DSYNC), while it is under way.
+struct SimDurableWrite {
+  int fd = -1;
+  std::uint64_t offset = 0;
+  std::shared_ptr<const SimContent> data;
+};
+
 // Names in /sim, without the "/sim/", and the files that they stand for.
 using SimNames = std::map<std::string, std::uint64_t, std::less<>>;
 
@@ -189,6 +196,11 @@ class SimDisk : public Os {
   // Called after each operation, on the thread that did it; from several at once if they do I/O.
   void on_io(std::function<void(const SimIo&)> hook);
 
+  // Called before each write that is durable by itself, on its thread: it has not returned, and any
+  // of its sectors may be there. snapshot_during() is the disk at such a moment.
+  void on_durable_write(std::function<void(const SimDurableWrite&)> hook);
+  [[nodiscard]] SimSnapshot snapshot_during(const SimDurableWrite& write) const;
+
   // Several may be in force; the first injected that matches is applied, all count.
   void inject(const SimFault& fault);
   void clear_faults();
@@ -252,6 +264,7 @@ class SimDisk : public Os {
   };
   struct Ring;
   using Hook = std::function<void(const SimIo&)>;
+  using DurableWriteHook = std::function<void(const SimDurableWrite&)>;
 
   static bool is_virtual(int fd) { return fd >= kFirstDescriptor; }
 
@@ -293,6 +306,8 @@ class SimDisk : public Os {
   void reboot(const SimSnapshot& before, SimDamage damage) KEEL_REQUIRES(mutex_);
   void record(SimIo& io, std::int64_t result) KEEL_REQUIRES(mutex_);
   std::int64_t announce(const SimIo& io) KEEL_EXCLUDES(mutex_);
+  void announce_durable_write(int fd, const struct iovec* parts, int count, std::uint64_t offset,
+                              int flags) KEEL_EXCLUDES(mutex_);
   int flush_call(int fd) KEEL_EXCLUDES(mutex_);
   int lock_call(int fd, bool exclusive) KEEL_EXCLUDES(mutex_);
 
@@ -315,6 +330,7 @@ class SimDisk : public Os {
   std::vector<SimIo> log_ KEEL_GUARDED_BY(mutex_);
   std::uint64_t last_sequence_ KEEL_GUARDED_BY(mutex_) = 0;
   std::shared_ptr<const Hook> hook_ KEEL_GUARDED_BY(mutex_);
+  std::shared_ptr<const DurableWriteHook> durable_write_hook_ KEEL_GUARDED_BY(mutex_);
 };
 
 }  // namespace keel

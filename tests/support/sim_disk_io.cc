@@ -6,6 +6,7 @@
 #include <cerrno>
 #include <utility>
 
+#include "keel/base/check.h"
 #include "support/sim_disk.h"
 
 namespace keel {
@@ -150,7 +151,35 @@ ssize_t SimDisk::pwritev2(int fd, const struct iovec* parts, int count, std::uin
   if (bad_parts(parts, count, offset)) {
     return -EINVAL;
   }
+  announce_durable_write(fd, parts, count, offset, flags);
   return announce(write_call(fd, parts, count, offset, flags));
+}
+
+void SimDisk::announce_durable_write(int fd, const struct iovec* parts, int count,
+                                     std::uint64_t offset, int flags) {
+  std::shared_ptr<const DurableWriteHook> hook;
+  {
+    MutexLock lock(mutex_);
+    const auto found = descriptors_.find(fd);
+    if (found != descriptors_.end() && found->second.file != 0 &&
+        ((flags & (RWF_DSYNC | RWF_SYNC)) != 0 || (found->second.flags & O_DSYNC) != 0)) {
+      hook = durable_write_hook_;
+    }
+  }
+  if (hook) {
+    (*hook)({fd, offset, std::make_shared<const SimContent>(gather(parts, count))});
+  }
+}
+
+SimSnapshot SimDisk::snapshot_during(const SimDurableWrite& write) const {
+  MutexLock lock(mutex_);
+  SimSnapshot taken = take_snapshot();
+  const auto found = descriptors_.find(write.fd);
+  KEEL_CHECK(found != descriptors_.end(), "a durable write to no file",
+             static_cast<std::uint64_t>(write.fd));
+  taken.files.at(found->second.file)
+      .image.pending.push_back({last_sequence_ + 1, write.offset, write.data, false});
+  return taken;
 }
 
 // On success `data` is cut to what was read.
