@@ -23,6 +23,7 @@ struct SimWorldResult {
   std::uint64_t trace_hash = 0;
   std::uint64_t steps = 0;
   std::uint64_t switches = 0;
+  std::uint64_t tried = 0;  // waits, for lost wakeups
 };
 
 // Of `effort` 1 a world checks some hundred states. Fails the running test, or aborts.
