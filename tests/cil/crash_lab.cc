@@ -210,6 +210,7 @@ class Life {
     ObjectItem item;
     std::string bytes;
     Version version = 0;
+    bool released = false;  // since it was last committed
   };
 
   // Says that the sequence is promised from now on.
@@ -307,7 +308,7 @@ class Life {
       const std::uint64_t draw = sim_random(random) % 16;
       // Half of the time nobody forces: then checkpoints of several records come to be.
       if (draw < 5 ? i / 32 % 2 == 0 || draw == 4 : plan_.often && draw > 8) {
-        force(journal, sequence - (draw == 3 ? 1 : 0));
+        force(journal, mine, sequence - (draw == 3 ? 1 : 0));
       } else if (draw < 8) {
         release_some(journal, mine, random, 3);
       } else if (draw == 8 && i > transactions / 4) {
@@ -340,6 +341,9 @@ class Life {
     const std::uint64_t draw = sim_random(random);
     if (draw % 8 == 0) {
       const Status asked = journal.on_stable(Sequence(sequence), [this, sequence](const Status& s) {
+        if (plan_.on_callback) {
+          plan_.on_callback();
+        }
         if (s.ok()) {
           promise(sequence);
         }
@@ -403,9 +407,10 @@ class Life {
       take_back(chosen);
       return 0;
     }
-    for (const Object* object : chosen) {
+    for (Object* object : chosen) {
       if (object != nullptr) {
         history_[object->item.id()].push_back({sequence->value(), object->version});
+        object->released = false;
       }
     }
     return sequence->value();
@@ -453,9 +458,19 @@ class Life {
     }
   }
 
-  void force(Journal& journal, std::uint64_t sequence) {
-    if (succeeded(journal.force(Sequence(sequence)), "force")) {
-      promise(sequence);
+  void force(Journal& journal, const std::vector<std::unique_ptr<Object>>& mine,
+             std::uint64_t sequence) {
+    if (!succeeded(journal.force(Sequence(sequence)), "force")) {
+      return;
+    }
+    promise(sequence);
+    // The tail is held for what was forced, before anybody is told.
+    for (const auto& object : mine) {
+      const Change& newest = history_[object->item.id()].back();
+      const bool is_logged = history_[object->item.id()].size() > 1 && !is_erasure(newest.version);
+      KEEL_CHECK(!is_logged || newest.sequence > sequence || object->released ||
+                     object->item.tracked() || dead_,
+                 "an item that was forced holds no tail", newest.sequence, sequence);
     }
   }
 
@@ -468,6 +483,7 @@ class Life {
       MutexLock lock(mutex_);
       home_[object.item.id()] = version;
     }
+    object.released = true;
     (void)journal.release(object.item);  // or later, if it is just being logged again
   }
 

@@ -65,6 +65,7 @@ struct CrashPlan {
   std::uint32_t rot = 0;  // damaged crashes of each moment
   // What was found in a state: the last sequence, and how the log ended; may be empty.
   std::function<void(std::uint64_t last, std::uint64_t end)> on_state = {};
+  std::function<void()> on_callback = {};    // what on_stable() was given was called; may be empty
   std::function<std::uint64_t()> step = {};  // to tell when a moment was; may be empty
 };
 

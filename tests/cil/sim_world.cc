@@ -238,6 +238,7 @@ SimWorldResult run_sim_world(std::uint64_t seed, unsigned effort) {
   plan.on_state = [&](std::uint64_t last, std::uint64_t end) {
     scheduler.note("state", "", last, end);
   };
+  plan.on_callback = [&] { scheduler.works(); };
   plan.step = [&] { return scheduler.steps(); };
   result.tally = run_crash_plan(plan);
   pool->reset();

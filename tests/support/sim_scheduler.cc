@@ -253,6 +253,12 @@ void SimScheduler::judge_try(ThreadPoint what, const void* key) {
   }
 }
 
+void SimScheduler::works() {
+  if (trying_ != nullptr) {
+    judge_try(ThreadPoint::kYield, nullptr);
+  }
+}
+
 void SimScheduler::hand_over() {
   Task& next = pick();
   if (&next != running_) {

@@ -73,6 +73,9 @@ class SimScheduler : public ThreadScheduler {
   std::uint64_t draw();
   // Into the trace. Both texts of static storage.
   void note(const char* what, const char* where, std::uint64_t a = 0, std::uint64_t b = 0);
+  // The calling thread does what it was to be woken for. (Seen without it: other waits, I/O, and
+  // wakes of others.)
+  void works();
   // Others go on for so long.
   void sleep(ThreadPoint what, std::uint64_t duration_ns);
   // Between them the calling thread's points are none; it must not wait. They nest.
