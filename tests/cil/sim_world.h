@@ -5,7 +5,7 @@
 // crash lab (crash_lab.h) under a SimScheduler: lives of a journal with power cuts, three deep,
 // each moment crashed and recovered, each state checked. A deadlock, a thread that is never woken
 // or only by a timeout or a chance, a stall by the journal's own watchdog, a broken KEEL_CHECK: any
-// of them ends the process with the seed. Most worlds have no wakes but real ones, some force nearly
+// ends the process with the seed. Most worlds have no wakes but real ones, some force nearly
 // all, some rest often.
 //
 //   KEEL_TEST_SEED=n                                  runs one world alone
