@@ -176,13 +176,15 @@ void Journal::audit() const {
   impl.drain_credit();
   const std::uint64_t passes = impl.space.sums().passes;
   impl.cil.lock_exclusive();
+  // One that is in flight now may be stable before the sums are taken; none comes to be meanwhile.
+  const bool at_rest = impl.space.sums().in_flight == 0;
   const std::uint64_t memory = impl.cil.audit(impl.block_bytes()) + impl.ail.audit() +
                                impl.held_memory.load(std::memory_order_relaxed);
   const LogSpace::Sums sums = impl.space.sums();
   const ContextSums context = impl.cil.sums();
   impl.cil.unlock_exclusive();
   // A pass of the upkeep, which may outlast those who asked for it, has what it logs again.
-  if (sums.in_flight == 0 && !sums.in_pass && sums.passes == passes) {
+  if (at_rest && !sums.in_pass && sums.passes == passes) {
     KEEL_CHECK(sums.granted.log_bytes == context.cost, "log space granted to nobody",
                sums.granted.log_bytes, context.cost);
     KEEL_CHECK(sums.granted.memory_bytes == memory, "memory granted to nobody",

@@ -114,6 +114,8 @@ struct Journal::Impl : MetadataObject {
   [[nodiscard]] Status on_stable(Sequence sequence, StableCallbacks::Callback callback);
   // Has everything up to the sequence written, some time soon.
   void request_push(Sequence sequence) KEEL_EXCLUDES(push_mutex);
+  // The same for what has gathered by now; nothing if nothing has.
+  void request_push_of_open() KEEL_EXCLUDES(push_mutex);
   [[nodiscard]] Flight* try_start(Sequence sequence) KEEL_EXCLUDES(push_mutex);
   [[nodiscard]] bool may_start(bool small) KEEL_REQUIRES(push_mutex);
   [[nodiscard]] Flight* free_flight() KEEL_REQUIRES(push_mutex);

@@ -97,7 +97,7 @@ Journal::Impl::Impl(LogFile log_file, Pool& memory, const ScanResult& found,
             report.tail, report.head,
             {[this] { drain_credit(); },
              [this] {
-               request_push(cil.sequence());
+               request_push_of_open();
                nudge();
              },
              [this] {

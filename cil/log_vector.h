@@ -131,6 +131,7 @@ struct ItemAccess {
     return item.memberships_[context.value() & 1].next;
   }
   static const void*& transaction(LogItem& item) { return item.transaction_; }
+  static std::uint64_t& logged_order(LogItem& item) { return item.logged_order_; }
   static Bucket*& bucket(LogItem& item) { return item.bucket_; }
   static LogItem*& ail_next(LogItem& item) { return item.ail_next_; }
   static LogItem*& ail_previous(LogItem& item) { return item.ail_previous_; }

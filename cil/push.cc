@@ -81,6 +81,13 @@ void Journal::Impl::request_push(Sequence sequence) {
   }
 }
 
+// Not for an empty context: its first commit would make it due, and wake nobody.
+void Journal::Impl::request_push_of_open() {
+  if (const Cil::Current current = cil.current(); current.is_open) {
+    request_push(current.sequence);
+  }
+}
+
 // Asks for the sequence; gives what it takes to push it, if it is this thread's turn.
 Flight* Journal::Impl::try_start(Sequence sequence) {
   MutexLock lock(push_mutex);

@@ -192,9 +192,10 @@ Status Transaction::prepare_shadow(Entry& entry) {
   LogItem& item = *entry.item;
   // Ordering an item logs nothing of it: what it has, perhaps a snapshot, stays with it.
   if (entry.shadow == nullptr && !entry.layout.ordered) {
-    const bool pinned = item.pinned();  // before the shadow is claimed
     entry.shadow = ItemAccess::claim_shadow(item);
-    if (pinned && entry.shadow != nullptr) {
+    // By order and not by pin: a pin may be of a context that only orders the item. (One that was
+    // logged again has a later order than its commit.)
+    if (entry.shadow != nullptr && entry.shadow->order < ItemAccess::logged_order(item)) {
       entry.shadow->is_snapshot = false;  // A newer one is on its way to the log.
     }
   }
@@ -283,6 +284,9 @@ void Transaction::insert_item(Entry& entry, CilPart& part, Sequence sequence, st
   format_item(item, active, entry.shadow, entry.layout);
   after += sums_of(active);
   active->order = order;
+  if (!entry.layout.ordered) {
+    ItemAccess::logged_order(item) = order;
+  }
   std::atomic<std::uint32_t>& state = ItemAccess::state(item);
   // Relaxed: flag and pin are of one word, and the object lock orders commits.
   if ((state.load(std::memory_order_relaxed) & ItemState::kReleaseWanted) != 0) {

@@ -122,8 +122,8 @@ Journal::Impl::PushSums Journal::Impl::push_items(Lsn target) {
       put_back(item);
     }
   } while (!batch.is_last);
-  if (sums.under_way != 0 && cil.is_open()) {
-    request_push(cil.sequence());  // a pinned tail
+  if (sums.under_way != 0) {
+    request_push_of_open();  // a pinned tail
   }
   return sums;
 }

@@ -9,12 +9,14 @@
 #include <optional>
 #include <string>
 #include <system_error>
+#include <unordered_map>
 
 #include "keel/base/check.h"
 #include "keel/base/thread.h"
 #include "keel/cil/object_item.h"
 #include "log/log_scan.h"
 #include "probe.h"
+#include "support/spare_memory_disk.h"
 
 using namespace keel;
 
@@ -61,6 +63,7 @@ struct Change {
 // What is promised of a disk at one moment.
 struct Moment {
   SimSnapshot disk;
+  bool promised = false;  // just now
   bool in_write = false;  // a durable write is under way; else just after an I/O
   std::uint64_t step = 0;
   std::uint64_t forced = 0;
@@ -79,8 +82,39 @@ struct Recovered {
   std::string fault;  // bytes that belong to no version
 };
 
-RecoveryHandler collector(Recovered& recovered) {
-  return [&recovered](const RecoveredCheckpoint& checkpoint) -> Status {
+// What was made anew for each look at it costs more than reading the log. Threads: one.
+class KnownContents {
+ public:
+  const std::string& of(Version version) {
+    const auto [entry, is_new] = contents_.try_emplace(version);
+    if (is_new) {
+      bytes_ += size_of(version);
+      entry->second = content_of(version);
+    }
+    return entry->second;
+  }
+  // To be called when nobody has a content.
+  void trim() {
+    if (bytes_ > kMostBytes) {
+      contents_.clear();
+      bytes_ = 0;
+    }
+  }
+
+ private:
+  static constexpr std::size_t kMostBytes = std::size_t{64} << 20;
+  std::unordered_map<Version, std::string> contents_;
+  std::size_t bytes_ = 0;
+};
+
+// For judging states, of one run of a plan.
+struct Bench {
+  SpareMemory memory;
+  KnownContents contents;
+};
+
+RecoveryHandler collector(Recovered& recovered, KnownContents& contents) {
+  return [&recovered, &contents](const RecoveredCheckpoint& checkpoint) -> Status {
     for (const RecoveredItem& item : checkpoint.items) {
       const auto object = RecoveredObject::from(item);
       if (!object || object->id >= kCrashObjects) {
@@ -96,7 +130,7 @@ RecoveryHandler collector(Recovered& recovered) {
       object->bytes.copy_to(bytes.data(), bytes.size());
       Version version = 0;
       std::memcpy(&version, bytes.data(), std::min(sizeof version, bytes.size()));
-      if (bytes != content_of(version)) {
+      if (bytes.size() != size_of(version) || bytes != contents.of(version)) {
         recovered.fault = "wrong bytes for object " + std::to_string(object->id);
       }
       recovered.versions[object->id] = version;
@@ -105,15 +139,21 @@ RecoveryHandler collector(Recovered& recovered) {
   };
 }
 
-// As Journal::open() recovers, without what it writes afterwards.
-Recovered recover(Pool& pool) {
+// As Journal::open() recovers, without what it writes afterwards. `ahead`: by threads, as it does;
+// else by one and without memory of its own.
+Recovered recover(Pool& pool, Bench& bench, bool ahead) {
   Recovered recovered;
+  const ReadAheadOptions reading =
+      ahead
+          ? ReadAheadOptions{}
+          : ReadAheadOptions{.chunk_bytes = SpareMemoryDisk::kReadBytes, .depth = 0, .threads = 0};
+  bench.contents.trim();
   auto file = LogFile::open(kLogPath, DeviceMode::kReadWrite, false, pool);
   if (!file) {
     recovered.error = file.error();
     return recovered;
   }
-  const auto found = scan(*file, pool, collector(recovered), {});
+  const auto found = scan(*file, pool, collector(recovered, bench.contents), {}, reading);
   recovered.ok = found.ok();
   if (found) {
     recovered.report = found->report;
@@ -130,9 +170,10 @@ std::unique_ptr<SimDisk> make_disk(const CrashPlan& plan, std::uint64_t seed) {
 
 class Life {
  public:
-  Life(const CrashPlan& plan, CrashTally& tally, std::uint32_t depth, std::uint64_t seed,
-       SimDisk& disk, Version& last_version)
+  Life(const CrashPlan& plan, Bench& bench, CrashTally& tally, std::uint32_t depth,
+       std::uint64_t seed, SimDisk& disk, Version& last_version)
       : plan_(plan),
+        bench_(bench),
         tally_(tally),
         depth_(depth),
         seed_(seed),
@@ -152,8 +193,12 @@ class Life {
       home_ = home;
       forced_ = base_sequence;
     }
-    disk_.on_io([this](const SimIo&) { take_moment(nullptr); });
-    disk_.on_durable_write([this](const SimDurableWrite& write) { take_moment(&write); });
+    disk_.on_io([this](const SimIo& io) {
+      if (io.op != SimOp::kRead && io.op != SimOp::kStat) {
+        take_moment(false);
+      }
+    });
+    disk_.on_durable_write([this](const SimDurableWrite& write) { take_moment(false, &write); });
     live(base_sequence);
     disk_.on_io(nullptr);
     disk_.on_durable_write(nullptr);
@@ -168,13 +213,27 @@ class Life {
     ObjectItem item;
     std::string bytes;
     Version version = 0;
+    bool released = false;  // since it was last committed
   };
 
+  // Says that the sequence is promised from now on.
+  void promise(std::uint64_t sequence) {
+    {
+      MutexLock lock(mutex_);
+      if (forced_ >= sequence) {
+        return;
+      }
+      forced_ = sequence;
+    }
+    take_moment(true);
+  }
+
   // `write`: nullptr, or what is under way.
-  void take_moment(const SimDurableWrite* write) {
+  void take_moment(bool promised, const SimDurableWrite* write = nullptr) {
     Moment moment;
     moment.in_write = write != nullptr;
     moment.step = plan_.step ? plan_.step() : 0;
+    moment.promised = promised;
     {
       MutexLock lock(mutex_);
       moment.forced = forced_;
@@ -194,11 +253,11 @@ class Life {
     if (plan_.inject) {
       plan_.inject(disk_);
     }
-    auto journal = Journal::open(kLogPath, config, collector(recovered));
+    auto journal = Journal::open(kLogPath, config, collector(recovered, bench_.contents));
     if (!journal) {
       if (plan_.may_fail) {
         dead_ = true;
-        take_moment(nullptr);
+        take_moment(false);
         return;
       }
       FAIL("open: " << journal.error().message() << ", depth " << depth_ << " seed " << seed_);
@@ -226,7 +285,7 @@ class Life {
       const Status closed = (*journal)->close();
       KEEL_CHECK(closed.ok() || plan_.may_fail, "close");
       dead_ = dead_ || !closed.ok();
-      take_moment(nullptr);
+      take_moment(false);
     }
     journal->reset();
     MutexLock lock(mutex_);
@@ -253,8 +312,8 @@ class Life {
       }
       const std::uint64_t draw = sim_random(random) % 16;
       // Half of the time nobody forces: then checkpoints of several records come to be.
-      if (draw < 5 && (i / 32 % 2 == 0 || draw == 4)) {
-        force(journal, sequence - (draw == 3 ? 1 : 0));
+      if (draw < 5 ? i / 32 % 2 == 0 || draw == 4 : plan_.often && draw > 8) {
+        force(journal, mine, sequence - (draw == 3 ? 1 : 0));
       } else if (draw < 8) {
         release_some(journal, mine, random, 3);
       } else if (draw == 8 && i > transactions / 4) {
@@ -287,24 +346,26 @@ class Life {
     const std::uint64_t draw = sim_random(random);
     if (draw % 8 == 0) {
       const Status asked = journal.on_stable(Sequence(sequence), [this, sequence](const Status& s) {
+        if (plan_.on_callback) {
+          plan_.on_callback();
+        }
+        if (s.ok()) {
+          promise(sequence);
+        }
         MutexLock lock(mutex_);
         ++callbacks_called_;
-        if (s.ok()) {
-          forced_ = std::max(forced_, sequence);
-        }
       });
       MutexLock lock(mutex_);
       callbacks_asked_ += asked.ok() ? 1U : 0U;
     } else if (draw % 16 == 1) {
       const Status forced = journal.force(Sequence(sequence), draw / 16 % 400'000);
       if (forced.ok()) {
-        MutexLock lock(mutex_);
-        forced_ = std::max(forced_, sequence);
+        promise(sequence);
       } else if (forced.error().code != Errc::kTimeout) {
         (void)succeeded(forced, "force with a timeout");
       }
-    } else if (draw % 64 == 2) {
-      os().sleep_ns(draw / 64 % 8'000'000'000);
+    } else if (draw / 16 % plan_.pause_one_in == 0) {
+      os().sleep_ns(sim_random(random) % plan_.pause_ns);
     }
   }
 
@@ -351,9 +412,10 @@ class Life {
       take_back(chosen);
       return 0;
     }
-    for (const Object* object : chosen) {
+    for (Object* object : chosen) {
       if (object != nullptr) {
         history_[object->item.id()].push_back({sequence->value(), object->version});
+        object->released = false;
       }
     }
     return sequence->value();
@@ -401,12 +463,20 @@ class Life {
     }
   }
 
-  void force(Journal& journal, std::uint64_t sequence) {
+  void force(Journal& journal, const std::vector<std::unique_ptr<Object>>& mine,
+             std::uint64_t sequence) {
     if (!succeeded(journal.force(Sequence(sequence)), "force")) {
       return;
     }
-    MutexLock lock(mutex_);
-    forced_ = std::max(forced_, sequence);
+    promise(sequence);
+    // The tail is held for what was forced, before anybody is told.
+    for (const auto& object : mine) {
+      const Change& newest = history_[object->item.id()].back();
+      const bool is_logged = history_[object->item.id()].size() > 1 && !is_erasure(newest.version);
+      KEEL_CHECK(!is_logged || newest.sequence > sequence || object->released ||
+                     object->item.tracked() || dead_,
+                 "an item that was forced holds no tail", newest.sequence, sequence);
+    }
   }
 
   // An object goes home only when its newest version is stable, and is home before the log lets go.
@@ -418,6 +488,7 @@ class Life {
       MutexLock lock(mutex_);
       home_[object.item.id()] = version;
     }
+    object.released = true;
     (void)journal.release(object.item);  // or later, if it is just being logged again
   }
 
@@ -455,13 +526,22 @@ class Life {
 
   void crash_all() {
     std::uint64_t random = seed_ ^ 0xabcdef;
-    for (std::size_t i = 0; i < moments_.size(); i += plan_.moment_stride) {
+    for (std::size_t i = 0; i < moments_.size(); ++i) {
       const Moment& moment = moments_[i];
-      if (!moment.in_write) {  // those are the moments before the write and after it
-        crash_one(moment, 0, SimFate::kKeep);
-        crash_one(moment, 0, SimFate::kDrop);
+      if (i % plan_.moment_stride != 0 && !moment.promised) {
+        continue;
       }
-      const std::uint32_t crashes = moment.in_write ? (plan_.crashes + 1) / 2 : plan_.crashes;
+      std::uint32_t crashes = plan_.crashes;
+      if (moment.in_write) {
+        crashes = (crashes + 1) / 2;  // Nothing and all of it are the moments before and after.
+      } else {
+        crash_one(moment, 0, SimFate::kDrop);
+        if (moment.disk.sectors() == 0) {
+          crashes = 0;  // There is one thing that a crash can leave.
+        } else {
+          crash_one(moment, 0, SimFate::kKeep);
+        }
+      }
       for (std::uint32_t k = 0; k < crashes; ++k) {
         crash_one(moment, sim_random(random), SimFate::kGarbage);
       }
@@ -486,10 +566,10 @@ class Life {
 
   Recovered crash_one(const Moment& moment, std::uint64_t crash_seed, SimFate fate) {
     ++tally_.states;
-    SimDisk after;
+    SpareMemoryDisk after(bench_.memory);
     const ScopedOs scope(after);
     boot(after, moment, crash_seed, fate);
-    Recovered recovered = recover(pool());
+    Recovered recovered = recover(pool(), bench_, crash_seed % 16 == 5);
     observe(recovered);
     check(moment, recovered, crash_seed, fate);
     return recovered;
@@ -522,7 +602,7 @@ class Life {
     ++tally_.states;
     ++tally_.rot;
     std::uint64_t random = rot_seed;
-    SimDisk after;
+    SpareMemoryDisk after(bench_.memory);
     const ScopedOs scope(after);
     boot(after, moment, sim_random(random), rot_seed % 4 == 0 ? SimFate::kGarbage : SimFate::kKeep);
     const std::uint64_t kind = sim_random(random) % 3;
@@ -534,7 +614,7 @@ class Life {
         after.flip_bit(kLogPath, at, static_cast<unsigned>(random % 8));
       }
     }
-    const Recovered recovered = recover(pool());
+    const Recovered recovered = recover(pool(), bench_, rot_seed % 16 == 5);
     observe(recovered);
     check_rot(moment, recovered, rot_seed);
   }
@@ -628,11 +708,12 @@ class Life {
     const std::unique_ptr<SimDisk> after = make_disk(plan_, crash_seed);
     const ScopedOs scope(*after);
     boot(*after, moment, crash_seed, SimFate::kGarbage);
-    Life child(plan_, tally_, depth_ + 1, crash_seed, *after, last_version_);
+    Life child(plan_, bench_, tally_, depth_ + 1, crash_seed, *after, last_version_);
     child.run(recovered.report.last_sequence.value(), base, moment.home);
   }
 
   const CrashPlan& plan_;
+  Bench& bench_;
   CrashTally& tally_;
   const std::uint32_t depth_;
   const std::uint64_t seed_;
@@ -663,7 +744,8 @@ CrashTally run_crash_plan(const CrashPlan& plan) {
     REQUIRE(create_log(kLogPath, {.size = Bytes(plan.log_bytes)}).ok());
   }
   Version last_version = plan.large_objects ? kLargeVersions : 0;
-  Life life(plan, tally, 0, plan.seed, *disk, last_version);
+  Bench bench;
+  Life life(plan, bench, tally, 0, plan.seed, *disk, last_version);
   life.run(0, {}, {});
   return tally;
 }

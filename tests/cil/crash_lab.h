@@ -2,9 +2,10 @@
 //
 // A life is a journal from its open to a power cut: it commits random transactions over a few
 // objects, forces now and then, writes objects home and releases them, on a log so small that it
-// wraps. At every I/O the disk is snapshotted, with what had been promised by then: a moment. So it
-// is within each write that is durable by itself (RWF_DSYNC), when some of its sectors are. After
-// the life each moment is crashed in several ways, and what recovery delivers must be
+// wraps. At every I/O that changed something, within each write that is durable by itself (RWF_DSYNC)
+// when some of its sectors are, and whenever something was promised, the disk is snapshotted, with
+// what had been promised by then: a moment. After the life each moment is crashed in several ways,
+// and what recovery delivers must be
 //
 //   1. every sequence that had been forced,
 //   2. for every object exactly the version that the last recovered sequence left it with: so whole
@@ -46,7 +47,7 @@ struct CrashPlan {
   bool large_objects = false;        // up to 768 KiB: checkpoints of several batches
   unsigned in_flight = 0;            // JournalConfig::depth
   std::uint64_t push_threshold = 0;  // JournalConfig::push_threshold
-  // Of so many moments one is crashed.
+  // Of so many moments one is crashed, and all at which something was just promised.
   std::uint32_t moment_stride = 1;
 
   // Of simulated worlds (sim_world.h).
@@ -58,9 +59,14 @@ struct CrashPlan {
   std::function<void(keel::SimDisk&)> inject = {};  // called when a life begins; may be empty
   bool may_fail = false;
   bool mixed_waits = false;  // also callbacks, timeouts, and threads that pause
-  std::uint32_t rot = 0;     // damaged crashes of each moment
+  bool often = false;        // nearly every transaction is forced
+  // One transaction in so many is followed by a pause, of up to `pause_ns`.
+  std::uint32_t pause_one_in = 64;
+  std::uint64_t pause_ns = 8'000'000'000;
+  std::uint32_t rot = 0;  // damaged crashes of each moment
   // What was found in a state: the last sequence, and how the log ended; may be empty.
   std::function<void(std::uint64_t last, std::uint64_t end)> on_state = {};
+  std::function<void()> on_callback = {};    // what on_stable() was given was called; may be empty
   std::function<std::uint64_t()> step = {};  // to tell when a moment was; may be empty
 };
 

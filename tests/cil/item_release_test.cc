@@ -47,6 +47,34 @@ TEST_CASE("ordering an item that has no home keeps the snapshot that is stable i
   finish(journal);
 }
 
+TEST_CASE("a cancelled transaction leaves an item that is ordered meanwhile its snapshot") {
+  LogWorld world;
+  Trace trace;
+  Probe item(trace, 1);
+  Probe too_large(trace, 2);
+  item.regions = {"x"};
+  too_large.regions = {std::string(3000, 'y')};
+  auto journal = world.open();
+  REQUIRE(journal->force(commit(*journal, {&item})).ok());
+  item.is_ordered = true;
+  const Sequence ordered = commit(*journal, {&item});
+  item.is_ordered = false;
+  {
+    auto transaction = journal->begin(1500, 2);
+    REQUIRE(transaction.ok());
+    REQUIRE(transaction->log(item).ok());
+    REQUIRE(transaction->log(too_large).ok());
+    CHECK(transaction->commit().error().code == Errc::kReservationExceeded);
+  }
+  REQUIRE(journal->force(ordered).ok());
+  const LogVector* snapshot = ItemAccess::shadow(item);
+  REQUIRE(snapshot != nullptr);
+  CHECK(snapshot->is_snapshot);  // or it could never be logged again, and would hold the tail
+  journal->audit();
+  CHECK(journal->release(item));
+  finish(journal);
+}
+
 TEST_CASE("an item that is only ordered leaves no snapshot to be logged again from") {
   LogWorld world;
   Trace trace;

@@ -26,6 +26,7 @@ void add(SimWorldResult& sum, const SimWorldResult& one) {
   sum.tally.rot_cut += one.tally.rot_cut;
   sum.steps += one.steps;
   sum.switches += one.switches;
+  sum.tried += one.tried;
 }
 
 // A failed state ends the test, so the three zeros are what has been reached when this is printed.
@@ -34,11 +35,12 @@ void print(const SimWorldResult& sum, std::uint64_t worlds, double seconds) {
   const CrashTally& tally = sum.tally;
   (void)std::printf(
       "%llu worlds, %llu lives (%llu ended by a fault), %llu moments, %llu steps, "
-      "%llu switches; %llu states torn; rot: %llu, %llu detected, %llu harmless, "
+      "%llu switches, %llu waits tried; %llu states torn; rot: %llu, %llu detected, %llu harmless, "
       "%llu cut\n",
       number(worlds), number(tally.lives), number(tally.failed), number(tally.moments),
-      number(sum.steps), number(sum.switches), number(tally.torn), number(tally.rot),
-      number(tally.rot_detected), number(tally.rot_harmless), number(tally.rot_cut));
+      number(sum.steps), number(sum.switches), number(sum.tried), number(tally.torn),
+      number(tally.rot), number(tally.rot_detected), number(tally.rot_harmless),
+      number(tally.rot_cut));
   (void)std::printf("property=sim tried=%llu lost=0 partial=0 holes=0 seconds=%.1f\n",
                     number(tally.states), seconds);
   (void)std::fflush(stdout);

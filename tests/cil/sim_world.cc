@@ -55,7 +55,9 @@ void draw_journal(World& world, std::uint64_t& dice) {
   config.io_mode = one_of(dice, {IoMode::kSync, IoMode::kUring, IoMode::kUring});
   config.cil_memory = Bytes(one_of(dice, {std::uint64_t{0}, kMiB, 3 * kMiB / 2, 4 * kMiB}));
   config.cover_after_ns = one_of(dice, {std::uint64_t{0}, std::uint64_t{1'000'000'000}});
-  config.stall_after_ns = sim_random(dice) % 4 == 0 ? UINT64_MAX : 60'000'000'000;
+  // Nothing here takes a second but what a thread does by itself, between transactions.
+  config.stall_after_ns =
+      one_of(dice, {UINT64_MAX, std::uint64_t{60'000'000'000}, std::uint64_t{2'000'000'000}});
   if (world.plan.large_objects) {
     config.cil_memory = {};
     world.plan.push_threshold = one_of(dice, {std::uint64_t{0}, 6 * kMiB / 10, 2 * kMiB});
@@ -69,7 +71,10 @@ void draw_load(World& world, std::uint64_t& dice, unsigned effort) {
   CrashPlan& plan = world.plan;
   plan.threads = one_of(dice, {1U, 2U, 2U, 3U, 4U, 4U, 6U, 8U});
   plan.large_objects = sim_random(dice) % 16 == 0;
-  plan.mixed_waits = sim_random(dice) % 4 != 0;
+  plan.mixed_waits = sim_random(dice) % 8 != 0;
+  plan.often = sim_random(dice) % 3 == 0;
+  // Where all rest at once, a lost wakeup shows.
+  plan.pause_one_in = one_of(dice, {64U, 64U, 16U, 4U});
   if (plan.large_objects) {
     plan.log_bytes = 24 * kMiB;
     plan.transactions = 24;
@@ -77,11 +82,11 @@ void draw_load(World& world, std::uint64_t& dice, unsigned effort) {
     plan.crashes = 2;
     plan.moment_stride = 7;
   } else {
-    plan.log_bytes = kMinLogBytes.value() * one_of(dice, {1U, 1U, 1U, 2U, 3U});
+    plan.log_bytes = kMinLogBytes.value() * one_of(dice, {1U, 1U, 1U, 1U, 2U, 3U});
     plan.transactions = 40 + static_cast<std::uint32_t>(sim_random(dice) % 160);
     plan.children = 1 + static_cast<std::uint32_t>(sim_random(dice) % 2);
-    plan.crashes = 4;
-    plan.moment_stride = one_of(dice, {2U, 3U, 5U});
+    plan.crashes = one_of(dice, {4U, 8U, 16U});
+    plan.moment_stride = one_of(dice, {1U, 2U, 3U});
   }
   // Only in a log as large as this does a CPU keep credit (choose_credit()). Slow: half of it is
   // searched for witnesses.
@@ -183,6 +188,9 @@ std::string describe(const World& world, std::uint64_t seed) {
          (plan.journal.buffered ? ", buffered" : "") + ", cil_memory " +
          std::to_string(plan.journal.cil_memory.value() / 1024) + " KiB, threshold " +
          std::to_string(plan.push_threshold) + ", trouble: " + to_string(world.trouble) +
+         (plan.often ? ", forced often" : "") + ", pauses 1 in " +
+         std::to_string(plan.pause_one_in) +
+         (world.schedule.spurious_one_in == 0 ? "" : ", spurious wakes") +
          (world.schedule.switch_one_in == 0
               ? ", priorities"
               : ", switches 1 in " + std::to_string(world.schedule.switch_one_in)) +
@@ -230,12 +238,14 @@ SimWorldResult run_sim_world(std::uint64_t seed, unsigned effort) {
   plan.on_state = [&](std::uint64_t last, std::uint64_t end) {
     scheduler.note("state", "", last, end);
   };
+  plan.on_callback = [&] { scheduler.works(); };
   plan.step = [&] { return scheduler.steps(); };
   result.tally = run_crash_plan(plan);
   pool->reset();
   result.trace_hash = scheduler.trace().hash();
   result.steps = scheduler.steps();
   result.switches = scheduler.switches();
+  result.tried = scheduler.tried();
   return result;
 }
 

@@ -31,7 +31,11 @@ struct SimScheduler::Task {
   std::uint32_t bits = 0;
   std::uint64_t deadline_ns = kForever;
   bool timed_out = false;
-  std::uint32_t detail = 0;  // of the newest point
+  std::uint32_t detail = 0;       // of the newest point
+  std::uint64_t tried_at_ns = 0;  // for a lost wakeup
+  bool is_condition() const {
+    return waits_in == ThreadPoint::kCondVar || waits_in == ThreadPoint::kWaitWord;
+  }
 
   unsigned points_paused = 0;
   unsigned cpu = 0;
@@ -75,6 +79,11 @@ SimSchedule sim_schedule(std::uint64_t seed) {
     schedule.change_within = std::uint64_t{1000} << sim_random(dice) % 8;
   }
   schedule.spurious_one_in = 32U << sim_random(dice) % 5;
+  // What wakes for no reason makes good for what was not woken.
+  if (sim_random(dice) % 4 != 0) {
+    schedule.spurious_one_in = 0;
+  }
+  schedule.try_one_in = 1 + static_cast<unsigned>(sim_random(dice) % 4);
   return schedule;
 }
 
@@ -122,7 +131,7 @@ void SimScheduler::note(const char* what, const char* where, std::uint64_t a, st
 
 void SimScheduler::step() {
   ++steps_;
-  now_ns_ += schedule_.step_ns;
+  now_ns_ += trying_ == nullptr ? schedule_.step_ns : 0;
   if (steps_ > schedule_.most_steps) {
     fail("livelock: the steps have run out");
   }
@@ -136,6 +145,12 @@ void SimScheduler::point(ThreadPoint what, std::uint32_t detail) {
   self.detail = detail;
   step();
   if (live_.size() == 1) {
+    return;
+  }
+  if (trying_ != nullptr) {
+    if (what == ThreadPoint::kYield || what == ThreadPoint::kIo) {
+      judge_try(what, nullptr);
+    }
     return;
   }
   trace_.add({steps_, now_ns_, self.id, to_string(what), "", detail, 0});
@@ -187,6 +202,9 @@ SimScheduler::Task& SimScheduler::pick() {
     if (!ready_.empty()) {
       break;
     }
+    if (Task* tried = next_to_try(); tried != nullptr) {
+      return *tried;
+    }
     if (next_ns == kForever) {
       fail("deadlock: nobody can run, and nobody waits for a time");
     }
@@ -201,6 +219,44 @@ SimScheduler::Task& SimScheduler::pick() {
   }
   return **std::max_element(ready_.begin(), ready_.end(),
                             [](const Task* a, const Task* b) { return a->priority < b->priority; });
+}
+
+SimScheduler::Task* SimScheduler::next_to_try() {
+  if (tries_at_ns_ != now_ns_) {
+    const bool all_rest = std::none_of(live_.begin(), live_.end(), [](const Task* task) {
+      return task->waits_in == ThreadPoint::kIo;
+    });
+    if (!all_rest || !one_in(schedule_.try_one_in)) {
+      return nullptr;
+    }
+    tries_at_ns_ = now_ns_;
+  }
+  for (Task* task : live_) {
+    if (task->is_condition() && task->tried_at_ns != now_ns_) {
+      ++tried_;
+      task->tried_at_ns = now_ns_;
+      task->state = State::kReady;
+      trace_.add({steps_, now_ns_, task->id, "tried", task->name, 0, 0});
+      return trying_ = task;
+    }
+  }
+  return nullptr;
+}
+
+// A lock that somebody sleeps with tells nothing: then it was a wake without a reason.
+void SimScheduler::judge_try(ThreadPoint what, const void* key) {
+  const Task& self = *trying_;
+  if (what != ThreadPoint::kLock && what != ThreadPoint::kLockShared &&
+      what != ThreadPoint::kSerial && (what != self.waits_in || key != self.key)) {
+    trace_.add({steps_, now_ns_, self.id, "does", to_string(what), 0, 0});
+    fail("a lost wakeup: what a thread waited for was so, and nobody had woken it");
+  }
+}
+
+void SimScheduler::works() {
+  if (trying_ != nullptr) {
+    judge_try(ThreadPoint::kYield, nullptr);
+  }
 }
 
 void SimScheduler::hand_over() {
@@ -237,7 +293,15 @@ bool SimScheduler::wait(ThreadPoint what, const void* key, std::uint32_t bits,
   trace_.add({steps_, now_ns_, self.id, "waits", to_string(what),
               deadline_ns == kForever ? 0 : deadline_ns, self.detail});
   const bool may_be_spurious = what == ThreadPoint::kCondVar || what == ThreadPoint::kWaitWord;
-  if (may_be_spurious && one_in(schedule_.spurious_one_in)) {
+  const bool tried = trying_ != nullptr;
+  if (tried) {
+    judge_try(what, key);
+    trying_ = nullptr;
+    if (what == self.waits_in && key == self.key) {
+      deadline_ns = std::min(deadline_ns, self.deadline_ns);  // as if it had gone on waiting
+    }
+  }
+  if (may_be_spurious && !tried && one_in(schedule_.spurious_one_in)) {
     hand_over();
     return true;
   }
@@ -248,8 +312,10 @@ bool SimScheduler::wait(ThreadPoint what, const void* key, std::uint32_t bits,
   self.timed_out = false;
   self.state = State::kWaiting;
   hand_over();
-  self.key = nullptr;
-  self.deadline_ns = kForever;
+  if (trying_ != &self) {
+    self.key = nullptr;
+    self.deadline_ns = kForever;
+  }
   return !self.timed_out;
 }
 
@@ -259,6 +325,10 @@ void SimScheduler::wake(const void* key, std::uint32_t bits, std::uint32_t most)
   };
   std::uint32_t count =
       static_cast<std::uint32_t>(std::count_if(live_.begin(), live_.end(), sleeps));
+  if (trying_ != nullptr && count != 0) {
+    const Task* woken = *std::find_if(live_.begin(), live_.end(), sleeps);
+    judge_try(woken->waits_in, woken->is_condition() ? nullptr : key);
+  }
   for (std::uint32_t left = std::min(most, count); left > 0; --left, --count) {
     auto skip = most >= count ? 0 : draw() % count;
     for (Task* task : live_) {

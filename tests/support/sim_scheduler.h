@@ -13,6 +13,12 @@
 // livelock. Either prints the seed, what each thread does, and the newest events, and aborts; so
 // does every abort while a scheduler lives (a failed KEEL_CHECK).
 //
+// A wake that is lost is mostly made good by a later one, by a timeout, or by chance, and no test
+// sees it. So when nobody can run and no I/O is under way, before the time jumps, those who wait on
+// a condition or a word are tried, one by one: woken for no reason, while nothing else runs and no
+// time goes by. Who then finds more to do than to wait on for the same should have been woken by
+// whoever made it so: a lost wakeup, and the run ends as with a deadlock.
+//
 // I1 Only the thread whose turn it is runs; all state here is its.
 // I2 Whatever is drawn comes from the seed, in the order of steps.
 // I3 Points inside a serial region are none, so that what a library does inside (it keeps state of
@@ -42,7 +48,8 @@ struct SimSchedule {
   unsigned priority_changes = 0;
   std::uint64_t change_within = 100'000;
   unsigned move_one_in = 32;      // a thread moves to another CPU
-  unsigned spurious_one_in = 64;  // a wait ends at once
+  unsigned spurious_one_in = 64;  // a wait ends at once; 0: never
+  unsigned try_one_in = 0;        // of such times, who waits is tried; 0: never
   std::uint64_t step_ns = 40;
   std::uint64_t most_steps = 50'000'000;
   unsigned refuse_thread_one_in = 0;  // the start of a thread fails; 0: never
@@ -60,10 +67,15 @@ class SimScheduler : public ThreadScheduler {
   [[nodiscard]] const SimTrace& trace() const { return trace_; }
   [[nodiscard]] std::uint64_t steps() const { return steps_; }
   [[nodiscard]] std::uint64_t switches() const { return switches_; }
+  // Waits that were tried for a lost wakeup.
+  [[nodiscard]] std::uint64_t tried() const { return tried_; }
   // A number for the test's own choices.
   std::uint64_t draw();
   // Into the trace. Both texts of static storage.
   void note(const char* what, const char* where, std::uint64_t a = 0, std::uint64_t b = 0);
+  // The calling thread does what it was to be woken for. (Seen without it: other waits, I/O, and
+  // wakes of others.)
+  void works();
   // Others go on for so long.
   void sleep(ThreadPoint what, std::uint64_t duration_ns);
   // Between them the calling thread's points are none; it must not wait. They nest.
@@ -99,6 +111,10 @@ class SimScheduler : public ThreadScheduler {
   [[nodiscard]] bool one_in(unsigned n);
   [[nodiscard]] Task& pick();
   void ready_timed_out();
+  // Nobody can run: the next to be tried now, nullptr if all were.
+  [[nodiscard]] Task* next_to_try();
+  // Of a thread that is being tried and does this now.
+  void judge_try(ThreadPoint what, const void* key);
   // Gives the turn to whoever is next; returns when it is the caller's again.
   void hand_over();
   void switch_to(Task& next);
@@ -112,6 +128,9 @@ class SimScheduler : public ThreadScheduler {
   std::uint64_t now_ns_ = 1'000'000'000;
   std::uint64_t steps_ = 0;
   std::uint64_t switches_ = 0;
+  std::uint64_t tried_ = 0;
+  std::uint64_t tries_at_ns_ = 0;  // the time at which nobody could run, and who waits is tried
+  Task* trying_ = nullptr;         // it runs, and nobody else can
   std::vector<std::uint64_t> changes_;  // steps, descending
   std::int64_t lowest_priority_ = 0;
   static constexpr std::size_t kMostThreads = 64;

@@ -167,6 +167,8 @@ class LogItem {
   std::atomic<LogVector*> shadow_{nullptr};
   // Guarded by the client's object lock: mark of the transaction that holds the item, or nullptr.
   const void* transaction_ = nullptr;
+  // Guarded by the same: LogVector::order of the newest commit that logged the item; 0: none.
+  std::uint64_t logged_order_ = 0;
   // Guarded by the context lock: shared and the object lock, or exclusive; of a closed context, by
   // who takes it apart.
   Membership memberships_[2];
