@@ -190,6 +190,8 @@ void kvfree(void* address) { default_pool().kvfree(address); }
 
 void Pool::purge() { (void)impl_->window->purge(); }
 
+const PoolConfig& Pool::config() const { return impl_->config; }
+
 bool Pool::owned_by_this_process() const { return impl_->store->owned_by_this_process(); }
 
 void Pool::upkeep() { (void)impl_->upkeep(); }

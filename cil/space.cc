@@ -43,7 +43,7 @@ std::uint64_t choose_memory(const JournalConfig& config, const format::Superbloc
   // A quarter of it is the most that one transaction may take: room for one as large as a
   // checkpoint, with the worst rounding.
   return std::min<std::uint64_t>(12 * superblock.max_checkpoint_bytes,
-                                 pool.facts().config.capacity_bytes / 2);
+                                 pool.config().capacity_bytes / 2);
 }
 
 // For logging again what holds the tail: a block of it at least, however small checkpoints are.

@@ -12,6 +12,7 @@
 
 #include "keel/base/os.h"
 #include "keel/cil/object_item.h"
+#include "support/scratch_directory.h"
 #include "support/sim_disk.h"
 
 using namespace keel;
@@ -87,4 +88,23 @@ TEST_CASE("what was forced is there after a reopen, byte for byte") {
   auto journal = world.open(found);
   CHECK(found == Objects{{1, small}, {2, large}, {3, block}});
   CHECK(journal->recovery().end == LogEnd::kClean);
+}
+
+TEST_CASE("opening a journal asks for nothing that takes as long as the process is large") {
+  class Watch : public Os {
+   public:
+    int open(const char* path, int flags, mode_t mode) override {
+      asked_for_maps = asked_for_maps || std::strstr(path, "maps") != nullptr;
+      return Os::open(path, flags, mode);
+    }
+    bool asked_for_maps = false;
+  };
+  const keel_test::ScratchDirectory scratch;
+  const std::string log = scratch / "log";
+  REQUIRE(create_log(log, {.buffered = true}).ok());
+  Watch watch;
+  const ScopedOs scope(watch);
+  auto journal = Journal::open(log, {.buffered = true}, {});
+  REQUIRE(journal.ok());
+  CHECK_FALSE(watch.asked_for_maps);
 }

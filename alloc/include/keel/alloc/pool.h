@@ -127,6 +127,8 @@ class Pool : public MetadataObject {
   // Threads: any; the parts are read one after the other.
   [[nodiscard]] PoolStats stats() const;
 
+  // What the pool was made with, every default filled in. Threads: any.
+  [[nodiscard]] const PoolConfig& config() const;
   // Reads /proc/self/smaps, which takes milliseconds: for reports. Threads: any.
   [[nodiscard]] PoolFacts facts() const;
 
