@@ -2,14 +2,21 @@
 #include "kmalloc.h"
 
 #include <doctest/doctest.h>
+#include <malloc.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
+#include <cerrno>
 #include <cstring>
 #include <memory>
 #include <set>
 #include <vector>
 
+#include "support/death.h"
 #include "support/extent_memory.h"
 #include "support/fault_os.h"
+#include "support/refused_calls.h"
 
 using namespace keel;
 using keel_test::ExtentMemory;
@@ -338,4 +345,58 @@ TEST_CASE("the system's objects need metadata, and fail without") {
   CHECK(object != nullptr);
   CHECK(rig.kmalloc->free(object).outcome == KmallocOutcome::kOk);
   CHECK(faults.holds_nothing());
+}
+
+TEST_CASE("what is not freed of the system's goes back with its owner") {
+  const auto used = [] { return ::mallinfo2().uordblks; };  // 0 under sanitizers
+  const std::size_t before = used();
+  {
+    Rig rig(KmallocBackend::kSystem);
+    for (int i = 0; i < 1000; ++i) {
+      REQUIRE(rig.kmalloc->allocate(4000, 1) != nullptr);
+    }
+    CHECK((used() == 0 || used() >= before + 3'000'000));
+  }
+  CHECK(used() < before + 1'000'000);
+}
+
+TEST_CASE("a kmalloc is not made when jemalloc gets no memory for its arenas") {
+  const ExtentMemory memory(kFrames);
+  const auto ending = keel_test::run_in_child([&] {
+    ExtentMemory own(Pages(64));
+    if (!keel_test::refuse_calls({SYS_mmap, ENOMEM, 3, MAP_ANONYMOUS})) {
+      ::_exit(0);
+    }
+    // What it has mapped by now may serve a few.
+    std::vector<std::unique_ptr<Kmalloc>> made;
+    for (int i = 0; i < 64; ++i) {
+      auto one = Kmalloc::create({own.base(), own.capacity(), &own, KmallocBackend::kSlabs});
+      if (!one.ok()) {
+        ::_exit(one.error().code == Errc::kNoMemory ? 0 : 1);
+      }
+      made.push_back(std::move(*one));
+    }
+    ::_exit(2);
+  });
+  CHECK(ending.exit_code == 0);
+}
+
+TEST_CASE("a CPU for which jemalloc has no cache serves objects without one") {
+  const auto ending = keel_test::run_in_child([] {
+    Rig rig;
+    unsigned cache = 0;
+    std::size_t bytes = sizeof cache;
+    // All that there can be.
+    while (keel_je_mallctl("tcache.create", &cache, &bytes, nullptr, 0) == 0) {
+    }
+    void* first = rig.kmalloc->allocate(64, 1);
+    void* second = rig.kmalloc->allocate(64, 2);
+    const bool served = first != nullptr && second != nullptr && first != second &&
+                        rig.kmalloc->find(second).tag == 2 &&
+                        rig.kmalloc->free(first).outcome == KmallocOutcome::kOk &&
+                        rig.kmalloc->free(second).outcome == KmallocOutcome::kOk;
+    (void)rig.kmalloc->release();
+    ::_exit(served && rig.memory.held() == 0 ? 0 : 1);
+  });
+  CHECK(ending.exit_code == 0);
 }

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 
+#include "counters.h"
 #include "pool_support.h"
 #include "support/seeded.h"
 
@@ -101,6 +102,20 @@ TEST_CASE("every allocation is counted once, by what served it") {
   CHECK(slow >= 1);  // Those that made system calls.
   CHECK(slow <= stats.contiguous_allocations + stats.vmalloc_allocations);
   free_all(*pool, buffers);
+}
+
+TEST_CASE("times are counted by powers of two, and those past the last with the last") {
+  Histogram histogram;
+  for (const std::uint64_t ns :
+       {std::uint64_t{0}, std::uint64_t{1}, std::uint64_t{5}, std::uint64_t{7}, std::uint64_t{8},
+        std::uint64_t{1} << 38, std::uint64_t{1} << 39, UINT64_MAX}) {
+    histogram.add(ns);
+  }
+  CHECK(histogram.bucket(0) == 1);
+  CHECK(histogram.bucket(1) == 1);
+  CHECK(histogram.bucket(3) == 2);
+  CHECK(histogram.bucket(4) == 1);
+  CHECK(histogram.bucket(Histogram::kBuckets - 1) == 3);
 }
 
 TEST_CASE("owners that hold most come first, and idle memory is nobody's") {
