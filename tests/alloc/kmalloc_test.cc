@@ -11,6 +11,7 @@
 #include <cstring>
 #include <memory>
 #include <set>
+#include <string>
 #include <vector>
 
 #include "support/death.h"
@@ -360,21 +361,24 @@ TEST_CASE("what is not freed of the system's goes back with its owner") {
   CHECK(used() < before + 1'000'000);
 }
 
-TEST_CASE("a kmalloc is not made when jemalloc gets no memory for its arenas") {
-  const ExtentMemory memory(kFrames);
-  const auto ending = keel_test::run_in_child([&] {
-    ExtentMemory own(Pages(64));
-    if (!keel_test::refuse_calls({SYS_mmap, ENOMEM, 3, MAP_ANONYMOUS})) {
+TEST_CASE("no arenas are made when jemalloc gets no memory for them, and nothing is held") {
+  const auto ending = keel_test::run_in_child([] {
+    ExtentMemory memory(Pages(64));
+    SlabTable table;
+    if (!table.open(memory.base(), memory.capacity()).ok() ||
+        !keel_test::refuse_calls({SYS_mmap, ENOMEM, 3, MAP_ANONYMOUS})) {
       ::_exit(0);
     }
-    // What it has mapped by now may serve a few.
-    std::vector<std::unique_ptr<Kmalloc>> made;
+    // What jemalloc has mapped by now may serve a few.
+    std::vector<std::unique_ptr<SlabArenas>> made;
     for (int i = 0; i < 64; ++i) {
-      auto one = Kmalloc::create({own.base(), own.capacity(), &own, KmallocBackend::kSlabs});
-      if (!one.ok()) {
-        ::_exit(one.error().code == Errc::kNoMemory ? 0 : 1);
+      made.push_back(std::make_unique<SlabArenas>());
+      if (const Status opened = made.back()->open(memory, table); !opened.ok()) {
+        const bool told = opened.error().code == Errc::kNoMemory &&
+                          std::string(opened.error().what) == "creating an arena of jemalloc";
+        made.clear();
+        ::_exit(told && memory.held() == 0 ? 0 : 1);
       }
-      made.push_back(std::move(*one));
     }
     ::_exit(2);
   });

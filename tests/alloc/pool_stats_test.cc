@@ -3,12 +3,15 @@
 
 #include <doctest/doctest.h>
 
+#include <cerrno>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <sstream>
 
 #include "counters.h"
+#include "keel/base/percpu.h"
 #include "pool_support.h"
+#include "support/fault_os.h"
 #include "support/seeded.h"
 
 using namespace keel;
@@ -102,6 +105,19 @@ TEST_CASE("every allocation is counted once, by what served it") {
   CHECK(slow >= 1);  // Those that made system calls.
   CHECK(slow <= stats.contiguous_allocations + stats.vmalloc_allocations);
   free_all(*pool, buffers);
+}
+
+TEST_CASE("a pool's facts are its config, and no huge pages where the kernel does not tell") {
+  FaultOs os;
+  const ScopedOs scope(os);
+  const auto pool = make_pool({.capacity_bytes = 8 * kMiB, .window_bytes = 64 * kMiB});
+  const PoolFacts facts = pool->facts();
+  CHECK(facts.config.capacity_bytes == 8 * kMiB);
+  CHECK(facts.cpus == possible_cpus());
+  CHECK(facts.huge <= Bytes(8 * kMiB));
+  os.fail_from(1, mask_of(OsCall::kOpen), EACCES);
+  CHECK(pool->facts().huge == Bytes(0));
+  CHECK(os.fired());
 }
 
 TEST_CASE("times are counted by powers of two, and those past the last with the last") {

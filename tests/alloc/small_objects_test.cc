@@ -169,16 +169,17 @@ TEST_CASE("what slabs hold is named by who has the objects, with the pages the s
   CHECK(held_by(*pool, "small only") == Bytes(0));
 }
 
-TEST_CASE("owners of small objects are named where the slabs are not among the largest") {
-  // More owners of pages than are told apart, each with more than the one slab.
+TEST_CASE("owners of small objects are named where the slabs are among what is not told apart") {
+  // More owners of pages than are told apart, before there is a slab.
   static std::array<std::array<char, 8>, 80> names{};
   const auto pool = make_ready();
   std::vector<void*> held;
-  held.push_back(pool->kvmalloc(64, kNormal, "small"));
   for (std::size_t i = 0; i < names.size(); ++i) {
     (void)std::snprintf(names[i].data(), names[i].size(), "n%zu", i);
     held.push_back(pool->kvmalloc(2 * kPage, kNormal, names[i].data()));
   }
+  held.push_back(pool->kvmalloc(64, kNormal, "small"));
+  CHECK(held_by(*pool, "(small objects)") == Bytes(0));
   CHECK(held_by(*pool, "small") == Bytes(64));
   free_all(*pool, held);
 }

@@ -155,6 +155,7 @@ TEST_CASE("what is written to a file is read back at its offset") {
   struct stat status {};
   CHECK(os().fstat(file.fd(), &status) == 0);
   CHECK(status.st_size == 4100);
+  CHECK(os().lseek(file.fd(), 0, SEEK_END) == 4100);
   CHECK(os().ftruncate(file.fd(), 100) == 0);
   CHECK(os().fstat(file.fd(), &status) == 0);
   CHECK(status.st_size == 100);
