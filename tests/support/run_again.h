@@ -10,8 +10,8 @@
 
 namespace keel_test {
 
-// True if there is one such case and it passes where the variable is set. A star in place of a comma,
-// which would begin another name.
+// True if there is one such case and it passes where the variable is set. In the name a star for a
+// comma, which would begin another one.
 inline bool passes_with(const char* name, const char* value, const char* test_case) {
   const Ending ending = run_in_child([&] {
     (void)::dup2(STDERR_FILENO, STDOUT_FILENO);
