@@ -46,6 +46,7 @@ TEST_CASE("frames that are added become the largest blocks they can be") {
 }
 
 TEST_CASE("a frame that nobody ever had has an owner without a name") {
+  CHECK(FrameRecord{}.owner_name() == doctest::String(""));  // As where no frame is present.
   const auto pages = make(16, 16);
   CHECK(pages->record(Pfn(3)).owner_name() == doctest::String(""));
   CHECK(pages->find(Pfn(3)).owner == doctest::String(""));
