@@ -22,17 +22,6 @@ static_assert(same(KEEL_KERNEL, AllocFlags::kKernel) && same(KEEL_NOFS, AllocFla
 AllocFlags flags_of(std::uint32_t flags) { return static_cast<AllocFlags>(flags); }
 const char* tag_of(const char* owner) { return owner != nullptr ? owner : ""; }
 
-int errno_of(const keel::Error& error) {
-  if (error.sys_errno != 0) {
-    return error.sys_errno;
-  }
-  switch (error.code) {
-    case keel::Errc::kInvalidArgument: return EINVAL;
-    case keel::Errc::kPermission: return EPERM;
-    default: return ENOMEM;
-  }
-}
-
 }  // namespace
 
 void* keel_kvmalloc(size_t size_bytes, uint32_t flags, const char* owner) {
@@ -60,8 +49,8 @@ void* keel_kvrealloc(void* address, size_t size_bytes, uint32_t flags, const cha
 }
 
 int keel_reserve(size_t size_bytes) {
-  const keel::Status reserved = default_pool().reserve(keel::Bytes(size_bytes));
-  return reserved ? 0 : errno_of(reserved.error());
+  // The only reason: it can never be had, cannot now, or would be the parent's of a forked child.
+  return default_pool().reserve(keel::Bytes(size_bytes)).ok() ? 0 : ENOMEM;
 }
 
 size_t keel_trim(void) { return default_pool().trim().value(); }

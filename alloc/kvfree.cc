@@ -386,7 +386,7 @@ void Pool::Impl::report_wrong_direct(const void* address, const char* call) cons
     case FrameUse::kFree:
     case FrameUse::kCached:
       // Inside an idle buffer, or one that is gone, nothing begins.
-      report.bug = starts && report.area_bytes != 0 ? Bug::kDoubleFree : Bug::kUnknownAddress;
+      report.bug = starts ? Bug::kDoubleFree : Bug::kUnknownAddress;
       break;
     // Its buffer has another address, in the window.
     case FrameUse::kChain:

@@ -15,13 +15,10 @@ namespace keel {
 namespace {
 
 PoolAreaState state_of(VmapState state) {
-  switch (state) {
-    case VmapState::kMapping: return PoolAreaState::kMapping;
-    case VmapState::kLive: return PoolAreaState::kLive;
-    case VmapState::kLazy:
-    case VmapState::kPurging: break;
+  if (state == VmapState::kMapping) {
+    return PoolAreaState::kMapping;
   }
-  return PoolAreaState::kLazy;
+  return state == VmapState::kLive ? PoolAreaState::kLive : PoolAreaState::kLazy;
 }
 
 }  // namespace

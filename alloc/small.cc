@@ -148,13 +148,12 @@ void Pool::Impl::add_small_holders(std::span<OwnerBytes> all, std::size_t& count
       continue;
     }
     OwnerBytes* entry = entry_of(owners.name(id));
-    if (entry == nullptr && count < all.size()) {
+    if (entry == nullptr) {
+      KEEL_ASSERT(count < all.size(), "more owners than there is room for", count);
       entry = &all[count++];
       *entry = {owners.name(id), Bytes(0)};
     }
-    if (entry != nullptr) {
-      entry->held += Bytes(sums[id]);
-    }
+    entry->held += Bytes(sums[id]);
     if (OwnerBytes* slabs = entry_of(kSlabOwner)) {
       slabs->held -= std::min(slabs->held, Bytes(sums[id]));
     }

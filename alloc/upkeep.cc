@@ -123,7 +123,7 @@ bool Pool::Impl::give_back_idle() {
       break;
     }
     for (Pages& free : lowest) {
-      free = free > given ? free - given : Pages(0);
+      free = free - given;  // Which is no more than the least of them.
     }
   }
   return cache.idle_pages() != Pages(0) || (has_idle_slabs() && !upkeep_state.slabs_stay) ||

@@ -193,10 +193,14 @@ std::uint64_t Os::monotonic_ns() { return read_clock(CLOCK_MONOTONIC); }
 std::uint64_t Os::realtime_ns() { return read_clock(CLOCK_REALTIME); }
 
 void Os::sleep_ns(std::uint64_t duration_ns) {
-  struct timespec left {};
-  left.tv_sec = static_cast<time_t>(duration_ns / 1'000'000'000U);
-  left.tv_nsec = static_cast<long>(duration_ns % 1'000'000'000U);
-  while (::nanosleep(&left, &left) != 0 && errno == EINTR) {
+  // To a moment, not for a while: what a signal leaves of a while is rounded up, so that under many
+  // signals it would hardly get shorter.
+  struct timespec until {};
+  KEEL_CHECK(::clock_gettime(CLOCK_MONOTONIC, &until) == 0, "clock_gettime");
+  const std::uint64_t ns = static_cast<std::uint64_t>(until.tv_nsec) + duration_ns % 1'000'000'000U;
+  until.tv_sec += static_cast<time_t>(duration_ns / 1'000'000'000U + ns / 1'000'000'000U);
+  until.tv_nsec = static_cast<long>(ns % 1'000'000'000U);
+  while (::clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, nullptr) == EINTR) {
   }
 }
 

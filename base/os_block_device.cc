@@ -23,9 +23,10 @@ int read_number(const char* path) {
     return 0;
   }
   char text[32] = {};
-  const ssize_t got = ::read(fd, text, sizeof text - 1);
+  // If it cannot be read the text stays empty.
+  [[maybe_unused]] const ssize_t got = ::read(fd, text, sizeof text - 1);
   (void)::close(fd);
-  return got > 0 ? static_cast<int>(std::strtol(text, nullptr, 10)) : 0;
+  return static_cast<int>(std::strtol(text, nullptr, 10));
 }
 
 // A partition has no queue of its own; its disk stands one directory above it.

@@ -1,6 +1,8 @@
 // A pool behind the standard library's interfaces, and behind keel.h.
 #include <doctest/doctest.h>
 
+#include <cerrno>
+#include <cstdint>
 #include <cstring>
 #include <list>
 #include <map>
@@ -135,6 +137,7 @@ TEST_CASE("the calls of keel.h are those of the default pool") {
   keel_kvfree(nullptr);
   CHECK(keel_kvsize(nullptr) == 0);
   CHECK(keel_reserve(1 << 20) == 0);
+  CHECK(keel_reserve(SIZE_MAX / 2) == ENOMEM);
   keel_purge();
   (void)keel_trim();
 

@@ -2,13 +2,17 @@
 #include "cpu_stacks.h"
 
 #include <doctest/doctest.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include <array>
+#include <cerrno>
 #include <thread>
 
 #include "cpu_pin.h"
 #include "support/death.h"
 #include "support/fault_os.h"
+#include "support/run_again.h"
 
 using namespace keel;
 using keel_test::Pinned;
@@ -197,3 +201,42 @@ TEST_CASE("stacks that cannot be mapped are an error and leak nothing") {
   }
   CHECK(os.holds_nothing());
 }
+
+TEST_CASE("without restartable sequences a pool's CPU stacks have locks") {
+  CHECK(keel_test::passes_with("GLIBC_TUNABLES", "glibc.pthread.rseq=0",
+                               "a CPU's stack gives the last item first*"));
+}
+
+TEST_CASE("where the kernel does not let threads leave their sequences there are locks") {
+  class NoBarrierOs final : public Os {
+   public:
+    int membarrier(int /*command*/, unsigned /*flags*/, int /*cpu*/) override { return -EPERM; }
+  };
+  NoBarrierOs os;
+  const ScopedOs scope(os);
+  const Pinned here;
+  CpuStacks stacks;
+  REQUIRE(stacks.open(Engine::kBest).ok());
+  CHECK_FALSE(stacks.uses_rseq());
+  stacks.set_limit(here.cpu(), kClass, 1);
+  CHECK(stacks.push(kClass, 7));
+  CHECK(stacks.pop(kClass) == 7);
+}
+
+#if KEEL_CPU_STACKS_RSEQ
+TEST_CASE("a thread whose sequences are not registered makes stacks that have locks") {
+  std::thread([] {
+    if (__rseq_size == 0) return;
+    // As for glibc's own registration: the size and the signature must be the same.
+    constexpr unsigned kBytes = 32;
+    constexpr int kUnregister = 1;
+    if (::syscall(SYS_rseq, rseq_stack::area(), kBytes, kUnregister, RSEQ_SIG) != 0) {
+      MESSAGE("skipped: registered with another size");
+      return;
+    }
+    CpuStacks stacks;
+    REQUIRE(stacks.open(Engine::kBest).ok());
+    CHECK_FALSE(stacks.uses_rseq());
+  }).join();
+}
+#endif

@@ -39,8 +39,12 @@ TEST_CASE("a forked child gets nothing from its parent's pool, in either tier") 
                          pool->kvmalloc(kPageBytes, AllocFlags::kNoFail) == nullptr;
     pool->kvfree(large);
     pool->purge();
-    const bool untrimmed = pool->trim() == Bytes(0);
-    _exit(refused && untrimmed && !pool->owned_by_this_process() ? 0 : 1);
+    pool->upkeep();
+    const bool unchanged = pool->trim() == Bytes(0) && pool->kvsize(large) == 0 &&
+                           pool->reserve(Bytes(kPageBytes)).error().code == Errc::kForked &&
+                           pool->kvrealloc(large, kPageBytes) == nullptr;
+    pool->kvfree_sized(large, 5);
+    _exit(refused && unchanged && !pool->owned_by_this_process() ? 0 : 1);
   });
   CHECK(ending.exit_code == 0);
   for (std::size_t i = 0; i < kLarge; ++i) {

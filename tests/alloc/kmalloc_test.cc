@@ -2,14 +2,22 @@
 #include "kmalloc.h"
 
 #include <doctest/doctest.h>
+#include <malloc.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
+#include <cerrno>
 #include <cstring>
 #include <memory>
 #include <set>
+#include <string>
 #include <vector>
 
+#include "support/death.h"
 #include "support/extent_memory.h"
 #include "support/fault_os.h"
+#include "support/refused_calls.h"
 
 using namespace keel;
 using keel_test::ExtentMemory;
@@ -338,4 +346,61 @@ TEST_CASE("the system's objects need metadata, and fail without") {
   CHECK(object != nullptr);
   CHECK(rig.kmalloc->free(object).outcome == KmallocOutcome::kOk);
   CHECK(faults.holds_nothing());
+}
+
+TEST_CASE("what is not freed of the system's goes back with its owner") {
+  const auto used = [] { return ::mallinfo2().uordblks; };  // 0 under sanitizers
+  const std::size_t before = used();
+  {
+    Rig rig(KmallocBackend::kSystem);
+    for (int i = 0; i < 1000; ++i) {
+      REQUIRE(rig.kmalloc->allocate(4000, 1) != nullptr);
+    }
+    CHECK((used() == 0 || used() >= before + 3'000'000));
+  }
+  CHECK(used() < before + 1'000'000);
+}
+
+TEST_CASE("no arenas are made when jemalloc gets no memory for them, and nothing is held") {
+  const auto ending = keel_test::run_in_child([] {
+    ExtentMemory memory(Pages(64));
+    SlabTable table;
+    if (!table.open(memory.base(), memory.capacity()).ok() ||
+        !keel_test::refuse_calls({SYS_mmap, ENOMEM, 3, MAP_ANONYMOUS})) {
+      ::_exit(0);
+    }
+    // What jemalloc has mapped by now may serve a few.
+    std::vector<std::unique_ptr<SlabArenas>> made;
+    for (int i = 0; i < 64; ++i) {
+      made.push_back(std::make_unique<SlabArenas>());
+      if (const Status opened = made.back()->open(memory, table); !opened.ok()) {
+        const bool told = opened.error().code == Errc::kNoMemory &&
+                          std::string(opened.error().what) == "creating an arena of jemalloc";
+        made.clear();
+        ::_exit(told && memory.held() == 0 ? 0 : 1);
+      }
+    }
+    ::_exit(2);
+  });
+  CHECK(ending.exit_code == 0);
+}
+
+TEST_CASE("a CPU for which jemalloc has no cache serves objects without one") {
+  const auto ending = keel_test::run_in_child([] {
+    Rig rig;
+    unsigned cache = 0;
+    std::size_t bytes = sizeof cache;
+    // All that there can be.
+    while (keel_je_mallctl("tcache.create", &cache, &bytes, nullptr, 0) == 0) {
+    }
+    void* first = rig.kmalloc->allocate(64, 1);
+    void* second = rig.kmalloc->allocate(64, 2);
+    const bool served = first != nullptr && second != nullptr && first != second &&
+                        rig.kmalloc->find(second).tag == 2 &&
+                        rig.kmalloc->free(first).outcome == KmallocOutcome::kOk &&
+                        rig.kmalloc->free(second).outcome == KmallocOutcome::kOk;
+    (void)rig.kmalloc->release();
+    ::_exit(served && rig.memory.held() == 0 ? 0 : 1);
+  });
+  CHECK(ending.exit_code == 0);
 }

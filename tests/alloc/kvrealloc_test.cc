@@ -34,6 +34,17 @@ TEST_CASE("a buffer grows in place to the end of its last page") {
   CHECK(pool->stats().live == Bytes(0));
 }
 
+TEST_CASE("a buffer that is zeroed as it grows in place keeps what it had, also when it shrinks") {
+  const auto pool = make();
+  auto* buffer = filled(*pool, 8192, 9);
+  CHECK(pool->kvrealloc(buffer, 5000, AllocFlags::kZero) == buffer);
+  CHECK(all_bytes_are(buffer, 5000, 9));
+  CHECK(pool->kvrealloc(buffer, 8192, AllocFlags::kZero) == buffer);
+  CHECK(all_bytes_are(buffer, 5000, 9));
+  CHECK(all_bytes_are(buffer + 5000, 8192 - 5000, 0));
+  pool->kvfree(buffer);
+}
+
 TEST_CASE("a buffer that no longer fits moves, in whatever tiers it was and is") {
   const auto pool = make();
   for (const std::size_t from : {std::size_t{100}, 70'000UL, kMiB, 6 * kMiB}) {

@@ -45,6 +45,15 @@ TEST_CASE("frames that are added become the largest blocks they can be") {
   pages->audit();
 }
 
+TEST_CASE("a frame that nobody ever had has an owner without a name") {
+  CHECK(FrameRecord{}.owner_name() == doctest::String(""));  // As where no frame is present.
+  const auto pages = make(16, 16);
+  CHECK(pages->record(Pfn(3)).owner_name() == doctest::String(""));
+  CHECK(pages->find(Pfn(3)).owner == doctest::String(""));
+  REQUIRE(pages->allocate(Pages(16), "all"));
+  CHECK(pages->record(Pfn(0)).owner_name() == doctest::String("all"));
+}
+
 TEST_CASE("a request holds exactly its pages, the rest of the block is free at once") {
   const auto pages = make(1024, 1024);
   const auto run = pages->allocate(Pages(5), "five");

@@ -276,6 +276,7 @@ TEST_CASE("kvrealloc takes along all that kvsize said could be used") {
 
 TEST_CASE("memory that small objects have left goes back without anybody's asking") {
   keel_test::FaultOs os;
+  os.use_virtual_time();
   ScopedOs scope(os);
   const auto pool = make({.capacity_bytes = 64 * kMiB});
   std::vector<void*> objects;

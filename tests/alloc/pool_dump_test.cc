@@ -1,16 +1,22 @@
 #include "keel/alloc/pool_dump.h"
 
 #include <doctest/doctest.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <atomic>
 #include <cstring>
+#include <functional>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "keel/alloc/pool.h"
+#include "keel/base/os.h"
+#include "support/death.h"
 
 using namespace keel;
 
@@ -134,6 +140,66 @@ TEST_CASE("a line has all of it, and is cut to the room there is") {
   CHECK(to_line(area, narrow) == 7);
   CHECK(std::string(narrow.data()) == "0x00007");
   CHECK(to_line(area, {}) == 0);
+}
+
+TEST_CASE("every state has a name of its own, and an area of nobody's a dash for the owner") {
+  const std::pair<PoolAreaState, const char*> names[] = {
+      {PoolAreaState::kMapping, "mapping"},
+      {PoolAreaState::kLive, "live"},
+      {PoolAreaState::kIdle, "idle"},
+      {PoolAreaState::kLazy, "lazy"},
+      {static_cast<PoolAreaState>(255), "unknown"}};
+  for (const auto& [state, name] : names) {
+    CHECK(std::string(to_string(state)) == name);
+    std::array<char, 200> line{};
+    const std::size_t length =
+        to_line({.pages = Pages(1), .runs = 1, .owner = "", .state = state}, line);
+    CHECK(std::string(line.data(), length).ends_with(std::string(" - pages=1 runs=1 ") + name));
+  }
+}
+
+TEST_CASE("an area is shown while it is being mapped, and as lazy while a purge is at it") {
+  // Calls back inside the system calls that change a window.
+  class MomentOs final : public Os {
+   public:
+    std::function<void(const void*)> act = [](const void*) {};
+    int mremap(void* old_address, std::size_t old_bytes, std::size_t new_bytes, int flags,
+               void* new_address, void** out) override {
+      act(new_address);
+      return Os::mremap(old_address, old_bytes, new_bytes, flags, new_address, out);
+    }
+    int mmap(void* address, std::size_t bytes, int protection, int flags, int fd,
+             std::uint64_t offset, void** out) override {
+      if ((flags & MAP_FIXED) != 0) act(address);
+      return Os::mmap(address, bytes, protection, flags, fd, offset, out);
+    }
+  };
+  MomentOs os;
+  const ScopedOs scope(os);
+  auto pool = Pool::create({.capacity_bytes = 16 * kMiB, .background = false});
+  REQUIRE(pool.ok());
+  std::vector<PoolAreaState> seen;
+  os.act = [&](const void*) {
+    for (const PoolArea& area : dump(**pool).seen) {
+      seen.push_back(area.state);
+      CHECK(std::string(area.owner) == "big");
+    }
+  };
+  (*pool)->kvfree((*pool)->kvmalloc(5 * kMiB, AllocFlags::kKernel, "big"));
+  CHECK(std::find(seen.begin(), seen.end(), PoolAreaState::kMapping) != seen.end());
+  seen.clear();
+  (void)(*pool)->trim();
+  CHECK(std::find(seen.begin(), seen.end(), PoolAreaState::kLazy) != seen.end());
+  os.act = [](const void*) {};
+}
+
+TEST_CASE("a forked child sees no area of its parent's pool") {
+  const Scattered scattered;
+  void* buffer = scattered.mapped(8 * kPageBytes, "parent");
+  const auto ending =
+      keel_test::run_in_child([&] { ::_exit(dump(*scattered.pool).seen.empty() ? 0 : 1); });
+  CHECK(ending.exit_code == 0);
+  CHECK(dump(*scattered.pool).at(buffer) != nullptr);
 }
 
 TEST_CASE("a dump beside threads that allocate and free shows whole areas only") {

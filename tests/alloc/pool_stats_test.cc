@@ -3,11 +3,15 @@
 
 #include <doctest/doctest.h>
 
+#include <cerrno>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <sstream>
 
+#include "counters.h"
+#include "keel/base/percpu.h"
 #include "pool_support.h"
+#include "support/fault_os.h"
 #include "support/seeded.h"
 
 using namespace keel;
@@ -101,6 +105,33 @@ TEST_CASE("every allocation is counted once, by what served it") {
   CHECK(slow >= 1);  // Those that made system calls.
   CHECK(slow <= stats.contiguous_allocations + stats.vmalloc_allocations);
   free_all(*pool, buffers);
+}
+
+TEST_CASE("a pool's facts are its config, and no huge pages where the kernel does not tell") {
+  FaultOs os;
+  const ScopedOs scope(os);
+  const auto pool = make_pool({.capacity_bytes = 8 * kMiB, .window_bytes = 64 * kMiB});
+  const PoolFacts facts = pool->facts();
+  CHECK(facts.config.capacity_bytes == 8 * kMiB);
+  CHECK(facts.cpus == possible_cpus());
+  CHECK(facts.huge <= Bytes(8 * kMiB));
+  os.fail_from(1, mask_of(OsCall::kOpen), EACCES);
+  CHECK(pool->facts().huge == Bytes(0));
+  CHECK(os.fired());
+}
+
+TEST_CASE("times are counted by powers of two, and those past the last with the last") {
+  Histogram histogram;
+  for (const std::uint64_t ns :
+       {std::uint64_t{0}, std::uint64_t{1}, std::uint64_t{5}, std::uint64_t{7}, std::uint64_t{8},
+        std::uint64_t{1} << 38, std::uint64_t{1} << 39, UINT64_MAX}) {
+    histogram.add(ns);
+  }
+  CHECK(histogram.bucket(0) == 1);
+  CHECK(histogram.bucket(1) == 1);
+  CHECK(histogram.bucket(3) == 2);
+  CHECK(histogram.bucket(4) == 1);
+  CHECK(histogram.bucket(Histogram::kBuckets - 1) == 3);
 }
 
 TEST_CASE("owners that hold most come first, and idle memory is nobody's") {

@@ -2,6 +2,7 @@
 
 #include <doctest/doctest.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
@@ -12,6 +13,7 @@
 
 #include "keel/base/scopes.h"
 #include "support/bug_recorder.h"
+#include "support/death.h"
 #include "support/fault_os.h"
 
 using namespace keel;
@@ -359,6 +361,31 @@ TEST_CASE("messages about failures are limited in rate, and kNoWarn has none") {
   CHECK(contains(messages.lines()[1], "held by nobody"));
 }
 
+TEST_CASE("a message is cut where its line is full") {
+  Messages messages;
+  const auto pool = make();
+  const std::string owner(2000, 'o');
+  CHECK(pool->kvmalloc(3 * kMiB, AllocFlags::kKernel, owner.c_str()) == nullptr);
+  REQUIRE(messages.lines().size() == 1);
+  const std::string& line = messages.lines()[0];
+  CHECK(contains(line, "memory allocation failed: size 3145728"));
+  CHECK(line.size() < 800);
+  CHECK(line.size() > 700);
+  CHECK(line.back() == 'o');
+}
+
+TEST_CASE("without a hook messages go to the standard error") {
+  const auto ending = keel_test::run_in_child([] {
+    const auto pool = make();
+    (void)set_message_hook(nullptr);
+    (void)pool->kvmalloc(3 * kMiB, AllocFlags::kKernel, "told");
+    ::_exit(0);
+  });
+  CHECK(ending.exit_code == 0);
+  CHECK(contains(ending.errors, "keel: memory allocation failed"));
+  CHECK(contains(ending.errors, "'told'"));
+}
+
 TEST_CASE("a NoReclaimScope is seen by the allocation") {
   Messages messages;
   const auto pool = make();
@@ -435,7 +462,13 @@ TEST_CASE("the direct-map address of a mapped buffer's frame is told apart") {
   const BugReport report = bugs.take();
   CHECK(report.bug == Bug::kDirectMapAddress);
   CHECK(report.owner == doctest::String("scattered"));
+  // The same of an idle one.
   pool->kvfree(buffer);
+  for (void* page : held) {
+    pool->kvfree(static_cast<std::byte*>(page) - kPageBytes);
+    REQUIRE(bugs.count() == 1);
+    CHECK(bugs.take().bug == Bug::kDirectMapAddress);
+  }
   free_all(*pool, held);
   CHECK(bugs.count() == 0);
 }

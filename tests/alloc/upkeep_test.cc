@@ -1,6 +1,8 @@
 // What a pool's thread does in its rounds, made by hand in virtual time.
 #include <doctest/doctest.h>
 
+#include <algorithm>
+
 #include "keel/base/mutex.h"
 #include "pool_support.h"
 #include "support/fault_os.h"
@@ -167,5 +169,62 @@ TEST_CASE_FIXTURE(Fixture, "rounds take apart idle buffers that nobody uses, and
   }
   CHECK(pool->stats().cached <= Bytes(5 * kPage));
   CHECK(pool->stats().contiguous_allocations <= 43);  // The busy one was hardly ever made anew.
+  pool->audit();
+}
+
+TEST_CASE_FIXTURE(Fixture,
+                  "much unused memory goes back slice by slice, and no round takes all of it") {
+  pool = make_pool(
+      {.capacity_bytes = 64 * kMiB, .chunk_bytes = 256U << 10, .window_bytes = 256 * kMiB});
+  std::vector<void*> buffers = fill(*pool, kMiB);
+  free_all(*pool, buffers);
+  std::uint64_t most = 0;
+  for (int round = 0; round < 200; ++round) {
+    const std::uint64_t before = pool->stats().trimmed_chunks;
+    pass(1);
+    most = std::max(most, pool->stats().trimmed_chunks - before);
+  }
+  CHECK(most == 64);  // 16 slices of 4 chunks: a round ends, whatever there is.
+  CHECK(pool->stats().populated <= Bytes(4 * kMiB));
+  pool->audit();
+}
+
+TEST_CASE_FIXTURE(Fixture, "free memory of which no chunk is whole stays, and rounds end") {
+  pool = make_pool(
+      {.capacity_bytes = 64 * kMiB, .chunk_bytes = 256U << 10, .window_bytes = 256 * kMiB});
+  std::vector<void*> pages = fill(*pool, kPage);
+  std::vector<void*> kept;
+  for (std::size_t i = 0; i < pages.size(); ++i) {
+    if (i % 32 == 0) {
+      kept.push_back(pages[i]);  // at least one in each chunk
+    } else {
+      pool->kvfree(pages[i]);
+    }
+  }
+  pass(120);
+  CHECK(pool->stats().trimmed_chunks == 0);
+  CHECK(pool->stats().free >= Bytes(48 * kMiB));
+  free_all(*pool, kept);
+  pass(120);
+  CHECK(pool->stats().populated <= Bytes(4 * kMiB));
+  pool->audit();
+}
+
+TEST_CASE_FIXTURE(Fixture, "slabs that small objects have left go back, and those in use stay") {
+  REQUIRE(pool->reserve(Bytes(20 * kMiB)).ok());
+  std::vector<void*> objects;
+  for (int i = 0; i < 16'000; ++i) {
+    objects.push_back(pool->kvmalloc(1024));
+    REQUIRE(pool->kvsize(objects.back()) == 1024);
+  }
+  REQUIRE(pool->stats().cached < Bytes(kMiB));
+  free_every_second(*pool, objects);
+  pass(50);
+  // Half of each slab is unused and none can go.
+  CHECK(pool->stats().cached >= Bytes(7 * kMiB));
+  free_all(*pool, objects);
+  pass(50);
+  CHECK(pool->stats().cached <= Bytes(2 * kMiB));
+  CHECK(pool->stats().free >= Bytes(19 * kMiB));
   pool->audit();
 }

@@ -73,7 +73,14 @@ TEST_CASE("without a handler a bug aborts and is told in one line") {
   CHECK(ending.errors.find("'test'") != std::string::npos);
 }
 
+TEST_CASE("of a bug that has no address or area none is printed") {
+  const auto ending =
+      run_in_child([] { keel::report_bug({.bug = Bug::kNestedTransaction, .call = "begin"}); });
+  CHECK(ending.aborted_with("keel: bug in the caller of begin: nested transaction\n"));
+}
+
 TEST_CASE("every bug has a name of its own") {
+  CHECK(std::strcmp(keel::to_string(static_cast<Bug>(255)), "unknown bug") == 0);
   for (int i = 0; i <= static_cast<int>(Bug::kForceInCallback); ++i) {
     CHECK(std::strcmp(keel::to_string(static_cast<Bug>(i)), "unknown bug") != 0);
     for (int j = 0; j < i; ++j) {

@@ -7,10 +7,13 @@
 #include <unistd.h>
 
 #include <array>
+#include <atomic>
 #include <cerrno>
+#include <csignal>
 #include <cstdlib>
 #include <cstring>
 #include <string>
+#include <thread>
 
 #include "support/death.h"
 
@@ -100,7 +103,43 @@ TEST_CASE("errors come back as negative errno") {
   CHECK(os().preadv2(-1, nullptr, 0, 0, 0) == -EBADF);
   void* out = nullptr;
   CHECK(os().mmap(nullptr, 0, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0, &out) == -EINVAL);
+  CHECK(os().mremap(nullptr, 0, 4096, MREMAP_MAYMOVE, nullptr, &out) < 0);
   CHECK(out == nullptr);
+  CHECK(os().is_copy_on_write(-1) == -EBADF);
+  CHECK(os().set_no_copy_on_write(-1) == -EBADF);
+  CHECK(os().lseek(-1, 0, SEEK_SET) == -EBADF);
+  CHECK(os().physical_sector_bytes(-1) == -EBADF);
+}
+
+TEST_CASE("a file of no block device has no size of one") {
+  const TemporaryFile file;
+  REQUIRE(file.fd() >= 0);
+  std::uint64_t bytes = 77;
+  CHECK(os().block_device_bytes(file.fd(), &bytes) == -ENOTTY);
+  CHECK(bytes == 77);
+}
+
+TEST_CASE("what a file of the memory cannot have is refused, and it is written in place") {
+  const int fd = os().memfd_create("keel-os-test", 0);
+  REQUIRE(fd >= 0);
+  CHECK(os().is_copy_on_write(fd) == 0);
+  CHECK(os().set_no_copy_on_write(fd) < 0);
+  CHECK(os().physical_sector_bytes(fd) == -ENOENT);
+  CHECK(os().close(fd) == 0);
+}
+
+TEST_CASE("a file's own way of writing is asked of its file system") {
+  const TemporaryFile file;
+  REQUIRE(file.fd() >= 0);
+  const int before = os().is_copy_on_write(file.fd());
+  CHECK(before >= 0);
+  // Whether or not the file system can be told: what is written in place stays so.
+  const int told = os().set_no_copy_on_write(file.fd());
+  const int after = os().is_copy_on_write(file.fd());
+  CHECK(after <= before);
+  if (told < 0) {
+    CHECK(after == before);
+  }
 }
 
 TEST_CASE("what is written to a file is read back at its offset") {
@@ -116,6 +155,7 @@ TEST_CASE("what is written to a file is read back at its offset") {
   struct stat status {};
   CHECK(os().fstat(file.fd(), &status) == 0);
   CHECK(status.st_size == 4100);
+  CHECK(os().lseek(file.fd(), 0, SEEK_END) == 4100);
   CHECK(os().ftruncate(file.fd(), 100) == 0);
   CHECK(os().fstat(file.fd(), &status) == 0);
   CHECK(status.st_size == 100);
@@ -147,6 +187,28 @@ TEST_CASE("the clock runs forward and sleep lets the time pass") {
   CHECK(os().monotonic_ns() - start >= 2'000'000);
   CHECK(os().realtime_ns() > 1'600'000'000U * std::uint64_t{1'000'000'000});
   CHECK(os().random64() != os().random64());
+}
+
+TEST_CASE("a sleep is as long as it was asked for, however often signals interrupt it") {
+  struct sigaction handler {};
+  handler.sa_handler = [](int) {};
+  struct sigaction before {};
+  REQUIRE(::sigaction(SIGUSR1, &handler, &before) == 0);
+  std::atomic<bool> done{false};
+  std::uint64_t slept_ns = 0;
+  std::thread sleeper([&] {
+    const std::uint64_t start = os().monotonic_ns();
+    os().sleep_ns(20'000'000);
+    slept_ns = os().monotonic_ns() - start;
+    done = true;
+  });
+  while (!done) {
+    (void)::pthread_kill(sleeper.native_handle(), SIGUSR1);
+    std::this_thread::yield();
+  }
+  sleeper.join();
+  CHECK(slept_ns >= 20'000'000);
+  CHECK(::sigaction(SIGUSR1, &before, nullptr) == 0);
 }
 
 TEST_CASE("the real Os still answers while static objects are destroyed") {

@@ -8,6 +8,8 @@
 #include <thread>
 #include <vector>
 
+#include "support/run_again.h"
+
 using keel::PerCpu;
 
 namespace {
@@ -43,6 +45,11 @@ TEST_CASE("the current CPU is the kernel's, and below the number of possible one
       }
     }).join();
   }
+}
+
+TEST_CASE("the current CPU is the kernel's where threads have no rseq area, too") {
+  CHECK(keel_test::passes_with("GLIBC_TUNABLES", "glibc.pthread.rseq=0",
+                               "the current CPU is the kernel's*ones"));
 }
 
 TEST_CASE("slots start empty, on cache line pairs of their own") {

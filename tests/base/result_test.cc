@@ -24,6 +24,7 @@ TEST_CASE("an error's message names the code, the act, the value and the system'
 }
 
 TEST_CASE("every error code has a name of its own") {
+  CHECK(std::strcmp(keel::to_string(static_cast<Errc>(255)), "unknown error") == 0);
   for (int i = 0; i <= static_cast<int>(Errc::kSystem); ++i) {
     CHECK(std::strcmp(keel::to_string(static_cast<Errc>(i)), "unknown error") != 0);
     for (int j = 0; j < i; ++j) {
@@ -35,10 +36,11 @@ TEST_CASE("every error code has a name of its own") {
 
 TEST_CASE("an errno maps to the closest code and is kept") {
   const std::pair<int, Errc> pairs[] = {
-      {ENOENT, Errc::kNotFound}, {EEXIST, Errc::kExists},  {EROFS, Errc::kPermission},
-      {ENOSPC, Errc::kNoSpace},  {EDQUOT, Errc::kNoSpace}, {ENOMEM, Errc::kNoMemory},
-      {EIO, Errc::kIo},          {EAGAIN, Errc::kBusy},    {EOPNOTSUPP, Errc::kUnsupported},
-      {EISDIR, Errc::kSystem},
+      {ENOENT, Errc::kNotFound},  {EEXIST, Errc::kExists},    {EROFS, Errc::kPermission},
+      {ENOSPC, Errc::kNoSpace},   {EDQUOT, Errc::kNoSpace},   {ENOMEM, Errc::kNoMemory},
+      {EIO, Errc::kIo},           {EAGAIN, Errc::kBusy},      {EOPNOTSUPP, Errc::kUnsupported},
+      {EISDIR, Errc::kSystem},    {ENOTDIR, Errc::kNotFound}, {EACCES, Errc::kPermission},
+      {EPERM, Errc::kPermission}, {EFBIG, Errc::kNoSpace},    {EBUSY, Errc::kBusy},
   };
   for (const auto& pair : pairs) {
     const Error error = keel::system_error(pair.first, "open");

@@ -3,6 +3,7 @@
 #include <doctest/doctest.h>
 
 #include <thread>
+#include <utility>
 
 #include "keel/base/check.h"
 #include "keel/base/os.h"
@@ -36,6 +37,20 @@ TEST_CASE("scopes nest and end, each in its own thread") {
     CHECK_FALSE(elsewhere);
   }
   CHECK_FALSE(NoReclaimScope::active());
+}
+
+TEST_CASE("a scope that was moved ends once, with whom it was moved to") {
+  {
+    NoReclaimScope first;
+    {
+      const NoReclaimScope second(std::move(first));
+      CHECK(NoReclaimScope::active());
+    }
+    CHECK_FALSE(NoReclaimScope::active());
+  }
+  CHECK_FALSE(NoReclaimScope::active());
+  const NoReclaimScope next;
+  CHECK(NoReclaimScope::active());
 }
 
 TEST_CASE("an allocation of metadata inside a NoAllocScope is reported and aborts") {

@@ -28,13 +28,13 @@ Json repeated(const char* what, const char* source, double seconds, const Act& a
   const Deadline deadline(seconds);
   const std::uint64_t faults = thread_faults();
   const std::uint64_t start_ns = bench::monotonic_ns();
-  while (!deadline.passed()) {
+  do {  // Once, however late it is.
     for (int i = 0; i < kBatch; ++i) {
       const std::uint64_t start = bench::ticks();
       act();
       acts->ticks.add(bench::ticks() - start);
     }
-  }
+  } while (!deadline.passed());
   acts->seconds = static_cast<double>(bench::monotonic_ns() - start_ns) * 1e-9;
   acts->faults = thread_faults() - faults;
   return row_of("fragmented", what, source, *acts);
@@ -68,9 +68,9 @@ Json cold(Pool& pool, double seconds) {
   auto acts = std::make_unique<Acts>();
   std::vector<void*> buffers(kColdBuffers);
   const Deadline deadline(seconds);
-  while (!deadline.passed()) {
+  do {  // Once, however late it is.
     cold_round(pool, buffers, *acts);
-  }
+  } while (!deadline.passed());
   return row_of("fragmented", "64 KiB cold", "keel", *acts);
 }
 

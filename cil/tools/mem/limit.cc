@@ -63,13 +63,15 @@ void fill(const BufferSource& source, std::vector<void*>& buffers) {
   }
 }
 
-// Requests until one is refused (`wanted` false) or granted (true); at most `most`.
-void request(const BufferSource& source, bool wanted, std::uint64_t most, double seconds,
-             Acts& acts) {
+// Requests until one is refused (`wanted` true) or granted (false): `least`, if need be past the
+// time, and at most `most`.
+void request(const BufferSource& source, bool wanted, std::uint64_t least, std::uint64_t most,
+             double seconds, Acts& acts) {
   const Deadline deadline(seconds);
   const std::uint64_t faults = thread_faults();
   const std::uint64_t start_ns = bench::monotonic_ns();
-  while (acts.ticks.count() < most && !deadline.passed()) {
+  while (acts.ticks.count() < most && !stop_requested() &&
+         (acts.ticks.count() < least || !deadline.passed())) {
     const std::uint64_t start = bench::ticks();
     const void* buffer = source.allocate(kLargeBytes);
     const std::uint64_t end = bench::ticks();
@@ -89,8 +91,10 @@ void run_at_limit(const BufferSource& source, double seconds, Run& run) {
     ++run.possible;
   }
   run.possible = run.possible * kMiB / kLargeBytes;
-  request(source, true, run.possible + 1, seconds, run.large);
-  request(source, false, kMostRefusals, seconds, run.refused);
+  // All that can be had, or what comes next would not be refused.
+  const std::size_t all = run.possible + 1;
+  request(source, true, all, all, seconds, run.large);
+  request(source, false, 1, kMostRefusals, seconds, run.refused);
 }
 
 }  // namespace

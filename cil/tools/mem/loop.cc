@@ -29,13 +29,13 @@ void run_thread(const BufferSource& source, std::size_t bytes, double seconds, A
   const Deadline deadline(seconds);
   const std::uint64_t faults = thread_faults();
   const std::uint64_t start_ns = bench::monotonic_ns();
-  while (!deadline.passed()) {
+  do {  // Once, however late it is.
     for (int i = 0; i < kBatch; ++i) {
       const std::uint64_t start = bench::ticks();
       once(source, bytes);
       acts.ticks.add(bench::ticks() - start);
     }
-  }
+  } while (!deadline.passed());
   acts.seconds = static_cast<double>(bench::monotonic_ns() - start_ns) * 1e-9;
   acts.faults = thread_faults() - faults;
 }

@@ -1,0 +1,26 @@
+// Runs one case of this test program in a process of its own, whose environment differs.
+#pragma once
+
+#include <unistd.h>
+
+#include <cstdlib>
+#include <string>
+
+#include "support/death.h"
+
+namespace keel_test {
+
+// True if there is one such case and it passes where the variable is set. In the name a star for a
+// comma, which would begin another one.
+inline bool passes_with(const char* name, const char* value, const char* test_case) {
+  const Ending ending = run_in_child([&] {
+    (void)::dup2(STDERR_FILENO, STDOUT_FILENO);
+    (void)::setenv(name, value, 1);
+    const std::string filter = std::string("--test-case=") + test_case;
+    (void)::execl("/proc/self/exe", "keel_tests", "--no-colors", filter.c_str(), nullptr);
+    ::_exit(127);
+  });
+  return ending.exit_code == 0 && ending.errors.find("1 passed") != std::string::npos;
+}
+
+}  // namespace keel_test
