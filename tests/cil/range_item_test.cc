@@ -12,6 +12,7 @@
 #include "item_home.h"
 #include "log/format.h"
 #include "log_vector.h"
+#include "new_refusal.h"
 #include "support/death.h"
 
 using namespace keel;
@@ -257,4 +258,19 @@ TEST_CASE("a range item whose form is not sound is no range") {
   format::RangeHeader none{1, 10, 0};
   const RecoveredRegion region{{}, std::as_bytes(std::span(&none, 1))};
   CHECK_FALSE(RecoveredRange::from({format::kTypeRange, {&region, 1}}).has_value());
+}
+
+TEST_CASE("a range item that is not attached has nothing to clean, without memory none is made") {
+  RangeItem item(3);
+  item.clean();
+  CHECK_FALSE(item.pinned());
+  std::string memory(1000, 'm');
+  Errc code{};
+  {
+    const NewRefusal refusal(0);
+    const auto made = RangeItem::create(4, memory.data(), memory.size());
+    code = made.ok() ? Errc::kSystem : made.error().code;
+  }
+  CHECK(code == Errc::kNoMemory);
+  CHECK(RangeItem::create(4, memory.data(), memory.size()).ok());
 }
