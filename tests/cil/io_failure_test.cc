@@ -523,6 +523,7 @@ TEST_CASE(
         for (const SimIo& io : world.disk.io_log()) {
           fired |= io.faulty;
         }
+        world.disk.clear_faults();
         CHECK(forced.ok() == !fired);
         if (fired) {
           CHECK(forced.error().sys_errno == EREMOTEIO);

@@ -2,6 +2,7 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -424,18 +425,33 @@ TEST_CASE(
     "an intent that is found goes without a snapshot if there is no memory, and is finished") {
   const MessageHook before = set_message_hook([](const char*) {});
   const std::string payload(20'000, 'p');
+  // Draws a random number when the log is taken over: all that recovery needs is there by then.
+  class Hooked : public SimDisk {
+   public:
+    std::function<void()> on_draw;
+    std::uint64_t random64() override {
+      if (on_draw) {
+        on_draw();
+      }
+      return SimDisk::random64();
+    }
+  };
   for (const bool pool_is_dry : {true, false}) {
     CAPTURE(pool_is_dry);
-    LogWorld world;
+    Hooked disk;
+    const ScopedOs scope(disk);
+    REQUIRE(create_log(kLogPath, {.size = kMinLogBytes}).ok());
     IntentItem begun(5, std::as_bytes(std::span(payload)));
     {
-      auto journal = world.open();
-      auto transaction = journal->begin(IntentItem::log_bytes(payload.size()), 1, 1);
-      REQUIRE(transaction.ok());
-      REQUIRE(transaction->log(begun).ok());
-      REQUIRE(transaction->commit().ok());
-      REQUIRE(journal->force_all().ok());
-      finish(journal);
+      auto journal = Journal::open(kLogPath, {}, kIgnore);
+      REQUIRE(journal.ok());
+      {
+        auto transaction = (*journal)->begin(IntentItem::log_bytes(payload.size()), 1, 1);
+        REQUIRE(transaction.ok());
+        REQUIRE(transaction->log(begun).ok());
+        REQUIRE(transaction->commit().ok());
+      }
+      finish(*journal);
     }
     auto pool = Pool::create({.capacity_bytes = 32U << 20, .background = false});
     REQUIRE(pool.ok());
@@ -443,17 +459,14 @@ TEST_CASE(
     JournalConfig config;
     config.pool = pool->get();
     if (pool_is_dry) {
-      // When the log is taken over: all that recovery needs is there by then.
-      world.disk.on_io([&](const SimIo& io) {
-        if (io.op == SimOp::kWrite && taken.empty()) {
-          taken = drain(**pool);
-        }
-      });
+      disk.on_draw = [&] { taken = taken.empty() ? drain(**pool) : taken; };
     } else {
       config.cil_memory = Bytes(done_reservation(4096).memory_bytes);
     }
-    auto journal = world.open(config);
-    world.disk.on_io({});
+    auto opened = Journal::open(kLogPath, config, kIgnore);
+    REQUIRE(opened.ok());
+    auto journal = std::move(*opened);
+    disk.on_draw = nullptr;
     REQUIRE(journal->recovered_intents().size() == 1);
     IntentItem& intent = *journal->recovered_intents()[0];
     CHECK(ItemAccess::shadow(intent) == nullptr);

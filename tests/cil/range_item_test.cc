@@ -12,8 +12,8 @@
 #include "item_home.h"
 #include "log/format.h"
 #include "log_vector.h"
-#include "new_refusal.h"
 #include "support/death.h"
+#include "support/fault_os.h"
 
 using namespace keel;
 using namespace keel_test;
@@ -265,12 +265,13 @@ TEST_CASE("a range item that is not attached has nothing to clean, without memor
   item.clean();
   CHECK_FALSE(item.pinned());
   std::string memory(1000, 'm');
-  Errc code{};
-  {
-    const NewRefusal refusal(0);
+  FaultOs os;
+  const ScopedOs scope(os);
+  for (std::uint64_t nth = 1; nth <= 2; ++nth) {  // the item, and its bitmap
+    os.fail_nth(nth, mask_of(OsCall::kMetadata));
     const auto made = RangeItem::create(4, memory.data(), memory.size());
-    code = made.ok() ? Errc::kSystem : made.error().code;
+    REQUIRE_FALSE(made.ok());
+    CHECK(made.error().code == Errc::kNoMemory);
   }
-  CHECK(code == Errc::kNoMemory);
   CHECK(RangeItem::create(4, memory.data(), memory.size()).ok());
 }

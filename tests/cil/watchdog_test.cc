@@ -500,7 +500,7 @@ TEST_CASE("a begin on a full log is reported with the ids of the objects that ho
   REQUIRE(journal->force(commit(*journal, {&object})).ok());
   std::thread filler([&] {
     for (int i = 0; i < 60; ++i) {
-      commit(*journal, {&item}, 31'000);
+      CHECK(journal->force(commit(*journal, {&item}, 31'000)).ok());
     }
   });
   const StallReport begin = reports.wait_for(What::kBegin);
