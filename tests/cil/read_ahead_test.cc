@@ -223,7 +223,7 @@ TEST_CASE("read ahead: where it goes next, a buffer that a thread still reads in
       }
       return SimDisk::preadv2(fd, parts, count, offset, flags);
     }
-    std::atomic<std::uint64_t> slow_offset{0};
+    std::atomic<std::uint64_t> slow_offset{UINT64_MAX};
     Gate gate;
   };
   const NoiseLog log;

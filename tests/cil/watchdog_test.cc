@@ -142,7 +142,7 @@ void go_to_cpu(int number) {
   if (::sched_getaffinity(0, sizeof allowed, &allowed) != 0) {
     return;
   }
-  for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
+  for (std::size_t cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
     if (CPU_ISSET(cpu, &allowed) && number-- == 0) {
       cpu_set_t one;
       CPU_ZERO(&one);
