@@ -510,12 +510,12 @@ TEST_CASE(
       std::uint64_t failures = 0;
       for (bool fired = true; fired; failures += fired ? 1 : 0) {
         CAPTURE(failures);
-        LogWorld world({.size = Bytes(32U << 20)});
+        LogWorld world({.size = Bytes(16U << 20)});
         Trace trace;
         Probe item(trace, 1);
         item.regions.assign(9, std::string(400'000, 'x'));
         auto journal = world.open({.push_threshold = Bytes(1U << 30), .io_mode = mode});
-        const Sequence sequence = commit(*journal, {&item}, 4'000'000);
+        const Sequence sequence = commit(*journal, {&item}, 3'700'000);
         world.disk.clear_io_log();
         world.disk.inject({.op = op, .nth = failures + 1, .error = EREMOTEIO});
         const Status forced = journal->force(sequence);
@@ -561,5 +561,38 @@ TEST_CASE("a small checkpoint over the end of the log's data fails with either o
     REQUIRE_FALSE(forced.ok());
     CHECK(forced.error().sys_errno == EREMOTEIO);
     CHECK_FALSE(journal->close().ok());
+  }
+}
+
+TEST_CASE("what cannot be made stable at home ends a journal before its tail moves, also at rest") {
+  for (const bool rests : {true, false}) {
+    CAPTURE(rests);
+    LogWorld world;
+    Trace trace;
+    Probe item(trace, 1);
+    item.after = Tracking::kRelease;
+    item.regions = {std::string(30'000, 'x')};
+    JournalConfig config;
+    config.cover_after_ns = rests ? 1'000'000 : UINT64_MAX;
+    config.flush_home = [] { return Error{Errc::kIo, EREMOTEIO, "of the home", 0}; };
+    auto journal = world.open(config);
+    const Lsn tail = journal->stats().tail;
+    Error error{};
+    for (int i = 0; error.sys_errno == 0; ++i) {
+      auto transaction = journal->begin(31'000, 1);
+      if (!transaction) {
+        error = transaction.error();
+      } else if (!rests || i == 0) {
+        REQUIRE(transaction->log(item).ok());
+        const auto sequence = transaction->commit();
+        if (sequence) {
+          (void)journal->force(*sequence);
+        }
+      }
+      std::this_thread::yield();
+    }
+    CHECK(error.sys_errno == EREMOTEIO);
+    CHECK(journal->stats().tail == tail);
+    CHECK(journal->close().error().sys_errno == EREMOTEIO);
   }
 }

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "log/log_device.h"
+#include "log/log_file.h"
 #include "log/write_progress.h"
 #include "probe.h"
 #include "write_queue_world.h"
@@ -414,4 +415,25 @@ TEST_CASE("a log whose blocks are smaller than what direct I/O wants is read thr
   const auto buffered = read_log_info(kLogPath, true);
   REQUIRE(buffered.ok());
   CHECK(buffered->block_bytes == kBlock);
+}
+
+TEST_CASE("a log is not opened without memory for its superblock") {
+  const MessageHook before = set_message_hook([](const char*) {});
+  LogWorld world;
+  auto pool = Pool::create({.capacity_bytes = 8U << 20, .background = false});
+  REQUIRE(pool.ok());
+  std::vector<void*> taken;
+  for (std::size_t bytes = 1U << 20; bytes >= 4096; bytes /= 2) {
+    while (void* memory = (*pool)->kvmalloc(bytes, AllocFlags::kNoWarn)) {
+      taken.push_back(memory);
+    }
+  }
+  const auto dry = LogFile::open(kLogPath, DeviceMode::kReadOnly, false, **pool);
+  REQUIRE_FALSE(dry.ok());
+  CHECK(dry.error().code == Errc::kNoMemory);
+  for (void* memory : taken) {
+    (*pool)->kvfree(memory);
+  }
+  CHECK(LogFile::open(kLogPath, DeviceMode::kReadOnly, false, **pool).ok());
+  set_message_hook(before);
 }

@@ -191,19 +191,57 @@ TEST_CASE("what is not in one piece of the staging is written all the same, from
   CHECK(world.read(20 + kDepth) == std::byte{'l'});
 }
 
-TEST_CASE("a forked child makes no queue on its parent's device") {
-  LogWorld log;
-  const auto device = LogDevice::open(kLogPath, DeviceMode::kReadWrite, false);
-  REQUIRE(device.ok());
-  const Ending ending = run_in_child([&] {
-    for (const IoMode mode : kModes) {
-      const auto queue = WriteQueue::make(**device, mode, {}, 1);
-      if (queue.ok() || queue.error().code != Errc::kForked) {
-        ::_exit(9);
-      }
+TEST_CASE("what does not lie in one piece of the staging is not written by that piece's number") {
+  // Says where the kernel is told that the bytes are, and looks at none of them.
+  class Records : public SimDisk {
+   public:
+    int ring_submit(OsRing*, const RingWrite& write) override {
+      piece = write.buffer;
+      return -EREMOTEIO;
     }
-  });
-  CHECK(ending.exit_code == 0);
+    int piece = -2;
+  };
+  const auto piece_of = [](std::uint64_t begin, std::uint64_t bytes, int count = 1) {
+    Records disk;
+    const ScopedOs scope(disk);
+    disk.set_image("/sim/log", SimContent(16 * kBlock));
+    Queue world("/sim/log", IoMode::kUring);
+    struct iovec parts[2] = {{world.staging.data() + begin, bytes}, {world.staging.data(), kBlock}};
+    CHECK(world.queue->start(0, 0, parts, count).error().sys_errno == EREMOTEIO);
+    return disk.piece;
+  };
+  constexpr std::uint64_t kAll = kDepth * kBlock;
+  CHECK(piece_of(0, kBlock) == 0);
+  CHECK(piece_of(0, kAll) == 0);
+  CHECK(piece_of(kAll - kBlock, kBlock) == 0);
+  CHECK(piece_of(0, kAll + kBlock) == -1);
+  CHECK(piece_of(kBlock, kAll) == -1);
+  CHECK(piece_of(kAll, kBlock) == -1);
+  CHECK(piece_of(0, kBlock, 2) == -1);
+  CHECK(piece_of(0, std::uint64_t{1} << 31) == -1);  // more than a length in the ring can say
+}
+
+TEST_CASE("a forked child makes no queue on its parent's device, uses none, and ends it quietly") {
+  LogWorld log;
+  const auto device = LogDevice::open(kLogPath, DeviceMode::kReadOnly, false);
+  REQUIRE(device.ok());
+  log.disk.set_image("/sim/other", SimContent(16 * kBlock));
+  for (const IoMode mode : kModes) {
+    Queue world("/sim/other", mode);
+    REQUIRE(world.start(0, 5).ok());
+    const Ending ending = run_in_child([&] {
+      const auto made = WriteQueue::make(**device, mode, {}, 1);
+      bool right = !made.ok() && made.error().code == Errc::kForked;
+      right = right && world.start(1, 6).error().code == Errc::kForked;
+      right = right && world.queue->wait(0).error().code == Errc::kForked;
+      right = right && world.queue->wait_all().error().code == Errc::kForked;
+      world.queue.reset();
+      ::_exit(right ? 0 : 1);
+    });
+    CHECK(ending.exit_code == 0);
+    CHECK(world.queue->wait_all().ok());
+    CHECK(world.read(5) == std::byte{'a'});
+  }
 }
 
 TEST_CASE("a queue of no slots, of too many, or of staging in too many pieces is not made") {
