@@ -510,15 +510,14 @@ TEST_CASE(
       std::uint64_t failures = 0;
       for (bool fired = true; fired; failures += fired ? 1 : 0) {
         CAPTURE(failures);
-        LogWorld world({.size = Bytes(16U << 20)});
+        LogWorld world({.size = Bytes(32U << 20)});
         Trace trace;
         Probe item(trace, 1);
         item.regions.assign(9, std::string(400'000, 'x'));
         auto journal = world.open({.push_threshold = Bytes(1U << 30), .io_mode = mode});
-        const Sequence sequence = commit(*journal, {&item}, 3'700'000);
         world.disk.clear_io_log();
         world.disk.inject({.op = op, .nth = failures + 1, .error = EREMOTEIO});
-        const Status forced = journal->force(sequence);
+        const Status forced = journal->force(commit(*journal, {&item}, 3'700'000));
         fired = false;
         for (const SimIo& io : world.disk.io_log()) {
           fired |= io.faulty;
