@@ -513,11 +513,11 @@ TEST_CASE(
         LogWorld world({.size = Bytes(32U << 20)});
         Trace trace;
         Probe item(trace, 1);
-        item.regions.assign(6, std::string(400'000, 'x'));
+        item.regions.assign(8, std::string(400'000, 'x'));
         auto journal = world.open({.push_threshold = Bytes(1U << 30), .io_mode = mode});
         world.disk.clear_io_log();
         world.disk.inject({.op = op, .nth = failures + 1, .error = EREMOTEIO});
-        const Status forced = journal->force(commit(*journal, {&item}, 2'500'000));
+        const Status forced = journal->force(commit(*journal, {&item}, 3'300'000));
         fired = false;
         for (const SimIo& io : world.disk.io_log()) {
           fired |= io.faulty;
