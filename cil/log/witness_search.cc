@@ -65,7 +65,7 @@ SearchRange next_data(const LogFile& file, Lsn from, Lsn to) {
     const std::uint64_t end = std::min(geometry.bytes_to_wrap(from), (to - from).value());
     const LogDevice::Extent data = file.device().next_data(offset);
     const std::uint64_t skip = round_down(data.from - offset, geometry.block_bytes);
-    if (skip < end && data.from < data.to) {
+    if (skip < end) {
       const std::uint64_t stop = round_up(data.to - offset, geometry.block_bytes);
       return {from + Bytes(skip), from + Bytes(std::min(stop, end)), to};
     }

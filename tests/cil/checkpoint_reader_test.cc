@@ -4,6 +4,7 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cstring>
 #include <functional>
 #include <string>
@@ -212,4 +213,66 @@ TEST_CASE("each record of a checkpoint must begin below the reach, the last one 
   CHECK(judge(second + Bytes(kBlock)) == "");
   CHECK(judge(second) == "a record beyond where the newest state lets the log reach");
   CHECK(judge(Lsn(0)) == "a record beyond where the newest state lets the log reach");
+}
+
+TEST_CASE("a header is read wherever it stands, also where nothing was read ahead, and again") {
+  const Forge forge;
+  SimDisk disk;
+  const ScopedOs scope(disk);
+  disk.set_image(kLogPath, forge.original);
+  auto file = LogFile::open(kLogPath, DeviceMode::kReadOnly, false, default_pool());
+  REQUIRE(file.ok());
+  auto reader = CheckpointReader::make(*file, default_pool(), {kBlock, 0, 0});
+  REQUIRE(reader.ok());
+  const Lsn second(forge.records[1] - kData);
+  for (const Lsn lsn : {second, Lsn(0), second, second + Bytes(kBlock), Lsn(0), second}) {
+    const auto header = reader->read_header(lsn);
+    REQUIRE(header.ok());
+    CHECK(header->has_value() == (lsn == Lsn(0) || lsn == second));
+    if (header->has_value()) {
+      CHECK((*header)->record_index == (lsn == second ? 1 : 0));
+    }
+  }
+}
+
+TEST_CASE(
+    "a region that is in two pieces needs memory, without it the checkpoint can be read again") {
+  const Forge forge;
+  SimDisk disk;
+  const ScopedOs scope(disk);
+  disk.set_image(kLogPath, forge.original);
+  auto pool = Pool::create({.capacity_bytes = 8U << 20, .background = false});
+  REQUIRE(pool.ok());
+  auto file = LogFile::open(kLogPath, DeviceMode::kReadOnly, false, **pool);
+  REQUIRE(file.ok());
+  const MessageHook before = set_message_hook([](const char*) {});
+  for (const bool dry : {true, false}) {
+    // Blocks are read one by one, so that no region of several is in one piece.
+    auto reader = CheckpointReader::make(*file, **pool, {kBlock, 0, 0});
+    REQUIRE(reader.ok());
+    std::vector<void*> taken;
+    disk.on_io([&](const SimIo& io) {
+      if (dry && io.op == SimOp::kRead && io.offset == kData + forge.id.bytes - kBlock) {
+        for (std::size_t bytes = 1U << 20; bytes >= 4096; bytes /= 2) {
+          while (void* memory = (*pool)->kvmalloc(bytes, AllocFlags::kNoWarn)) {
+            taken.push_back(memory);
+          }
+        }
+      }
+    });
+    const auto outcome = reader->read({Lsn(0), {}, 1U << 20, Lsn(UINT64_MAX)});
+    CHECK(outcome.ok() != dry);
+    if (dry) {
+      CHECK(outcome.error().code == Errc::kNoMemory);
+    } else {
+      CHECK(outcome->proven);
+      const auto bulk = reader->checkpoint().items[1].regions()[0].bulk;
+      CHECK(bulk.size() == 5 * kBlock);
+      CHECK(std::all_of(bulk.begin(), bulk.end(), [](std::byte b) { return b == std::byte{'l'}; }));
+    }
+    for (void* memory : taken) {
+      (*pool)->kvfree(memory);
+    }
+  }
+  set_message_hook(before);
 }

@@ -2,10 +2,10 @@
 //
 // A life is a journal from its open to a power cut: it commits random transactions over a few
 // objects, forces now and then, writes objects home and releases them, on a log so small that it
-// wraps. At every I/O that changed something, within each write that is durable by itself (RWF_DSYNC)
-// when some of its sectors are, and whenever something was promised, the disk is snapshotted, with
-// what had been promised by then: a moment. After the life each moment is crashed in several ways,
-// and what recovery delivers must be
+// wraps. At every I/O that changed something, within each write that is durable by itself
+// (RWF_DSYNC) when some of its sectors are, and whenever something was promised, the disk is
+// snapshotted, with what had been promised by then: a moment. After the life each moment is crashed
+// in several ways, and what recovery delivers must be
 //
 //   1. every sequence that had been forced,
 //   2. for every object exactly the version that the last recovered sequence left it with: so whole

@@ -3,6 +3,7 @@
 #include "keel/cil/follower.h"
 
 #include <doctest/doctest.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
@@ -11,7 +12,9 @@
 #include <thread>
 #include <vector>
 
+#include "gate.h"
 #include "probe.h"
+#include "support/death.h"
 #include "support/test_seed.h"
 
 using namespace keel;
@@ -365,4 +368,97 @@ TEST_CASE("space that is written over while a follower reads it is not handed ov
   world.disk.on_io({});
   follower.reset();
   finish(journal);
+}
+
+TEST_CASE("in a forked child a follower hands over nothing, and the parent's goes on") {
+  LogWorld world;
+  Writer writer;
+  auto journal = world.open();
+  auto follower = follow(*journal);
+  writer.write(*journal, 100, 1);
+  const Ending ending = run_in_child([&] {
+    const auto checkpoint = follower->next(0);
+    const auto another = journal->follow({});
+    const bool right = !checkpoint && checkpoint.error().code == Errc::kForked && !another &&
+                       another.error().code == Errc::kForked;
+    ::_exit(right ? 0 : 1);
+  });
+  CHECK(ending.exit_code == 0);
+  Found found;
+  CHECK(drain(*follower, found).code == Errc::kTimeout);
+  expect_run(found, 1, 1);
+  follower.reset();
+  finish(journal);
+}
+
+TEST_CASE("a follower from a sequence behind one that is in flight passes that one by") {
+  LogWorld world;
+  Writer writer;
+  Trace trace;
+  Probe hung(trace, 2), wanted(trace, 3);
+  hung.regions = {"hung"};
+  wanted.regions = {"wanted"};
+  Gate gate;
+  auto journal = world.open();
+  writer.write(*journal, 100, 1);
+  const Sequence in_flight = commit(*journal, {&hung});
+  world.disk.on_io([&](const SimIo& io) {
+    if (io.op == SimOp::kWrite) {
+      gate.pass();
+    }
+  });
+  std::thread forcer([&] { CHECK(journal->force(in_flight).ok()); });
+  gate.wait_for_arrival();
+  const Sequence from = commit(*journal, {&wanted});
+  CHECK(from == next(in_flight));
+  auto follower = follow(*journal, {.from = from});
+  CHECK(follower->position() == from);
+  Found found;
+  CHECK(drain(*follower, found).code == Errc::kTimeout);
+  gate.open();
+  forcer.join();
+  CHECK(drain(*follower, found).code == Errc::kTimeout);
+  CHECK(found.empty());
+  REQUIRE(journal->force(from).ok());
+  CHECK(drain(*follower, found).code == Errc::kTimeout);
+  expect_run(found, from.value(), from.value());
+  CHECK(found[0].items == std::vector<FoundItem>{{19, {"wanted"}}});
+  world.disk.on_io({});
+  follower.reset();
+  finish(journal);
+}
+
+TEST_CASE("a follower whose log has rotted says so, and reads again what was mended") {
+  class DryDisk : public SimDisk {
+   public:
+    void* metadata_allocate(std::size_t bytes) override {
+      return dry ? nullptr : SimDisk::metadata_allocate(bytes);
+    }
+    std::atomic<bool> dry{false};
+  };
+  DryDisk disk;
+  const ScopedOs scope(disk);
+  REQUIRE(create_log(kLogPath, {.size = kMinLogBytes}).ok());
+  Writer writer;
+  auto journal = Journal::open(kLogPath, {}, kIgnore);
+  REQUIRE(journal.ok());
+  auto follower = follow(**journal);
+  writer.write(**journal, 3000, 1);
+  const std::uint64_t in_first_record = 2 * 4096 + 1000;
+  disk.flip_bit(kLogPath, in_first_record, 3);
+  Found found;
+  for (int i = 0; i < 2; ++i) {
+    const Error error = drain(*follower, found);
+    CHECK(error.code == Errc::kDamaged);
+    CHECK(error.value == 0);  // the LSN
+  }
+  disk.flip_bit(kLogPath, in_first_record, 3);
+  disk.dry = true;  // a new reader takes memory
+  CHECK(drain(*follower, found).code == Errc::kNoMemory);
+  disk.dry = false;
+  CHECK(found.empty());
+  CHECK(drain(*follower, found).code == Errc::kTimeout);
+  expect_run(found, 1, 1);
+  follower.reset();
+  finish(*journal);
 }

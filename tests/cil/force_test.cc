@@ -179,3 +179,19 @@ TEST_CASE("a checkpoint whose predecessor failed never becomes stable, nor is it
   CHECK(trace.count(Call::kReleaseAborted) == 3);
   CHECK(journal->stable_sequence() == sequences[0]);
 }
+
+TEST_CASE("a push that is asked for is made by a thread that sleeps, with nobody else to make it") {
+  LogWorld world;
+  Trace trace;
+  Probe item(trace, 1);
+  item.after = Tracking::kRelease;
+  item.regions = {"x"};
+  auto journal = world.open({.depth = 1});
+  for (int round = 0; round < 3; ++round) {
+    const Sequence sequence = commit(*journal, {&item});
+    let_others_run();  // the thread has gone to sleep
+    // Who does not wait for ever only asks. (Fails by hanging.)
+    REQUIRE(journal->force(sequence, UINT64_MAX - 1).ok());
+  }
+  finish(journal);
+}

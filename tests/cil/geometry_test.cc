@@ -6,6 +6,9 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <string>
+
+#include "keel/cil/log_file.h"
 
 using namespace keel;
 
@@ -117,4 +120,12 @@ TEST_CASE("a state that breaks one rule is none, though its hash is right") {
     s.stable_lsn = kFar - kBlock;
     s.tail_lsn = s.incarnation_start_lsn = kFar - 2 * kBlock;
   }));
+}
+
+TEST_CASE("a log's uuid is written as uuids are") {
+  std::array<std::uint8_t, 16> uuid{};
+  for (std::uint8_t i = 0; i < 16; ++i) {
+    uuid[i] = static_cast<std::uint8_t>(i * 17);
+  }
+  CHECK(to_string(uuid) == "00112233-4455-6677-8899-aabbccddeeff");
 }

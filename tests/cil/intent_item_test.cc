@@ -2,8 +2,11 @@
 #include "keel/cil/intent_item.h"
 
 #include <doctest/doctest.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
+#include <cstring>
 #include <memory>
 #include <mutex>
 #include <set>
@@ -16,6 +19,8 @@
 #include "intents.h"
 #include "item_home.h"
 #include "keel/base/percpu.h"
+#include "log/format.h"
+#include "log/hash.h"
 #include "support/death.h"
 #include "support/test_seed.h"
 
@@ -561,4 +566,121 @@ TEST_CASE("after a crash at any I/O exactly the intents are open whose done is n
     }
     finish(journal);
   }
+}
+
+TEST_CASE(
+    "begin_done() is refused inside of a transaction, in a child, and once the journal ended") {
+  LogWorld world;
+  auto journal = world.open();
+  Intent intent(5, kPayload);
+  commit_intent(*journal, intent);
+  {
+    auto transaction = journal->begin(100, 1);
+    REQUIRE(transaction.ok());
+    const BugCounter bugs;
+    const auto nested = journal->begin_done(intent);
+    REQUIRE_FALSE(nested.ok());
+    CHECK(nested.error().code == Errc::kInvalidArgument);
+    CHECK(bugs.count(Bug::kNestedTransaction) == 1);
+  }
+  const Ending ending = run_in_child([&] {
+    const auto done = journal->begin_done(intent);
+    ::_exit(!done && done.error().code == Errc::kForked ? 0 : 1);
+  });
+  CHECK(ending.exit_code == 0);
+  REQUIRE(journal->close().ok());
+  const auto late = journal->begin_done(intent);
+  REQUIRE_FALSE(late.ok());
+  CHECK(late.error().code == Errc::kShutdown);
+  journal.reset();
+}
+
+TEST_CASE("begin_done() that waits for room is told when the journal is closed") {
+  LogWorld world({.size = Bytes(64U << 20)});
+  auto journal = world.open();
+  Intent intent(5, kPayload);
+  REQUIRE(journal->force(commit_intent(*journal, intent)).ok());
+  std::size_t bytes = journal->info().max_checkpoint.value();
+  while (!journal->begin(bytes, 1)) {
+    bytes -= 512;
+  }
+  std::thread waits, closes;
+  std::atomic<bool> refused{false};
+  {
+    const auto large = journal->begin(bytes, 1);
+    REQUIRE(large.ok());
+    waits = std::thread([&] {
+      const auto done = journal->begin_done(intent);
+      refused = !done && done.error().code == Errc::kShutdown;
+    });
+    let_others_run();
+    CHECK_FALSE(refused);
+    closes = std::thread([&] { CHECK(journal->close().ok()); });
+    waits.join();
+  }
+  closes.join();
+  CHECK(refused);
+  CHECK(intent.released == 1);
+  journal.reset();
+  journal = world.open();
+  CHECK(open_intents(*journal) == std::vector<std::uint64_t>{5});
+  finish(journal);
+}
+
+// A log of one checkpoint with `count` open intents that no journal has let hold their room, and
+// something large.
+SimContent crowded_log(std::uint64_t count) {
+  LogWorld world;
+  Trace trace;
+  std::vector<std::unique_ptr<Probe>> probes;
+  std::vector<LogItem*> items;
+  auto journal = world.open();
+  for (std::uint64_t id = 1; id <= count; ++id) {
+    const format::IntentHeader header{id, 0};
+    probes.push_back(std::make_unique<Probe>(trace, 0));
+    probes.back()->regions = {std::string(reinterpret_cast<const char*>(&header), sizeof header)};
+    items.push_back(probes.back().get());
+  }
+  Probe large(trace, 1);
+  large.regions = {std::string(40'000, 'x')};
+  items.push_back(&large);
+  REQUIRE(journal->force(commit(*journal, items, 60'000)).ok());
+  SimContent image = world.disk.image(kLogPath);
+  finish(journal);
+  std::byte* record = image.data() + 2 * 4096;
+  format::RecordHeader header;
+  std::memcpy(&header, record, sizeof header);
+  REQUIRE(header.record_count == 1);
+  std::byte* at = record + sizeof header;
+  for (std::uint64_t i = 0; i < count; ++i) {
+    constexpr std::uint32_t kType = format::kTypeIntent;
+    std::memcpy(at, &kType, sizeof kType);
+    at += sizeof(format::ItemHeader) + sizeof(format::RegionHeader) + sizeof(format::IntentHeader);
+  }
+  header.record_hash = 0;
+  std::memcpy(record, &header, sizeof header);
+  header.record_hash =
+      hash64(record, format::record_bytes(header.packed_bytes, header.bulk_blocks, 4096));
+  std::memcpy(record, &header, sizeof header);
+  return image;
+}
+
+TEST_CASE("a log of more open intents than it has room for is damaged, and left as it is") {
+  LogWorld world;
+  const std::uint64_t room = done_reservation(4096).log_bytes;
+  const std::uint64_t most = (kMinLogBytes.value() - 4 * 4096) / room;
+  for (const std::uint64_t count : {most, most + 1}) {
+    CAPTURE(count);
+    const SimContent image = crowded_log(count);
+    world.disk.set_image(kLogPath, image);
+    const auto journal = Journal::open(kLogPath, {}, kIgnore);
+    REQUIRE_FALSE(journal.ok());
+    CHECK(journal.error().code == Errc::kDamaged);
+    CHECK(journal.error().message().find("more open intents") != std::string::npos);
+    CHECK(world.disk.image(kLogPath) == image);
+  }
+  world.disk.set_image(kLogPath, crowded_log(most / 2));
+  auto journal = world.open();
+  CHECK(open_intents(*journal).size() == most / 2);
+  finish(journal);
 }

@@ -502,3 +502,96 @@ TEST_CASE("short reads are read on, bits that flip on the way are never delivere
     }
   }
 }
+
+TEST_CASE(
+    "a large checkpoint fails with whichever of its writes and its flush, however it is made") {
+  for (const IoMode mode : {IoMode::kSync, IoMode::kUring}) {
+    for (const SimOp op : {SimOp::kWrite, SimOp::kFlush}) {
+      std::uint64_t failures = 0;
+      for (bool fired = true; fired; failures += fired ? 1 : 0) {
+        CAPTURE(failures);
+        LogWorld world({.size = Bytes(32U << 20)});
+        Trace trace;
+        Probe item(trace, 1);
+        item.regions.assign(8, std::string(400'000, 'x'));
+        auto journal = world.open({.push_threshold = Bytes(1U << 30), .io_mode = mode});
+        world.disk.clear_io_log();
+        world.disk.inject({.op = op, .nth = failures + 1, .error = EREMOTEIO});
+        const Status forced = journal->force(commit(*journal, {&item}, 3'300'000));
+        fired = false;
+        for (const SimIo& io : world.disk.io_log()) {
+          fired |= io.faulty;
+        }
+        world.disk.clear_faults();
+        CHECK(forced.ok() == !fired);
+        if (fired) {
+          CHECK(forced.error().sys_errno == EREMOTEIO);
+          CHECK_FALSE(journal->close().ok());
+          CHECK_FALSE(item.pinned());
+        } else {
+          finish(journal);
+        }
+      }
+      CHECK(failures >= (op == SimOp::kWrite ? 4 : 1));
+    }
+  }
+}
+
+TEST_CASE("a small checkpoint over the end of the log's data fails with either of its writes") {
+  constexpr std::uint64_t kBlock = 4096;
+  for (std::uint64_t nth = 1; nth <= 2; ++nth) {
+    LogWorld world;
+    Trace trace;
+    Probe item(trace, 1);
+    item.after = Tracking::kRelease;
+    item.regions = {std::string(4 * kBlock, 'x')};  // a checkpoint of five blocks
+    auto journal = world.open();
+    const std::uint64_t data = journal->info().data.value();
+    REQUIRE(data % (5 * kBlock) != 0);
+    const auto to_end = [&] {
+      const JournalStats stats = journal->stats();
+      return data - (stats.tail + stats.log_used).value() % data;
+    };
+    while (to_end() > 4 * kBlock) {
+      REQUIRE(journal->force(commit(*journal, {&item}, 20'000)).ok());
+    }
+    world.disk.inject({.op = SimOp::kWrite, .nth = nth, .error = EREMOTEIO});
+    const Status forced = journal->force(commit(*journal, {&item}, 20'000));
+    REQUIRE_FALSE(forced.ok());
+    CHECK(forced.error().sys_errno == EREMOTEIO);
+    CHECK_FALSE(journal->close().ok());
+  }
+}
+
+TEST_CASE("what cannot be made stable at home ends a journal before its tail moves, also at rest") {
+  for (const bool rests : {true, false}) {
+    CAPTURE(rests);
+    LogWorld world;
+    Trace trace;
+    Probe item(trace, 1);
+    item.after = Tracking::kRelease;
+    item.regions = {std::string(30'000, 'x')};
+    JournalConfig config;
+    config.cover_after_ns = rests ? 1'000'000 : UINT64_MAX;
+    config.flush_home = [] { return Error{Errc::kIo, EREMOTEIO, "of the home", 0}; };
+    auto journal = world.open(config);
+    const Lsn tail = journal->stats().tail;
+    Error error{};
+    for (int i = 0; error.sys_errno == 0 && journal->stats().tail == tail; ++i) {
+      auto transaction = journal->begin(31'000, 1);
+      if (!transaction) {
+        error = transaction.error();
+      } else if (!rests || i == 0) {
+        REQUIRE(transaction->log(item).ok());
+        const auto sequence = transaction->commit();
+        if (sequence) {
+          (void)journal->force(*sequence);
+        }
+      }
+      std::this_thread::yield();
+    }
+    CHECK(error.sys_errno == EREMOTEIO);
+    CHECK(journal->stats().tail == tail);
+    CHECK(journal->close().error().sys_errno == EREMOTEIO);
+  }
+}

@@ -1,5 +1,5 @@
-// Items without a home that hold the tail are logged again, whatever the sizes and whoever is in the
-// way: begin() never calls a log full that is not.
+// Items without a home that hold the tail are logged again, whatever the sizes and whoever is in
+// the way: begin() never calls a log full that is not.
 #include <doctest/doctest.h>
 
 #include <memory>

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstring>
 #include <memory>
 #include <new>
@@ -276,4 +277,137 @@ TEST_CASE("reopening after a crash reads no more than half of the log beyond the
     (void)world.disk.unlink(kLogPath);
     REQUIRE(create_log(kLogPath, {.size = Bytes(64U << 20)}).ok());
   }
+}
+
+namespace {
+
+constexpr std::uint64_t kCheckpoint = 7 * kBlock;  // of those below
+
+// A log of `count` checkpoints of seven blocks each, as a kill leaves it; they go round the log,
+// whose data area holds a whole number of them.
+SimContent even_log(std::uint64_t count) {
+  LogWorld world;
+  Trace trace;
+  Probe item(trace, 1);
+  item.after = Tracking::kRelease;
+  auto journal = world.open();
+  REQUIRE(journal->info().data.value() % kCheckpoint == 0);
+  for (std::uint64_t i = 1; i <= count; ++i) {
+    item.regions = {random_bytes(i, 6 * kBlock)};
+    REQUIRE(journal->force(commit(*journal, {&item}, 30'000)).ok());
+    const JournalStats stats = journal->stats();
+    REQUIRE(stats.tail + stats.log_used == Lsn(i * kCheckpoint));
+  }
+  SimContent image = world.disk.image(kLogPath);
+  finish(journal);
+  return image;
+}
+
+format::RecordHeader header_at(const SimContent& image, std::size_t offset) {
+  format::RecordHeader header;
+  std::memcpy(&header, image.data() + offset, sizeof header);
+  return header;
+}
+
+// Says in the log's state where it begins and up to where it was stable.
+void put_state(const SimContent& image, Lsn tail, Lsn stable) {
+  auto file = LogFile::open(kLogPath, DeviceMode::kReadWrite, false, default_pool());
+  REQUIRE(file.ok());
+  format::StateSlot state = file->state();
+  const std::size_t offset = file->geometry().offset_of(tail);
+  state.tail_lsn = tail.value();
+  state.tail_predecessor = header_at(image, offset).predecessor;
+  state.stable_lsn = stable.value();
+  REQUIRE(file->write_state(state).ok());
+}
+
+}  // namespace
+
+TEST_CASE("a log that holds checkpoints from its tail to its last block is read whole") {
+  SimDisk disk;
+  const ScopedOs scope(disk);
+  const SimContent image = even_log(40);
+  disk.set_image(kLogPath, image);
+  const std::uint64_t data = image.size() - 4 * kBlock;
+  const Lsn end(40 * kCheckpoint);
+  put_state(image, Lsn(end.value() - data), end);
+  Found found;
+  const auto report = scan_log(kLogPath, collect_into(found));
+  REQUIRE(report.ok());
+  CHECK(report->end == LogEnd::kClean);
+  CHECK(std::string(report->reason) == "the log is full to its last block");
+  CHECK(report->head == end);
+  CHECK(report->bytes == Bytes(data));
+  REQUIRE(found.size() == data / kCheckpoint);
+  for (std::size_t i = 0; i < found.size(); ++i) {
+    const std::uint64_t sequence = 40 - found.size() + 1 + i;
+    CHECK(found[i] == FoundCheckpoint{sequence, {{17, {random_bytes(sequence, 6 * kBlock)}}}});
+  }
+}
+
+TEST_CASE("a record that would reach over the end of what the log can hold is no witness") {
+  SimDisk disk;
+  const ScopedOs scope(disk);
+  SimContent image = even_log(20);
+  const std::size_t data = image.size() - 4 * kBlock;
+  // In the last block, and going on at the log's beginning, where the tail is: whole, with its
+  // hash, if that were possible.
+  format::RecordHeader header = header_at(image, kData + 19 * kCheckpoint);
+  REQUIRE(header.sequence == 20);
+  header.sequence = 99;
+  header.lsn = data - kBlock;
+  header.record_hash = 0;
+  SimContent record(kCheckpoint);
+  std::copy_n(image.begin() + static_cast<std::ptrdiff_t>(kData + 19 * kCheckpoint), kBlock,
+              record.begin());
+  std::memcpy(record.data(), &header, sizeof header);
+  std::copy_n(image.begin() + static_cast<std::ptrdiff_t>(kData), kCheckpoint - kBlock,
+              record.begin() + kBlock);
+  header.record_hash = hash64(record.data(), record.size());
+  std::memcpy(record.data(), &header, sizeof header);
+  std::copy_n(record.begin(), kBlock,
+              image.begin() + static_cast<std::ptrdiff_t>(kData + data - kBlock));
+  disk.set_image(kLogPath, image);
+  put_state(image, Lsn(0), Lsn(20 * kCheckpoint));
+  Found found;
+  const auto report = scan_log(kLogPath, collect_into(found));
+  REQUIRE(report.ok());
+  CHECK(found.size() == 20);
+  CHECK(report->end == LogEnd::kClean);
+  CHECK(report->newest_sequence == Sequence(20));
+  CHECK(report->in_flight == 0);
+}
+
+TEST_CASE("whichever read of a log with a torn end fails, the scan fails, also among leftovers") {
+  SimDisk disk;
+  const ScopedOs scope(disk);
+  SimContent image = even_log(12);
+  image[kData + 9 * kCheckpoint + 3 * kBlock] ^= std::byte{1};  // two whole ones stand behind it
+  disk.set_image(kLogPath, image);
+  put_state(image, Lsn(0), Lsn(4 * kCheckpoint));
+  const auto file = LogFile::open(kLogPath, DeviceMode::kReadOnly, false, default_pool());
+  REQUIRE(file.ok());
+  const auto scanned = [&] {
+    return scan(*file, default_pool(), kIgnore, {}, {.chunk_bytes = kBlock, .depth = 0});
+  };
+  const auto whole = scanned();
+  REQUIRE(whole.ok());
+  CHECK(whole->report.checkpoints == 9);
+  CHECK(whole->report.newest_sequence == Sequence(12));
+  std::uint64_t reads = 0;
+  for (bool fired = true; fired; reads += fired ? 1 : 0) {
+    disk.clear_io_log();
+    disk.inject({.op = SimOp::kRead, .nth = reads + 1, .error = EREMOTEIO});
+    const auto result = scanned();
+    disk.clear_faults();
+    fired = false;
+    for (const SimIo& io : disk.io_log()) {
+      fired |= io.faulty;
+    }
+    REQUIRE(result.ok() == !fired);
+    if (fired) {
+      CHECK(result.error().sys_errno == EREMOTEIO);
+    }
+  }
+  CHECK(reads > 12 * 7);
 }

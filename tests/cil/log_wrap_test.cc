@@ -1,5 +1,6 @@
 // A small log that fills, frees and wraps.
 #include <doctest/doctest.h>
+#include <atomic>
 
 #include <map>
 #include <memory>
@@ -239,5 +240,40 @@ TEST_CASE("releasing what was recovered wakes a thread that waits for space") {
   waiter.join();
   CHECK(granted);
   CHECK(transaction->commit().ok());
+  finish(journal);
+}
+
+TEST_CASE("a log whose items live for ever is full once they were logged again all round it") {
+  LogWorld world;
+  Trace trace;
+  std::vector<std::unique_ptr<Probe>> items;
+  auto journal = world.open();
+  const std::uint64_t data = journal->info().data.value();
+  while (journal->stats().log_used.value() < data * 4 / 5) {
+    items.push_back(std::make_unique<Probe>(trace, 1));
+    items.back()->regions = {std::string(20'000, 'x')};
+    REQUIRE(journal->force(commit(*journal, {items.back().get()}, 21'000)).ok());
+  }
+  const auto written = [&, before = journal->stats().written.value()] {
+    return journal->stats().written.value() - before;
+  };
+  std::atomic<bool> done{false};
+  std::atomic<Errc> code{Errc::kSystem};
+  std::thread waiter([&] {
+    const auto transaction = journal->begin(200'000, 1);
+    code = transaction ? Errc::kSystem : transaction.error().code;
+    done = true;
+  });
+  while (!done && written() < 10 * data) {
+    std::this_thread::yield();
+  }
+  CHECK(done);  // else they are written for as long as somebody waits
+  CHECK(written() > 0);
+  CHECK(written() <= 2 * data);
+  for (const auto& item : items) {
+    (void)journal->release(*item);
+  }
+  waiter.join();
+  CHECK(code == Errc::kLogFull);
   finish(journal);
 }

@@ -2,10 +2,13 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
+#include "intents.h"
 #include "keel/alloc/pool.h"
 #include "log_vector.h"
 #include "new_refusal.h"
@@ -416,4 +419,108 @@ TEST_CASE("recovery without metadata is an error and works the next time") {
     }
     CHECK(report.error().code == Errc::kNoMemory);
   }
+}
+
+TEST_CASE(
+    "an intent that is found goes without a snapshot if there is no memory, and is finished") {
+  const MessageHook before = set_message_hook([](const char*) {});
+  const std::string payload(20'000, 'p');
+  // Draws a random number when the log is taken over: all that recovery needs is there by then.
+  class Hooked : public SimDisk {
+   public:
+    std::function<void()> on_draw;
+    std::uint64_t random64() override {
+      if (on_draw) {
+        on_draw();
+      }
+      return SimDisk::random64();
+    }
+  };
+  for (const bool pool_is_dry : {true, false}) {
+    CAPTURE(pool_is_dry);
+    Hooked disk;
+    const ScopedOs scope(disk);
+    REQUIRE(create_log(kLogPath, {.size = kMinLogBytes}).ok());
+    IntentItem begun(5, std::as_bytes(std::span(payload)));
+    {
+      auto journal = Journal::open(kLogPath, {}, kIgnore);
+      REQUIRE(journal.ok());
+      {
+        auto transaction = (*journal)->begin(IntentItem::log_bytes(payload.size()), 1, 1);
+        REQUIRE(transaction.ok());
+        REQUIRE(transaction->log(begun).ok());
+        REQUIRE(transaction->commit().ok());
+      }
+      finish(*journal);
+    }
+    auto pool = Pool::create({.capacity_bytes = 32U << 20, .background = false});
+    REQUIRE(pool.ok());
+    std::vector<void*> taken;
+    JournalConfig config;
+    config.pool = pool->get();
+    if (pool_is_dry) {
+      disk.on_draw = [&] { taken = taken.empty() ? drain(**pool) : taken; };
+    } else {
+      config.cil_memory = Bytes(done_reservation(4096).memory_bytes);
+    }
+    auto opened = Journal::open(kLogPath, config, kIgnore);
+    REQUIRE(opened.ok());
+    auto journal = std::move(*opened);
+    disk.on_draw = nullptr;
+    REQUIRE(journal->recovered_intents().size() == 1);
+    IntentItem& intent = *journal->recovered_intents()[0];
+    CHECK(ItemAccess::shadow(intent) == nullptr);
+    journal->audit();
+    give_back(**pool, taken);
+    DoneItem done(intent);
+    {
+      auto transaction = journal->begin_done(intent);
+      REQUIRE(transaction.ok());
+      REQUIRE(transaction->log(done).ok());
+      REQUIRE(transaction->commit().ok());
+    }
+    REQUIRE(journal->force_all().ok());
+    journal->release_recovered();
+    CHECK_FALSE(intent.tracked());
+    journal->audit();
+    finish(journal);
+  }
+  set_message_hook(before);
+}
+
+TEST_CASE(
+    "a pool in want whose journal fails when it is made to write gets what it can, and ends") {
+  const MessageHook before = set_message_hook([](const char*) {});
+  LogWorld world({.size = Bytes(32U << 20)});
+  auto pool = Pool::create({.capacity_bytes = 32U << 20, .background = false});
+  REQUIRE(pool.ok());
+  {
+    Trace trace;
+    std::vector<std::unique_ptr<Probe>> items;
+    auto journal = world.open({.pool = pool->get()});
+    const auto add = [&](std::uint32_t id) {
+      items.push_back(std::make_unique<Probe>(trace, id));
+      items.back()->regions = {std::string(50'000, 'x')};
+      commit(*journal, {items.back().get()}, 50'000);
+    };
+    for (std::uint32_t i = 0; i < 10; ++i) {
+      add(i);
+    }
+    REQUIRE(journal->force_all().ok());  // these stand by
+    for (std::uint32_t i = 10; i < 20; ++i) {
+      add(i);
+    }
+    world.disk.inject({.op = SimOp::kWrite, .error = EREMOTEIO, .for_good = true});
+    std::vector<void*> taken = drain(**pool);
+    const Status forced = journal->force_all();
+    REQUIRE_FALSE(forced.ok());
+    CHECK(forced.error().sys_errno == EREMOTEIO);
+    // A second time: there is no journal any more that could write.
+    drain(**pool, taken);
+    give_back(**pool, taken);
+    CHECK_FALSE(journal->close().ok());
+    CHECK(trace.count(Call::kReleaseAborted) == 20);
+  }
+  CHECK((*pool)->stats().live == Bytes(0));
+  set_message_hook(before);
 }

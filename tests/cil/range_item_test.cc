@@ -13,6 +13,7 @@
 #include "log/format.h"
 #include "log_vector.h"
 #include "support/death.h"
+#include "support/fault_os.h"
 
 using namespace keel;
 using namespace keel_test;
@@ -257,4 +258,20 @@ TEST_CASE("a range item whose form is not sound is no range") {
   format::RangeHeader none{1, 10, 0};
   const RecoveredRegion region{{}, std::as_bytes(std::span(&none, 1))};
   CHECK_FALSE(RecoveredRange::from({format::kTypeRange, {&region, 1}}).has_value());
+}
+
+TEST_CASE("a range item that is not attached has nothing to clean, without memory none is made") {
+  RangeItem item(3);
+  item.clean();
+  CHECK_FALSE(item.pinned());
+  std::string memory(1000, 'm');
+  FaultOs os;
+  const ScopedOs scope(os);
+  for (std::uint64_t nth = 1; nth <= 2; ++nth) {  // the item, and its bitmap
+    os.fail_nth(nth, mask_of(OsCall::kMetadata));
+    const auto made = RangeItem::create(4, memory.data(), memory.size());
+    REQUIRE_FALSE(made.ok());
+    CHECK(made.error().code == Errc::kNoMemory);
+  }
+  CHECK(RangeItem::create(4, memory.data(), memory.size()).ok());
 }

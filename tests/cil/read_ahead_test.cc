@@ -4,11 +4,15 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <atomic>
+#include <cerrno>
 #include <cstring>
 #include <map>
 #include <string>
+#include <thread>
 #include <vector>
 
+#include "gate.h"
 #include "probe.h"
 #include "support/test_seed.h"
 #include "thread_refusal.h"
@@ -205,5 +209,83 @@ TEST_CASE("read ahead: going back, and going elsewhere while reads are under way
     const Lsn to = from + Bytes((1 + sim_random(random) % 20) * kBlock);
     reader->restart(from, to + Bytes(sim_random(random) % 30 * kBlock));
     REQUIRE(log.walk(*reader, from, to));
+  }
+}
+
+TEST_CASE("read ahead: where it goes next, a buffer that a thread still reads into is waited for") {
+  // Reads of one place come to a gate before they move a byte.
+  class SlowDisk : public SimDisk {
+   public:
+    ssize_t preadv2(int fd, const struct iovec* parts, int count, std::uint64_t offset,
+                    int flags) override {
+      if (offset == slow_offset) {
+        gate.pass();
+      }
+      return SimDisk::preadv2(fd, parts, count, offset, flags);
+    }
+    std::atomic<std::uint64_t> slow_offset{UINT64_MAX};
+    Gate gate;
+  };
+  const NoiseLog log;
+  SlowDisk disk;
+  const ScopedOs scope(disk);
+  disk.set_image(kLogPath, log.content);
+  auto file = LogFile::open(kLogPath, DeviceMode::kReadOnly, false, default_pool());
+  REQUIRE(file.ok());
+  constexpr std::size_t kChunk = 2 * kBlock;
+  disk.slow_offset = file->geometry().offset_of(Lsn(kChunk));
+  auto made = ReadAhead::make(*file, {.chunk_bytes = kChunk, .depth = 1, .threads = 1});
+  REQUIRE(made.ok());
+  ReadAhead& reader = **made;
+  reader.restart(Lsn(0), Lsn(8 * kChunk));
+  REQUIRE(reader.at(Lsn(0)).ok());
+  disk.gate.wait_for_arrival();  // a thread reads the chunk ahead
+  std::atomic<bool> restarted{false};
+  bool right = false;
+  std::thread user([&] {
+    const Lsn elsewhere(16 * kChunk);
+    reader.restart(elsewhere, elsewhere + Bytes(4 * kChunk));
+    restarted = true;
+    right = log.walk(reader, elsewhere, elsewhere + Bytes(4 * kChunk));
+  });
+  let_others_run();
+  CHECK_FALSE(restarted);
+  disk.gate.open();
+  user.join();
+  CHECK(right);
+}
+
+TEST_CASE(
+    "read ahead: too little memory for what is ahead is no error, only for what is read now") {
+  const NoiseLog log;
+  class DryDisk : public SimDisk {
+   public:
+    int mmap(void* address, std::size_t bytes, int protection, int flags, int fd,
+             std::uint64_t offset, void** out) override {
+      return left-- > 0 ? SimDisk::mmap(address, bytes, protection, flags, fd, offset, out)
+                        : -ENOMEM;
+    }
+    int left = 1'000'000;
+  };
+  DryDisk disk;
+  const ScopedOs scope(disk);
+  disk.set_image(kLogPath, log.content);
+  auto file = LogFile::open(kLogPath, DeviceMode::kReadOnly, false, default_pool());
+  REQUIRE(file.ok());
+  for (int buffers = 0; buffers <= 3; ++buffers) {
+    CAPTURE(buffers);
+    auto made = ReadAhead::make(*file, {.chunk_bytes = kBlock, .depth = 2, .threads = 0});
+    REQUIRE(made.ok());
+    disk.left = buffers;
+    (*made)->restart(Lsn(0), Lsn(20 * kBlock));
+    if (buffers == 0) {
+      const auto bytes = (*made)->at(Lsn(0));
+      REQUIRE_FALSE(bytes.ok());
+      CHECK(bytes.error().code == Errc::kNoMemory);
+    } else {
+      CHECK(log.walk(**made, Lsn(0), Lsn(20 * kBlock)));
+      CHECK((*made)->buffer_bytes() == Bytes(static_cast<std::uint64_t>(buffers) * kBlock));
+    }
+    disk.left = 1'000'000;
   }
 }

@@ -143,3 +143,23 @@ TEST_CASE("one that only looks on is neither called upon nor counted among those
   stable.advance(Sequence(1));
   CHECK(onlooker.wake == StableSequence::Wake::kStable);
 }
+
+TEST_CASE("one who was called upon and has not come yet is not called upon again, the next is") {
+  StableSequence stable(Sequence(0));
+  StableSequence::Waiter first, second;
+  first.sequence = second.sequence = Sequence(1);
+  stable.enter(first);
+  stable.enter(second);
+  CHECK(stable.call_upon(Sequence(1)));
+  CHECK(first.wake == StableSequence::Wake::kCalledUpon);
+  CHECK(second.wake == StableSequence::Wake::kWaiting);
+  CHECK(stable.call_upon(Sequence(1)));
+  CHECK(second.wake == StableSequence::Wake::kCalledUpon);
+  CHECK_FALSE(stable.call_upon(Sequence(1)));
+  stable.call_upon(first);
+  // Its call comes before its deadline, whichever has passed.
+  CHECK(stable.wait(first, 1) == StableSequence::Wake::kCalledUpon);
+  CHECK(stable.wait(first, 1) == StableSequence::Wake::kTimeout);
+  stable.advance(Sequence(1));
+  CHECK(second.wake == StableSequence::Wake::kStable);
+}

@@ -1,11 +1,13 @@
 // The watchdog: what is stalled is reported once, with what it waits for; what is only busy is not.
 // No test here waits for time to pass but for a report that must come: it fails by hanging.
 #include <doctest/doctest.h>
+#include <sched.h>
 
 #include <atomic>
 #include <condition_variable>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <string>
 #include <thread>
 #include <vector>
@@ -41,6 +43,17 @@ class Reports {
     for (;;) {
       for (const StallReport& report : reports_) {
         if (report.what == what) {
+          return report;
+        }
+      }
+      changed_.wait(lock);
+    }
+  }
+  StallReport wait_for(What what, Sequence sequence) {
+    std::unique_lock<std::mutex> lock(mutex_);
+    for (;;) {
+      for (const StallReport& report : reports_) {
+        if (report.what == what && report.sequence == sequence) {
           return report;
         }
       }
@@ -94,6 +107,50 @@ class Gate {
   std::condition_variable changed_;
   bool closed_ = false;
 };
+
+// Transactions in threads of their own, more than the log has room for at once, that end when the
+// gate is open.
+class OpenTransactions {
+ public:
+  OpenTransactions(Journal& journal, std::size_t bytes) {
+    gate_.close();
+    for (int i = 0; i < 16; ++i) {
+      threads_.emplace_back([this, &journal, bytes] {
+        const auto transaction = journal.begin(bytes, 1);
+        CHECK(transaction.ok());
+        gate_.pass();
+      });
+    }
+  }
+  ~OpenTransactions() {
+    gate_.open();
+    for (std::thread& thread : threads_) {
+      thread.join();
+    }
+  }
+  OpenTransactions(const OpenTransactions&) = delete;
+  OpenTransactions& operator=(const OpenTransactions&) = delete;
+
+ private:
+  Gate gate_;
+  std::vector<std::thread> threads_;
+};
+
+// Runs on one of the CPUs that it may use, by number; on any if there are not so many.
+void go_to_cpu(int number) {
+  cpu_set_t allowed;
+  if (::sched_getaffinity(0, sizeof allowed, &allowed) != 0) {
+    return;
+  }
+  for (std::size_t cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
+    if (CPU_ISSET(cpu, &allowed) && number-- == 0) {
+      cpu_set_t one;
+      CPU_ZERO(&one);
+      CPU_SET(cpu, &one);
+      (void)::sched_setaffinity(0, sizeof one, &one);
+    }
+  }
+}
 
 // Time for the watchdog to look many times more: it is awake all that while.
 void let_it_look() { os().sleep_ns(4 * kDeadlineNs); }
@@ -348,4 +405,260 @@ TEST_CASE("a long report fits its line") {
   const std::size_t length = describe(report, whole.data(), 512);
   CHECK(length < 511);
   CHECK(whole.find("id 18446744073709551615") != std::string::npos);
+}
+
+TEST_CASE("whatever is stalled and whatever it waits for has words of its own") {
+  std::set<std::string> words;
+  for (const What what : {What::kForce, What::kBegin, What::kCommit, What::kPush}) {
+    words.insert(to_string(what));
+  }
+  for (const WaitsFor waits_for :
+       {WaitsFor::kFormat, WaitsFor::kContextLock, WaitsFor::kWrite, WaitsFor::kCompletion,
+        WaitsFor::kClientPush, WaitsFor::kMemory, WaitsFor::kTail, WaitsFor::kOpenTransactions,
+        WaitsFor::kThread}) {
+    words.insert(to_string(waits_for));
+  }
+  CHECK(words.size() == 13);
+  CHECK(words.count("unknown") == 0);
+  CHECK(std::string(to_string(static_cast<What>(77))) == "unknown");
+  CHECK(std::string(to_string(static_cast<WaitsFor>(77))) == "unknown");
+}
+
+TEST_CASE("without a callback a stall is a message") {
+  static std::atomic<bool> said{false};
+  const MessageHook before = set_message_hook([](const char* text) {
+    said = said || std::string(text).find("waiting for the device") != std::string::npos;
+  });
+  LogWorld world;
+  Gate gate;
+  Trace trace;
+  Probe item(trace, 1);
+  item.regions = {"x"};
+  JournalConfig config;
+  config.stall_after_ns = kDeadlineNs;
+  auto journal = world.open(config);
+  const Sequence sequence = commit(*journal, {&item});
+  gate.close();
+  world.disk.on_io([&](const SimIo& io) {
+    if (io.op == SimOp::kWrite) {
+      gate.pass();
+    }
+  });
+  std::thread forcer([&] { CHECK(journal->force(sequence).ok()); });
+  while (!said) {
+    std::this_thread::yield();
+  }
+  gate.open();
+  forcer.join();
+  world.disk.on_io({});
+  finish(journal);
+  set_message_hook(before);
+}
+
+TEST_CASE("a begin behind open transactions is reported with which room they have taken") {
+  for (const bool memory : {false, true}) {
+    LogWorld world;
+    Reports reports;
+    JournalConfig config = reports.config();
+    config.cil_memory = Bytes(memory ? 130'000 : 0);
+    auto journal = world.open(config);
+    {
+      const OpenTransactions open(*journal, memory ? 10'000 : 20'000);
+      const StallReport begin = reports.wait_for(What::kBegin);
+      CHECK(begin.waits_for == (memory ? WaitsFor::kMemory : WaitsFor::kOpenTransactions));
+      CHECK(begin.holder_count == 0);
+    }
+    finish(journal);
+  }
+}
+
+TEST_CASE("a begin on a full log is reported with the ids of the objects that hold it") {
+  struct Locked : ObjectItem {
+    explicit Locked(std::uint64_t id) : ObjectItem(id) {}
+    bool has_home() const override { return true; }
+    PushResult push() override {
+      if (locked) {
+        return PushResult::kLocked;
+      }
+      (void)journal->release(*this);
+      return PushResult::kStarted;
+    }
+    std::atomic<bool> locked{true};
+    Journal* journal = nullptr;
+  };
+  LogWorld world;
+  Reports reports;
+  Trace trace;
+  Locked object(4711);
+  const std::string bytes = "an object";
+  object.set(bytes.data(), bytes.size());
+  Probe item(trace, 1);
+  item.after = Tracking::kRelease;
+  item.regions = {std::string(30'000, 'x')};
+  auto journal = world.open(reports.config());
+  object.journal = journal.get();
+  REQUIRE(journal->force(commit(*journal, {&object})).ok());
+  std::thread filler([&] {
+    for (int i = 0; i < 60; ++i) {
+      CHECK(journal->force(commit(*journal, {&item}, 31'000)).ok());
+    }
+  });
+  const StallReport begin = reports.wait_for(What::kBegin);
+  CHECK(begin.waits_for == WaitsFor::kTail);
+  CHECK(begin.items_at_tail == 1);
+  REQUIRE(begin.holder_count == 1);
+  CHECK(begin.holders[0].type == 1);
+  CHECK(begin.holders[0].id == 4711);
+  object.locked = false;
+  filler.join();
+  finish(journal);
+}
+
+TEST_CASE("a force that no thread takes up says so, or which commit is in its way") {
+  // No thread of the journal gets as far as its work.
+  class Stuck : public SimDisk {
+   public:
+    int mlockall(int) override { return 0; }
+    int set_io_flusher() override {
+      gate.pass();
+      return 0;
+    }
+    Gate gate;
+  };
+  for (const bool commit_hangs : {false, true}) {
+    CAPTURE(commit_hangs);
+    Stuck disk;
+    const ScopedOs scope(disk);
+    Reports reports;
+    Gate gate;
+    Trace trace;
+    Probe good(trace, 1), bad(trace, 2);
+    good.regions = bad.regions = {"x"};
+    bad.during_format = [&] { gate.pass(); };
+    REQUIRE(create_log(kLogPath, {.size = kMinLogBytes}).ok());
+    disk.gate.close();
+    JournalConfig config = reports.config();
+    config.lock_memory = true;
+    auto journal = Journal::open(kLogPath, config, kIgnore);
+    REQUIRE(journal.ok());
+    const Sequence sequence = commit(**journal, {&good});
+    std::thread committer;
+    std::uint32_t part = UINT32_MAX;
+    if (commit_hangs) {
+      gate.close();
+      committer = std::thread([&] { commit(**journal, {&bad}); });
+      part = reports.wait_for(What::kCommit).part;
+      CHECK(part != UINT32_MAX);
+    }
+    // Who does not wait for ever leaves the push to the journal's threads.
+    std::thread forcer([&] { CHECK((*journal)->force(sequence, UINT64_MAX - 1).ok()); });
+    const StallReport force = reports.wait_for(What::kForce);
+    CHECK(force.sequence == sequence);
+    CHECK(force.waits_for == (commit_hangs ? WaitsFor::kContextLock : WaitsFor::kThread));
+    CHECK(force.part == part);
+    CHECK(force.lsn == Lsn{});
+    CHECK(reports.count(What::kPush) == 0);
+    gate.open();
+    disk.gate.open();
+    forcer.join();
+    if (commit_hangs) {
+      committer.join();
+    }
+    finish(*journal);
+  }
+}
+
+TEST_CASE("of two commits that hang the push behind them blames the one that hangs longer") {
+  for (const int first_cpu : {0, 1}) {
+    LogWorld world;
+    Reports reports;
+    Gate gate;
+    Trace trace;
+    Probe good(trace, 1), first(trace, 2), second(trace, 3);
+    good.regions = first.regions = second.regions = {"x"};
+    first.during_format = second.during_format = [&] { gate.pass(); };
+    auto journal = world.open(reports.config());
+    const Sequence sequence = commit(*journal, {&good});
+    gate.close();
+    const auto hang = [&](Probe& item, int cpu) {
+      return std::thread([&, cpu] {
+        go_to_cpu(cpu);
+        commit(*journal, {&item});
+      });
+    };
+    std::thread longer = hang(first, first_cpu);
+    const StallReport stuck = reports.wait_for(What::kCommit);
+    std::thread shorter = hang(second, 1 - first_cpu);
+    let_it_look();
+    std::thread forcer([&] { CHECK(journal->force(sequence).ok()); });
+    const StallReport push = reports.wait_for(What::kPush);
+    CHECK(push.waits_for == WaitsFor::kContextLock);
+    CHECK(push.part == stuck.part);
+    gate.open();
+    longer.join();
+    shorter.join();
+    forcer.join();
+    finish(journal);
+  }
+}
+
+TEST_CASE("a begin with several checkpoints in flight is reported with the oldest of them") {
+  struct Slow : Probe {
+    Slow(Trace& trace, std::uint32_t id, Gate& at) : Probe(trace, id), gate(at) {}
+    Tracking committed(Lsn) override {
+      gate.pass();
+      return Tracking::kTrack;
+    }
+    Gate& gate;
+  };
+  // The older of the two may have either place among those that are in flight.
+  for (const bool first_ends : {false, true}) {
+    CAPTURE(first_ends);
+    LogWorld world;
+    Reports reports;
+    Gate first_gate, second_gate;
+    Trace trace;
+    Slow first(trace, 1, first_gate), second(trace, 2, second_gate);
+    Probe third(trace, 3);
+    first.regions = second.regions = third.regions = {"x"};
+    JournalConfig config = reports.config();
+    config.depth = 2;
+    auto journal = world.open(config);
+    first_gate.close();
+    second_gate.close();
+    std::vector<std::thread> forcers;
+    const auto force = [&](LogItem& item) {
+      const Sequence sequence = commit(*journal, {&item});
+      forcers.emplace_back([&, sequence] { CHECK(journal->force(sequence).ok()); });
+      return sequence;
+    };
+    const auto both_in_flight = [&] {
+      while (journal->stats().in_flight != 2) {
+        std::this_thread::yield();
+      }
+    };
+    Sequence oldest = force(first);
+    (void)reports.wait_for(What::kPush, oldest);
+    const Sequence behind = force(second);
+    both_in_flight();
+    if (first_ends) {
+      first_gate.open();
+      (void)reports.wait_for(What::kPush, behind);
+      oldest = behind;
+      (void)force(third);
+      both_in_flight();
+    }
+    {
+      const OpenTransactions open(*journal, 20'000);
+      const StallReport begin = reports.wait_for(What::kBegin);
+      CHECK(begin.waits_for == WaitsFor::kCompletion);
+      CHECK(begin.lsn == reports.wait_for(What::kPush, oldest).lsn);
+    }
+    first_gate.open();
+    second_gate.open();
+    for (std::thread& forcer : forcers) {
+      forcer.join();
+    }
+    finish(journal);
+  }
 }
