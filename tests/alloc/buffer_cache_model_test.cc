@@ -7,6 +7,7 @@
 #include "cpu_pin.h"
 #include "support/seeded.h"
 #include "support/test_seed.h"
+#include "support/tried.h"
 
 using namespace keel;
 using keel_test::CacheBoard;

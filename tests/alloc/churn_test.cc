@@ -10,6 +10,7 @@
 #include "keel/alloc/pool.h"
 #include "support/seeded.h"
 #include "support/test_seed.h"
+#include "support/tried.h"
 
 using namespace keel;
 

@@ -9,6 +9,7 @@
 #include "keel/base/check.h"
 #include "pool_support.h"
 #include "support/test_seed.h"
+#include "support/tried.h"
 
 using namespace keel;
 using namespace keel_test;

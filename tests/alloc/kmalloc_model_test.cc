@@ -8,6 +8,7 @@
 #include "support/extent_memory.h"
 #include "support/seeded.h"
 #include "support/test_seed.h"
+#include "support/tried.h"
 
 using namespace keel;
 

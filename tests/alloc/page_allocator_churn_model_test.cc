@@ -9,6 +9,7 @@
 #include "keel/alloc/page_allocator.h"
 #include "support/seeded.h"
 #include "support/test_seed.h"
+#include "support/tried.h"
 
 using namespace keel;
 

@@ -9,6 +9,7 @@
 #include "support/fault_os.h"
 #include "support/seeded.h"
 #include "support/test_seed.h"
+#include "support/tried.h"
 
 using namespace keel;
 

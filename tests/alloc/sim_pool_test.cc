@@ -3,8 +3,6 @@
 // buffer holds must be what its owner wrote; at the end the audit passes.
 #include <doctest/doctest.h>
 
-#include <chrono>
-#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <string>
@@ -15,6 +13,7 @@
 #include "keel/base/thread.h"
 #include "support/sim_scheduled_disk.h"
 #include "support/test_seed.h"
+#include "support/tried.h"
 
 #if defined(KEEL_DEBUG)
 
@@ -163,15 +162,11 @@ TEST_CASE("simulated threads on a pool never lose, share or tear a buffer, and n
   const bool one = std::getenv("KEEL_TEST_SEED") != nullptr;
   const std::uint64_t first = test_seed("sim pool", setting("KEEL_SIM_SEED_FIRST", 1));
   const std::uint64_t worlds = one ? 1 : setting("KEEL_SIM_SEEDS", test_rounds(20, 5));
-  const auto begun = std::chrono::steady_clock::now();
   std::uint64_t steps = 0;
   for (std::uint64_t seed = first; seed < first + worlds; ++seed) {
     steps += run_world(seed).steps;
   }
-  const std::chrono::duration<double> took = std::chrono::steady_clock::now() - begun;
-  (void)std::printf("property=sim_pool tried=%llu failures=0 steps=%llu seconds=%.1f\n",
-                    static_cast<unsigned long long>(worlds), static_cast<unsigned long long>(steps),
-                    took.count());
+  keel_test::say_tried("sim_pool", worlds, " steps=" + std::to_string(steps));
 }
 
 TEST_CASE("a simulated pool run again is the same to the last event") {

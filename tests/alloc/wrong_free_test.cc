@@ -9,6 +9,7 @@
 #include "support/bug_recorder.h"
 #include "support/death.h"
 #include "support/test_seed.h"
+#include "support/tried.h"
 
 using namespace keel;
 using namespace keel_test;

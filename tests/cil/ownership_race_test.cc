@@ -9,9 +9,7 @@
 #include <unistd.h>
 
 #include <array>
-#include <chrono>
 #include <csignal>
-#include <cstdio>
 #include <filesystem>
 #include <fstream>
 #include <functional>
@@ -24,6 +22,7 @@
 #include "support/death.h"
 #include "support/scratch_directory.h"
 #include "support/test_seed.h"
+#include "support/tried.h"
 
 using namespace keel;
 using namespace keel_test;
@@ -135,23 +134,6 @@ void make_file(const std::string& path) {
   REQUIRE(::chmod(path.c_str(), 0600) == 0);
 }
 
-class Timed {
- public:
-  explicit Timed(const char* property) : property_(property) {}
-  ~Timed() {
-    const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start_;
-    (void)std::printf("property=%s tried=%llu failures=0 seconds=%.1f\n", property_,
-                      static_cast<unsigned long long>(tried), took.count());
-  }
-  Timed(const Timed&) = delete;
-  Timed& operator=(const Timed&) = delete;
-  std::uint64_t tried = 0;
-
- private:
-  const char* property_;
-  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
-};
-
 // A child that opens the log, says so, and sleeps until it is killed. It has no pool: the device
 // alone holds the log.
 class Holder {
@@ -216,7 +198,7 @@ TEST_CASE(
   const ScratchDirectory scratch;
   const std::string log = scratch / "log";
   make_file(log);
-  Timed timed("ownership.open_races");
+  std::uint64_t tried = 0;
   Race race;
   race.run(
       test_rounds(100, 30),
@@ -225,15 +207,16 @@ TEST_CASE(
       },
       [&](std::uint64_t) {
         CHECK(race.winners(Errc::kBusy) == 1);
-        ++timed.tried;
+        ++tried;
       });
+  say_tried("ownership.open_races", tried);
 }
 
 TEST_CASE("of eight readers and writers at once, one writer has the log or only readers do") {
   const ScratchDirectory scratch;
   const std::string log = scratch / "log";
   make_file(log);
-  Timed timed("ownership.mixed_races");
+  std::uint64_t tried = 0;
   Race race;
   const auto writes = [](std::size_t racer, std::uint64_t round) {
     return (racer + round) % 3 == 0;
@@ -252,14 +235,15 @@ TEST_CASE("of eight readers and writers at once, one writer has the log or only 
         }
         CHECK(race.winners(Errc::kBusy) >= 1);
         CHECK((writers == 0 || (writers == 1 && readers == 0)));
-        ++timed.tried;
+        ++tried;
       });
+  say_tried("ownership.mixed_races", tried);
 }
 
 TEST_CASE("of eight processes that make a log at once, one has made it and nothing else is left") {
   const ScratchDirectory scratch;
   const std::string log = scratch / "log";
-  Timed timed("ownership.create_races");
+  std::uint64_t tried = 0;
   Race race;
   race.run(
       test_rounds(100, 30),
@@ -300,15 +284,16 @@ TEST_CASE("of eight processes that make a log at once, one has made it and nothi
         const std::filesystem::directory_iterator all(scratch.path);
         CHECK(std::distance(begin(all), end(all)) == 1);
         REQUIRE(::unlink(log.c_str()) == 0);
-        ++timed.tried;
+        ++tried;
       });
+  say_tried("ownership.create_races", tried);
 }
 
 TEST_CASE("a log that another process has open is refused, and free at once when that is killed") {
   const ScratchDirectory scratch;
   const std::string log = scratch / "log";
   make_file(log);
-  Timed timed("ownership.kills");
+  std::uint64_t tried = 0;
   for (std::uint64_t round = 0; round < test_rounds(30, 10); ++round) {
     Holder holder(log);
     CHECK(refusal(log, DeviceMode::kReadWrite) == Errc::kBusy);
@@ -323,8 +308,9 @@ TEST_CASE("a log that another process has open is refused, and free at once when
     const ScopedOs scope(impatient);
     CHECK(LogDevice::open(log, DeviceMode::kReadWrite, true).ok());
     CHECK(impatient.pauses == 0);
-    ++timed.tried;
+    ++tried;
   }
+  say_tried("ownership.kills", tried);
 }
 
 TEST_CASE("a child that inherits an open log can use it for nothing, and its end frees nothing") {

@@ -12,7 +12,6 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#include <chrono>
 #include <cstdio>
 #include <cstring>
 #include <fstream>
@@ -27,6 +26,7 @@
 #include "probe.h"
 #include "support/as_user.h"
 #include "support/scratch_directory.h"
+#include "support/tried.h"
 
 using namespace keel;
 using namespace keel_test;
@@ -278,7 +278,6 @@ std::vector<Case> make_those_possible(std::vector<Case> cases, const ScratchDire
 }
 
 void run_matrix(std::vector<Case> cases, const char* property) {
-  const auto start = std::chrono::steady_clock::now();
   g_tried = 0;
   const ScratchDirectory scratch;
   const Reopened reopened(scratch);
@@ -290,9 +289,7 @@ void run_matrix(std::vector<Case> cases, const char* property) {
   if (is_root()) {
     check_all(cases, scratch, true);
   }
-  const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
-  (void)std::printf("property=%s tried=%llu failures=0 seconds=%.1f\n", property,
-                    static_cast<unsigned long long>(g_tried), took.count());
+  say_tried(property, g_tried);
 }
 
 // Says how each path was opened.

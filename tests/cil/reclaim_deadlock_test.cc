@@ -18,6 +18,7 @@
 #include "probe.h"
 #include "support/death.h"
 #include "support/test_seed.h"
+#include "support/tried.h"
 
 using namespace keel;
 using namespace keel_test;

@@ -7,6 +7,7 @@
 
 #include "sim_world.h"
 #include "support/test_seed.h"
+#include "support/tried.h"
 
 #if defined(KEEL_DEBUG)
 
@@ -41,9 +42,7 @@ void print(const SimWorldResult& sum, std::uint64_t worlds, double seconds) {
       number(sum.steps), number(sum.switches), number(sum.tried), number(tally.torn),
       number(tally.rot), number(tally.rot_detected), number(tally.rot_harmless),
       number(tally.rot_cut));
-  (void)std::printf("property=sim tried=%llu lost=0 partial=0 holes=0 seconds=%.1f\n",
-                    number(tally.states), seconds);
-  (void)std::fflush(stdout);
+  say_tried("sim", tally.states, " lost=0 partial=0 holes=0 seconds=" + std::to_string(seconds));
 }
 
 }  // namespace
@@ -78,9 +77,7 @@ TEST_CASE("a simulated world run again is the same to the last event") {
     CHECK(once.trace_hash == again.trace_hash);
     same += once.trace_hash == again.trace_hash ? 1 : 0;
   }
-  (void)std::printf("property=sim_again tried=%llu failures=%llu\n",
-                    static_cast<unsigned long long>(worlds),
-                    static_cast<unsigned long long>(worlds - same));
+  say_tried("sim_again", worlds, " failures=" + std::to_string(worlds - same));
 }
 
 #endif

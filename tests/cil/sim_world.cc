@@ -9,6 +9,7 @@
 #include "keel/base/check.h"
 #include "keel/base/percpu.h"
 #include "probe.h"
+#include "support/again.h"
 #include "support/sim_scheduled_disk.h"
 #include "support/sim_scheduler.h"
 
@@ -207,7 +208,8 @@ SimWorldResult run_sim_world(std::uint64_t seed, unsigned effort) {
   (void)::mallopt(M_TRIM_THRESHOLD, 512 << 20);
   World world = draw_world(seed, effort);
   const std::string text = describe(world, seed);
-  INFO("KEEL_TEST_SEED=", seed, ": ", text);
+  INFO("KEEL_TEST_SEED=", seed, ": ", text, "\nagain: KEEL_TEST_SEED=", seed, " ",
+       this_case_again());
   SimWorldResult result;
   const SimSnapshot beginning = make_log(world);
   SimScheduler scheduler(world.schedule);

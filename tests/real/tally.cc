@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <sstream>
 
+#include "support/tried.h"
 #include "writer_plan.h"
 
 namespace keel_test {
@@ -53,22 +54,20 @@ std::string Tally::missing_text() const {
 }
 
 std::string Tally::line(std::uint64_t first_seed) const {
-  std::ostringstream out;
-  out << "property=" << property;
   if (skipped()) {
-    out << " skipped=\"" << missing_text() << '"';
-    return out.str();
+    return "property=" + property + " skipped=\"" + missing_text() + '"';
   }
   const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - begin_;
+  std::ostringstream out;
   out.precision(3);
-  out << " tried=" << tried << " lost=" << lost << " partial=" << partial << " holes=" << holes
-      << " other=" << other << " lives=" << lives << " unopened=" << unopened
-      << " promised=" << promised << " torn=" << torn << " failed_writers=" << failed_writers
-      << " seconds=" << std::fixed << taken.count() << " seed=" << first_seed << note;
+  out << " lost=" << lost << " partial=" << partial << " holes=" << holes << " other=" << other
+      << " lives=" << lives << " unopened=" << unopened << " promised=" << promised
+      << " torn=" << torn << " failed_writers=" << failed_writers << " seconds=" << std::fixed
+      << taken.count() << " seed=" << first_seed << note;
   if (const std::string text = missing_text(); !text.empty()) {
     out << " missing=\"" << text << '"';
   }
-  return out.str();
+  return tried_line(property, tried, out.str());
 }
 
 }  // namespace keel_test

@@ -24,7 +24,9 @@
 #include <cstdlib>
 #include <string>
 
+#include "support/again.h"
 #include "support/test_seed.h"
+#include "support/tried.h"
 
 namespace keel_test {
 
@@ -39,9 +41,10 @@ class Campaign {
   Campaign(const char* property, std::uint64_t total, const Slice& slice)
       : property_(property), total_(total) {
     const char* all = std::getenv("KEEL_CAMPAIGN");
-    const std::uint64_t count = number("KEEL_CAMPAIGN_COUNT", UINT64_MAX);
-    first_ = number("KEEL_CAMPAIGN_FIRST", 0);
-    seconds_ = number("KEEL_CAMPAIGN_SECONDS", UINT64_MAX);
+    const std::uint64_t count = setting("KEEL_CAMPAIGN_COUNT", UINT64_MAX);
+    first_ = setting("KEEL_CAMPAIGN_FIRST", 0);
+    seconds_ = setting("KEEL_CAMPAIGN_SECONDS", UINT64_MAX);
+    REQUIRE(first_ < total);
     if (all != nullptr || count != UINT64_MAX || first_ != 0 || seconds_ != UINT64_MAX) {
       end_ = total - std::min(first_, total) < count ? total : first_ + count;
       full_ = true;
@@ -65,7 +68,9 @@ class Campaign {
       ++tried;
       if (!fault.empty()) {
         ++failures;
-        FAIL_CHECK(property_ << ", case " << index << ": " << fault);
+        FAIL_CHECK(property_ << ", case " << index << ": " << fault
+                             << "\nagain: KEEL_CAMPAIGN_FIRST=" << index
+                             << " KEEL_CAMPAIGN_COUNT=1 " << this_case_again());
       }
       if (tried % 16 == 0 || index + stride_ >= end_) {
         seconds = std::chrono::duration<double>(Clock::now() - started).count();
@@ -75,13 +80,12 @@ class Campaign {
         }
       }
     }
-    (void)std::printf(
-        "property=%s tried=%llu failures=%llu seconds=%.1f first=%llu next=%llu of=%llu%s\n",
-        property_.c_str(), static_cast<unsigned long long>(tried),
-        static_cast<unsigned long long>(failures), seconds, static_cast<unsigned long long>(first_),
-        static_cast<unsigned long long>(index), static_cast<unsigned long long>(total_),
-        note_.c_str());
-    (void)std::fflush(stdout);
+    const auto fact = [](const char* name, std::uint64_t value) {
+      return " " + std::string(name) + "=" + std::to_string(value);
+    };
+    say_tried(property_, tried,
+              fact("failures", failures) + fact("seconds", static_cast<std::uint64_t>(seconds)) +
+                  fact("first", first_) + fact("next", index) + fact("of", total_) + note_);
     CHECK(failures == 0);
   }
 
@@ -92,11 +96,6 @@ class Campaign {
 
  private:
   static constexpr std::uint64_t kMostFailures = 10;
-
-  static std::uint64_t number(const char* name, std::uint64_t otherwise) {
-    const char* set = std::getenv(name);
-    return set != nullptr ? std::strtoull(set, nullptr, 0) : otherwise;
-  }
 
   const std::string property_;
   const std::uint64_t total_;

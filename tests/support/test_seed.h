@@ -43,10 +43,4 @@ inline std::uint64_t test_rounds(std::uint64_t usual, std::uint64_t sanitized) {
 #endif
 }
 
-// For the sums of a campaign (tests/trust): what a test has tried, said when all of it went well.
-inline void say_tried(const char* property, std::uint64_t count) {
-  (void)std::printf("property=%s tried=%llu failures=0\n", property,
-                    static_cast<unsigned long long>(count));
-}
-
 }  // namespace keel_test
