@@ -20,10 +20,12 @@ using faultfs::random_step;
 // Lives of one log, before it is made anew.
 constexpr std::uint64_t kLivesOfLog = 64;
 
-bool make_log(const std::string& path, LedgerFile& ledger) {
+// Every fourth log is so large that CPUs keep credit.
+bool make_log(const std::string& path, std::uint64_t seed, LedgerFile& ledger) {
   std::filesystem::remove(path);
   ledger.begin_life(0, {}, {});
-  return create_log(path, {.size = kMinLogBytes}).ok();
+  const bool large = seed / kLivesOfLog % 4 == 3;
+  return create_log(path, {.size = large ? Bytes(32U << 20U) : kMinLogBytes}).ok();
 }
 
 }  // namespace
@@ -37,7 +39,7 @@ Tally run_kill(std::uint64_t first, std::uint64_t count) {
     std::uint64_t random = seed * 2654435761U;
     const std::string replay = replay_of("kill", seed);
     const std::string log = disk / "log";
-    if ((seed == first || seed % kLivesOfLog == 0) && !make_log(log, ledger)) {
+    if ((seed == first || seed % kLivesOfLog == 0) && !make_log(log, seed, ledger)) {
       tally.fail("the log could not be made", replay);
       break;
     }

@@ -71,6 +71,7 @@ JournalConfig Writer::config() {
   JournalConfig config;
   config.pool = pool_.get();
   config.io_mode = plan_.uring ? IoMode::kUring : IoMode::kSync;
+  config.buffered = plan_.buffered;
   config.depth = plan_.depth;
   config.cover_after_ns = plan_.seed % 3 == 0 ? 1'000'000 : 0;
   if (plan_.stall_ms != 0) {

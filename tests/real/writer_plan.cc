@@ -40,6 +40,7 @@ WriterPlan WriterPlan::draw(std::uint64_t& random) {
   plan.depth = static_cast<std::uint32_t>(random_step(random) % 5);
   plan.uring = random_step(random) % 2 == 0 && why_no_uring().empty();
   plan.force = 1 + static_cast<std::uint32_t>(random_step(random) % 6);
+  plan.buffered = random_step(random) % 4 == 0;
   return plan;
 }
 
@@ -57,6 +58,7 @@ std::vector<std::string> WriterPlan::words() const {
   add("transactions", transactions);
   add("depth", depth);
   add("uring", uring);
+  add("buffered", buffered);
   add("large", large);
   add("force", force);
   add("hungry_mib", hungry_mib);
@@ -81,6 +83,7 @@ WriterPlan WriterPlan::from(const std::vector<std::string>& words) {
     if (name == "transactions") in >> plan.transactions;
     if (name == "depth") in >> plan.depth;
     if (name == "uring") in >> plan.uring;
+    if (name == "buffered") in >> plan.buffered;
     if (name == "large") in >> plan.large;
     if (name == "force") in >> plan.force;
     if (name == "hungry_mib") in >> plan.hungry_mib;

@@ -15,6 +15,7 @@ struct WriterPlan {
   std::uint32_t transactions = 100;  // of each thread
   std::uint32_t depth = 0;
   bool uring = false;
+  bool buffered = false;         // through the page cache
   bool large = false;            // objects of up to 400 KiB
   std::uint32_t force = 4;       // one of so many commits is forced; 1: all
   std::uint32_t hungry_mib = 0;  // so much memory is touched, bit by bit, beside the journal
