@@ -166,3 +166,38 @@ TEST_CASE("threads that share a cache while it is drained lose and double nothin
     board.audit(cache);
   }
 }
+
+TEST_CASE("drains that meet stop a CPU one after the other") {
+  // A CPU that is stopped twice is a failed assertion in debug builds.
+  CacheBoard board(kBuffers);
+  PoolCounters counters;
+  BufferCache cache(board, counters);
+  REQUIRE(cache.open(CpuStacks::Engine::kBest).ok());
+  cache.set_budget(Pages(100'000));
+  const std::uint64_t drains = keel_test::test_rounds(20'000, 2'000);
+  std::vector<std::thread> threads;
+  for (unsigned t = 0; t < 2; ++t) {
+    threads.emplace_back([&] {
+      for (std::uint64_t i = 0; i < drains; ++i) {
+        cache.drain();
+      }
+    });
+  }
+  // Something lies on this CPU again and again.
+  std::vector<std::uint32_t> mine;
+  for (std::uint32_t i = 0; i < kBuffers; ++i) {
+    mine.push_back(i);
+  }
+  for (std::uint64_t i = 0; i < drains; ++i) {
+    if (mine.empty()) {
+      mine = board.take_evicted();
+      continue;
+    }
+    board.put(cache, mine.back());
+    mine.pop_back();
+  }
+  for (std::thread& thread : threads) {
+    thread.join();
+  }
+  board.audit(cache);
+}

@@ -1,6 +1,7 @@
 #include "log_space.h"
 
 #include <doctest/doctest.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <cerrno>
@@ -9,6 +10,7 @@
 
 #include "keel/base/check.h"
 #include "log/format.h"
+#include "support/kernel_threads.h"
 
 using namespace keel;
 
@@ -235,11 +237,15 @@ TEST_CASE("waiters are served in the order in which they came, none overtakes") 
   REQUIRE(reserve(space, 60).ok());
   std::thread large([&] { CHECK(reserve(space, 60).ok()); });
   wait_for_waiter(space);
-  std::thread small([&] { CHECK(reserve(space, 30).ok()); });  // would fit at once
-  for (int i = 0; i < 2000; ++i) {
-    CHECK(granted(space) == Bytes(60));
+  std::atomic<pid_t> small_id{0};
+  std::thread small([&] {
+    small_id = ::gettid();
+    CHECK(reserve(space, 30).ok());  // would fit at once
+  });
+  while (granted(space) == Bytes(60) && !keel_test::is_asleep(small_id)) {
     std::this_thread::yield();
   }
+  CHECK(granted(space) == Bytes(60));
   space.give_back({60, 0});
   large.join();
   small.join();
