@@ -242,6 +242,7 @@ SimWorldResult run_sim_world(std::uint64_t seed, unsigned effort) {
   };
   plan.on_callback = [&] { scheduler.works(); };
   plan.step = [&] { return scheduler.steps(); };
+  plan.alone = [&](bool begins) { begins ? scheduler.pause_points() : scheduler.resume_points(); };
   result.tally = run_crash_plan(plan);
   pool->reset();
   result.trace_hash = scheduler.trace().hash();

@@ -242,7 +242,12 @@ int SimDisk::flush(int fd, SimIo& io) {
   }
   if (const std::optional<SimFault> fault = take_fault(io)) {
     if (fault->effect == Effect::kFailAndDrop) {
-      file == nullptr ? pending_names_.clear() : file->disk.image.pending.clear();
+      if (file == nullptr) {
+        pending_names_.clear();
+      } else {  // But for what a write had made stable by itself.
+        std::erase_if(file->disk.image.pending,
+                      [](const SimWrite& write) { return !write.durable; });
+      }
     }
     if (fault->effect == Effect::kFail || fault->effect == Effect::kFailAndDrop) {
       return -fault->error;
