@@ -199,6 +199,9 @@ bool LogItem::pinned() const {
   return (state_.load(std::memory_order_acquire) & ItemState::kPins) != 0;
 }
 
+// Relaxed: whoever saw it unpinned sees what was said before.
+bool LogItem::aborted() const { return aborted_.load(std::memory_order_relaxed); }
+
 bool LogItem::tracked() const {
   return (state_.load(std::memory_order_acquire) & ItemState::kTracked) != 0;
 }

@@ -131,6 +131,10 @@ struct ItemAccess {
     return item.memberships_[context.value() & 1].next;
   }
   static const void*& transaction(LogItem& item) { return item.transaction_; }
+  // By a commit: what failed with an earlier journal counts no more.
+  static void forget_abort(LogItem& item) {
+    item.aborted_.store(false, std::memory_order_relaxed);  // the object lock orders it
+  }
   static std::uint64_t& logged_order(LogItem& item) { return item.logged_order_; }
   static Bucket*& bucket(LogItem& item) { return item.bucket_; }
   static LogItem*& ail_next(LogItem& item) { return item.ail_next_; }
@@ -169,6 +173,10 @@ struct ItemAccess {
   // Returns the state that is left. Nothing touches the item after its count went down, unless this
   // thread is to let it go: whoever sees an item that the journal does not know may destroy it.
   static std::uint32_t unpin(LogItem& item, bool aborted) {
+    if (aborted) {
+      // Before the count goes down, which orders it: nobody sees the item unpinned in between.
+      item.aborted_.store(true, std::memory_order_relaxed);
+    }
     item.unpin(aborted);
     // Release pairs with the acquire in pinned().
     return item.state_.fetch_sub(1, std::memory_order_acq_rel) - 1;

@@ -293,6 +293,7 @@ void Transaction::insert_item(Entry& entry, CilPart& part, Sequence sequence, st
     state.fetch_and(~ItemState::kReleaseWanted, std::memory_order_relaxed);
   }
   if (first) {
+    ItemAccess::forget_abort(item);
     ItemAccess::pin(item);
     part.append(item, sequence);
   }

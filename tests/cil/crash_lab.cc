@@ -481,7 +481,7 @@ class Life {
 
   // An object goes home only when its newest version is stable, and is home before the log lets go.
   void go_home(Journal& journal, Object& object, Version version) {
-    if (object.item.pinned()) {
+    if (object.item.pinned() || object.item.aborted()) {
       return;
     }
     {

@@ -94,7 +94,7 @@ class Object : public ObjectItem {
   [[nodiscard]] bool has_home() const override { return true; }
   PushResult push() override {
     const std::unique_lock lock(mutex, std::try_to_lock);
-    if (!lock.owns_lock() || pinned()) {
+    if (!lock.owns_lock() || pinned() || aborted()) {
       return PushResult::kLocked;
     }
     ++pushes;

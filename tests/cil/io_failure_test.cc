@@ -398,6 +398,7 @@ TEST_CASE("a commit that a shutdown overtakes joins nothing") {
     while (first.pinned()) {
       std::this_thread::yield();
     }
+    CHECK(first.aborted());
   };
   const auto committed = transaction->commit();
   REQUIRE_FALSE(committed.ok());

@@ -99,6 +99,9 @@ class LogItem {
   [[nodiscard]] std::uint32_t type() const { return type_; }
   // True while a checkpoint that is not yet stable holds the item.
   [[nodiscard]] bool pinned() const;
+  // True once such a checkpoint has failed with its journal, until a commit to another. What
+  // is pinned, or then aborted, must not be written home: ask in this order.
+  [[nodiscard]] bool aborted() const;
   // True while the journal holds the log's tail for the item.
   [[nodiscard]] bool tracked() const;
 
@@ -139,9 +142,10 @@ class LogItem {
   [[nodiscard]] virtual bool has_home() const { return false; }
   // The log is filling up, or the journal closes, and this item is among the oldest: see to it that
   // it can leave. Called only if has_home(), by a thread of the journal or in close(), with no lock
-  // held, on an item that was not pinned when it was chosen. A commit may have come since: take the
-  // object lock and look at pinned() before writing home. May write before it returns, and may call
-  // Journal::release(). Keep it short: others wait behind it.
+  // held, on an item that was not pinned when it was chosen. A commit may have come since, or the
+  // journal failed: take the object lock and look at pinned() and aborted() before writing home.
+  // May write before it returns, and may call Journal::release(). Keep it short: others wait behind
+  // it.
   // Source: iop_push (XFS).
   virtual PushResult push() { return PushResult::kLocked; }
   // The journal no longer knows the item; it may be destroyed, here at the earliest. `aborted`: by
@@ -163,6 +167,7 @@ class LogItem {
   const std::uint32_t type_;
   // Pins (unstable checkpoints that hold the item) and flags; see ItemState in log_vector.h.
   std::atomic<std::uint32_t> state_{0};
+  std::atomic<bool> aborted_{false};  // what it holds failed with its journal
   // Standby snapshot. Whoever exchanges it for nullptr owns it: a commit, or who trims.
   std::atomic<LogVector*> shadow_{nullptr};
   // Guarded by the client's object lock: mark of the transaction that holds the item, or nullptr.
