@@ -71,6 +71,16 @@ void check_done(const File& file, std::uint64_t tag) {
   CHECK(done.result == 4);
 }
 
+// For a child: a ring whose calls meet the error from now on. Ends a child that can have none.
+OsRing* ring_that_meets(int error, const File& file) {
+  OsRing* ring = nullptr;
+  if (os().ring_create(file.fd, nullptr, 0, kEntries, &ring) < 0 ||
+      !keel_test::refuse_calls({SYS_io_uring_enter, error})) {
+    ::_exit(kNoFilters);
+  }
+  return ring;
+}
+
 }  // namespace
 
 TEST_CASE("a write through the ring reaches the file and comes back with its tag") {
@@ -141,11 +151,7 @@ TEST_CASE("writes that the kernel does not take are taken back and leave the rin
   for (const int error : {EAGAIN, EBUSY, 0}) {
     CAPTURE(error);
     const auto ending = run_in_child([&] {
-      OsRing* ring = nullptr;
-      if (os().ring_create(file.fd, nullptr, 0, kEntries, &ring) < 0 ||
-          !keel_test::refuse_calls({SYS_io_uring_enter, error})) {
-        ::_exit(kNoFilters);
-      }
+      OsRing* ring = ring_that_meets(error, file);
       const int expected = error != 0 ? -error : -EAGAIN;  // 0: the kernel took none of one
       for (unsigned i = 0; i < 3 * kEntries; ++i) {
         if (os().ring_submit(ring, {.parts = &file.part, .count = 1}) != expected) {
@@ -164,11 +170,7 @@ TEST_CASE("waiting for a write gives the kernel's error") {
   for (const int error : {EAGAIN, EBADF}) {
     CAPTURE(error);
     const auto ending = run_in_child([&] {
-      OsRing* ring = nullptr;
-      if (os().ring_create(file.fd, nullptr, 0, kEntries, &ring) < 0 ||
-          !keel_test::refuse_calls({SYS_io_uring_enter, error})) {
-        ::_exit(kNoFilters);
-      }
+      OsRing* ring = ring_that_meets(error, file);
       RingDone done;
       const bool none = os().ring_wait(ring, false, &done) == 0;
       ::_exit(none && os().ring_wait(ring, true, &done) == -error ? 0 : 1);

@@ -179,7 +179,7 @@ class Judge {
                                 known = known && found.apply(checkpoint);
                                 return {};
                               },
-                              {}, {ImageOs::kSpareBytes, 0, 0});
+                              {}, {keel::SpareMemory::kReadBytes, 0, 0});
     if (!scanned) {
       return "recovery failed: " + scanned.error().message();
     }

@@ -144,9 +144,8 @@ RecoveryHandler collector(Recovered& recovered, KnownContents& contents) {
 Recovered recover(Pool& pool, Bench& bench, bool ahead) {
   Recovered recovered;
   const ReadAheadOptions reading =
-      ahead
-          ? ReadAheadOptions{}
-          : ReadAheadOptions{.chunk_bytes = SpareMemoryDisk::kReadBytes, .depth = 0, .threads = 0};
+      ahead ? ReadAheadOptions{}
+            : ReadAheadOptions{.chunk_bytes = SpareMemory::kReadBytes, .depth = 0, .threads = 0};
   bench.contents.trim();
   auto file = LogFile::open(kLogPath, DeviceMode::kReadWrite, false, pool);
   if (!file) {

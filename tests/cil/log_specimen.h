@@ -68,7 +68,7 @@ struct Judgement {
 };
 
 // Small reads into buffers that the ImageOs keeps.
-inline constexpr keel::ReadAheadOptions kQuickReading{ImageOs::kSpareBytes, 0, 0};
+inline constexpr keel::ReadAheadOptions kQuickReading{keel::SpareMemory::kReadBytes, 0, 0};
 
 // The Os must be in force.
 [[nodiscard]] Judgement judge(const ImageOs& os, const LogSpecimen& specimen,

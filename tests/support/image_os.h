@@ -25,6 +25,7 @@
 #include <vector>
 
 #include "keel/base/os.h"
+#include "support/spare_memory.h"
 
 namespace keel_test {
 
@@ -37,12 +38,6 @@ class ImageOs : public keel::Os {
       : image_(std::move(image)), holes_(holes) {
     find_holes();
   }
-  ~ImageOs() override {
-    for (const Spare& spare : spare_) {
-      (void)Os::munmap(spare.memory, spare.bytes);
-    }
-  }
-
   // All bytes, to read. Changes go through the calls below.
   [[nodiscard]] const std::vector<std::byte>& image() const { return image_; }
   void replace(const std::vector<std::byte>& image) {
@@ -134,54 +129,21 @@ class ImageOs : public keel::Os {
   int fdatasync(int fd) override { return fd == kDescriptor ? 0 : Os::fdatasync(fd); }
   int fsync(int fd) override { return fd == kDescriptor ? 0 : Os::fsync(fd); }
 
-  // Private memory of a page, or of what a reader reads at a time, is mapped once and used again.
-  // The page is zeroed; a reader gets what was last in its buffer, and may not count on zeros.
   int mmap(void* address, std::size_t bytes, int protection, int flags, int fd,
            std::uint64_t offset, void** out) override {
-    const bool plain = address == nullptr && fd == -1 && protection == (PROT_READ | PROT_WRITE) &&
-                       (flags & MAP_SHARED) == 0 && (bytes == kBlock || bytes == kSpareBytes);
-    for (Spare& spare : spare_) {
-      if (plain && spare.bytes == bytes && !spare.in_use) {
-        spare.in_use = true;
-        *out = spare.memory;
-        if (bytes == kBlock) std::memset(spare.memory, 0, bytes);
-        return 0;
-      }
-    }
-    const int result = Os::mmap(address, bytes, protection, flags, fd, offset, out);
-    if (plain && result == 0 && spare_.size() < kMostSpare) spare_.push_back({*out, bytes, true});
-    return result;
+    return spare_.map(address, bytes, protection, flags, fd, out,
+                      [&] { return Os::mmap(address, bytes, protection, flags, fd, offset, out); });
   }
   int munmap(void* address, std::size_t bytes) override {
-    Spare* spare = spare_of(address);
-    if (spare == nullptr) return Os::munmap(address, bytes);
-    spare->in_use = false;
-    return 0;
+    return spare_.give_back(address) ? 0 : Os::munmap(address, bytes);
   }
   int madvise(void* address, std::size_t bytes, int advice) override {
-    return spare_of(address) != nullptr ? 0 : Os::madvise(address, bytes, advice);
+    return spare_.has(address) ? 0 : Os::madvise(address, bytes, advice);
   }
-
-  // What a reader is to read at a time for its buffers to be had from here: no multiple of any
-  // block size that an allocator would map.
-  static constexpr std::size_t kSpareBytes = 13 * 4096;
 
  private:
   static constexpr std::size_t kBlock = 4096;
-  static constexpr std::size_t kMostSpare = 16;
 
-  struct Spare {
-    void* memory;
-    std::size_t bytes;
-    bool in_use;
-  };
-
-  Spare* spare_of(const void* address) {
-    for (Spare& spare : spare_) {
-      if (spare.memory == address) return &spare;
-    }
-    return nullptr;
-  }
   int forbid() {
     ++forbidden_;
     return -EROFS;
@@ -201,7 +163,7 @@ class ImageOs : public keel::Os {
   std::vector<std::byte> image_;
   const bool holes_;
   std::vector<bool> data_;  // by block: not all zeros
-  std::vector<Spare> spare_;
+  keel::SpareMemory spare_;
   std::uint64_t forbidden_ = 0;
 };
 
