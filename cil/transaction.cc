@@ -257,6 +257,8 @@ Result<Sequence> Transaction::insert() {
     }
   }
   account(part, before, after);
+  // Nothing was ever inserted into it: what a force has to wait for is what came before.
+  const bool empty_context = !cil.is_open();
   for (std::uint32_t i = 0; i < entry_count_; ++i) {
     // First forgotten, then told: the client may drop its object lock in committing().
     Entry& entry = entries_[i];
@@ -272,7 +274,7 @@ Result<Sequence> Transaction::insert() {
   if (push) {
     impl.request_push(sequence);
   }
-  return sequence;
+  return empty_context ? previous(sequence) : sequence;
 }
 
 void Transaction::insert_item(Entry& entry, CilPart& part, Sequence sequence, std::uint64_t order,

@@ -128,7 +128,8 @@ class Transaction {
   [[nodiscard]] Status log(LogItem& item);
 
   // Snapshots all items and joins them to the current checkpoint; returns its sequence, which
-  // Journal::force() takes. Waits for no I/O. On success the transaction is over.
+  // Journal::force() takes; where nothing has changed since the last checkpoint, that one's. Waits
+  // for no I/O. On success the transaction is over.
   // Errors: kReservationExceeded, kNoMemory: nothing has changed, the caller may call again or
   // cancel. kShutdown and the journal's first error: the transaction is over.
   [[nodiscard]] Result<Sequence> commit();
