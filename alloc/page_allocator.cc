@@ -470,17 +470,19 @@ namespace {
 // Sums by owner in a fixed table: it must work when there is no memory at all.
 class HolderSums {
  public:
-  void take(const char* owner, std::uint64_t pages) {
+  // One place is kept for slabs, whoever comes first: what small objects hold is taken off theirs.
+  void take(const char* owner, std::uint64_t pages, bool is_slab) {
     const auto end = sums_.begin() + static_cast<std::ptrdiff_t>(count_);
     auto found =
         std::find_if(sums_.begin(), end, [owner](const Holder& sum) { return sum.owner == owner; });
     if (found == end) {
-      if (count_ == kOwners) {
+      if (count_ == kOwners - (is_slab || has_slabs_ ? 0 : 1)) {
         others_ += Pages(pages);
         return;
       }
       *found = {owner, Pages(0)};
       ++count_;
+      has_slabs_ = has_slabs_ || is_slab;
     }
     found->pages += Pages(pages);
   }
@@ -499,6 +501,7 @@ class HolderSums {
   static constexpr std::size_t kOwners = 64;
   std::array<Holder, kOwners + 1> sums_{};  // one more for the others
   std::size_t count_ = 0;
+  bool has_slabs_ = false;
   Pages others_{};
 };
 
@@ -514,9 +517,9 @@ std::size_t PageAllocator::holders(std::span<Holder> largest) const {
       const Frame& head = frames_[at];
       const FrameWord word = head.word();
       if (word.use == FrameUse::kBuffer || word.use == FrameUse::kSlab) {
-        sums.take(head.owner_name(), word.pages);
+        sums.take(head.owner_name(), word.pages, word.use == FrameUse::kSlab);
       } else if (word.use == FrameUse::kChain) {
-        sums.take(head.owner_name(), head.prev);
+        sums.take(head.owner_name(), head.prev, false);
       }
     }
   }
