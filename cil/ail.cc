@@ -14,22 +14,22 @@ constexpr std::size_t kMostSpares = 16;
 
 enum class Cleared : std::uint8_t { kNo, kYes, kTracked };
 
-// Clears the state of an item that nothing holds; of a tracked one only if `locked`. One that is
-// held is marked instead. In one step: it may be committed at any time.
-Cleared clear_state(LogItem& item, bool if_wanted, bool locked) {
+// Clears the state of an item that nothing holds but perhaps the caller, who keeps his hold; if
+// something does, ends his hold. A tracked one only if `locked`. In one step: it may be committed
+// at any time.
+Cleared clear_state(LogItem& item, bool is_held, bool if_wanted, bool locked) {
   std::atomic<std::uint32_t>& state = ItemAccess::state(item);
+  const std::uint32_t hold = is_held ? ItemState::kHeld : 0;
   std::uint32_t now = state.load(std::memory_order_acquire);
   for (;;) {
-    const bool held = (now & ItemState::kHeld) != 0;
-    if ((now & ItemState::kPins) != 0 || (if_wanted && (now & ItemState::kReleaseWanted) == 0)) {
-      return Cleared::kNo;
-    }
-    if (!held && !locked && (now & ItemState::kTracked) != 0) {
+    const bool stays = (now & ItemState::kPins) != 0 || (now & ItemState::kHeld) != hold ||
+                       (if_wanted && (now & ItemState::kReleaseWanted) == 0);
+    if (!stays && !locked && (now & ItemState::kTracked) != 0) {
       return Cleared::kTracked;
     }
-    const std::uint32_t wanted = held ? now | ItemState::kReleaseWanted : 0;
+    const std::uint32_t wanted = stays ? now & ~hold : hold;
     if (state.compare_exchange_weak(now, wanted, std::memory_order_acq_rel)) {
-      return held ? Cleared::kNo : Cleared::kYes;
+      return stays ? Cleared::kNo : Cleared::kYes;
     }
   }
 }
@@ -95,7 +95,8 @@ void Ail::enter(Bucket& bucket, LogVector* first, const LogVector* end) {
     LogItem& item = *vector->item;
     const bool tracked = ItemAccess::bucket(item) != nullptr;
     if (vector->cancelled) {
-      leave(item);
+      unlink_tracked(item);
+      ItemAccess::state(item).fetch_and(~ItemState::kTracked, std::memory_order_acq_rel);
     } else if (!tracked) {
       link(bucket, item);
       ItemAccess::state(item).fetch_or(ItemState::kTracked, std::memory_order_acq_rel);
@@ -121,29 +122,49 @@ void Ail::let_go(Bucket& bucket) {
   drop_empty_front();
 }
 
-bool Ail::forget(LogItem& item, bool if_wanted) {
-  Cleared cleared = clear_state(item, if_wanted, false);
+bool Ail::forget(LogItem& item) { return take_out(item, false, true); }
+
+bool Ail::leave(LogItem& item, bool if_wanted) { return take_out(item, true, if_wanted); }
+
+bool Ail::take_out(LogItem& item, bool is_held, bool if_wanted) {
+  Cleared cleared = clear_state(item, is_held, if_wanted, false);
   if (cleared == Cleared::kTracked) {
     MutexLock lock(mutex_);
-    cleared = clear_state(item, if_wanted, true);
-    if (cleared == Cleared::kYes && ItemAccess::bucket(item) != nullptr) {
-      unlink(item);
-      drop_empty_front();
+    cleared = clear_state(item, is_held, if_wanted, true);
+    if (cleared == Cleared::kYes) {
+      unlink_tracked(item);
     }
   }
   return cleared == Cleared::kYes;
 }
 
-LogItem* Ail::remove_first() {
+Ail::Removed Ail::remove_first() {
   MutexLock lock(mutex_);
+  drop_empty_front();
   for (Bucket* bucket = front_; bucket != nullptr; bucket = bucket->next) {
     if (LogItem* item = bucket->first; item != nullptr) {
-      leave(*item);
-      drop_empty_front();
-      return item;
+      unlink_tracked(*item);
+      return {item, hold_untracked(*item)};
     }
   }
-  return nullptr;
+  return {};
+}
+
+// Of an item that was unlinked: it is not in the AIL any more, and the caller's, unless something
+// holds it. In one step, after which it is not touched if it is not the caller's.
+bool Ail::hold_untracked(LogItem& item) {
+  std::atomic<std::uint32_t>& state = ItemAccess::state(item);
+  std::uint32_t now = state.load(std::memory_order_acquire);
+  for (;;) {
+    std::uint32_t left = now & ~ItemState::kTracked;
+    const bool mine = (now & (ItemState::kPins | ItemState::kHeld)) == 0;
+    if ((now & ItemState::kPins) == 0) {
+      left |= mine ? ItemState::kHeld : ItemState::kReleaseWanted;
+    }
+    if (state.compare_exchange_weak(now, left, std::memory_order_acq_rel)) {
+      return mine;
+    }
+  }
 }
 
 // Items that were seen go to the back of their bucket, so that the walk finds new ones in front. It
@@ -190,11 +211,6 @@ void Ail::hold(LogItem& item, Batch& batch) {
   }
 }
 
-std::uint32_t Ail::release_held(LogItem& item) {
-  return ItemAccess::state(item).fetch_and(~ItemState::kHeld, std::memory_order_acq_rel) &
-         ~ItemState::kHeld;
-}
-
 TailPosition Ail::tail() const {
   MutexLock lock(mutex_);
   for (const Bucket* bucket = front_; bucket != nullptr; bucket = bucket->next) {
@@ -225,10 +241,10 @@ void Ail::unlink(LogItem& item) {
   bucket = nullptr;
 }
 
-void Ail::leave(LogItem& item) {
+void Ail::unlink_tracked(LogItem& item) {
   if (ItemAccess::bucket(item) != nullptr) {
     unlink(item);
-    ItemAccess::state(item).fetch_and(~ItemState::kTracked, std::memory_order_acq_rel);
+    drop_empty_front();
   }
 }
 

@@ -80,18 +80,22 @@ class Ail {
 
   // Puts an item that is not tracked into a bucket that is held.
   void adopt(Bucket& bucket, LogItem& item) KEEL_EXCLUDES(mutex_);
-  // Takes an item out and clears its state: the journal knows it no more. False if a checkpoint has
-  // it (again), or who holds it is left to see to that. `if_wanted`: false also if the item is not
-  // marked ItemState::kReleaseWanted any more.
-  [[nodiscard]] bool forget(LogItem& item, bool if_wanted) KEEL_EXCLUDES(mutex_);
-  // Takes any one item out; nullptr if there is none.
-  [[nodiscard]] LogItem* remove_first() KEEL_EXCLUDES(mutex_);
+  // Takes out an item that is marked ItemState::kReleaseWanted: the journal knows it no more. False
+  // if a checkpoint has it (again), or whoever holds it is left to see to that.
+  [[nodiscard]] bool forget(LogItem& item) KEEL_EXCLUDES(mutex_);
+  // The same for an item that the caller holds: true, and it is held still; or it is put back.
+  // `if_wanted`: only if it is marked.
+  [[nodiscard]] bool leave(LogItem& item, bool if_wanted) KEEL_EXCLUDES(mutex_);
+  // Takes any one item out: nullptr if there is none.
+  struct Removed {
+    LogItem* item = nullptr;
+    bool held = false;  // by the caller now; else whoever has it will let go of it
+  };
+  [[nodiscard]] Removed remove_first() KEEL_EXCLUDES(mutex_);
 
   // The next items below `limit` that are neither pinned nor about to leave, each marked as
-  // ItemState::kHeld: it stays until release_held().
+  // ItemState::kHeld: it stays until leave().
   [[nodiscard]] Batch hold_next(AilCursor& cursor, Lsn limit) KEEL_EXCLUDES(mutex_);
-  // Returns the state that is left.
-  static std::uint32_t release_held(LogItem& item);
 
   // Calls each(item) for the items of the first bucket, under the lock, until it returns false or
   // `most` were seen. `each` must not block or come back here.
@@ -129,7 +133,9 @@ class Ail {
 
   void link(Bucket& bucket, LogItem& item) KEEL_REQUIRES(mutex_);
   void unlink(LogItem& item) KEEL_REQUIRES(mutex_);
-  void leave(LogItem& item) KEEL_REQUIRES(mutex_);
+  void unlink_tracked(LogItem& item) KEEL_REQUIRES(mutex_);
+  [[nodiscard]] bool take_out(LogItem& item, bool is_held, bool if_wanted) KEEL_EXCLUDES(mutex_);
+  static bool hold_untracked(LogItem& item);
   static void hold(LogItem& item, Batch& batch);
   void drop_empty_front() KEEL_REQUIRES(mutex_);
   void keep_or_free(Bucket* bucket) KEEL_REQUIRES(mutex_);

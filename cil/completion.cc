@@ -5,6 +5,7 @@
 
 #include "journal_impl.h"
 #include "keel/base/check.h"
+#include "release_call.h"
 
 namespace keel {
 namespace {
@@ -110,8 +111,7 @@ LogVector* Journal::Impl::complete_batch(Flight& flight, LogVector* first) {
       unused->next = flight.trash;
       flight.trash = unused;
     }
-    const std::uint32_t state = ItemAccess::unpin(item, false);
-    if ((state & ItemState::kPins) == 0 && (leaves || (state & ItemState::kReleaseWanted) != 0)) {
+    if (ItemAccess::unpin(item, leaves)) {
       let_go_of(item, false, !leaves);
     }
   }
@@ -147,7 +147,7 @@ void Journal::Impl::shut_down(const Error& error) {
 void Journal::Impl::abort_chain(LogVector* first) {
   for (LogVector* vector = first; vector != nullptr; vector = vector->next) {
     LogItem& item = *vector->item;
-    if ((ItemAccess::unpin(item, true) & ~ItemState::kReleaseWanted) == 0) {
+    if (ItemAccess::abort(item)) {
       let_go_of(item, true, false);  // One that is tracked goes when the journal is closed.
     }
   }
@@ -168,10 +168,25 @@ void Journal::Impl::free_chain(LogVector* first) {
 }
 
 void Journal::Impl::let_go_of(LogItem& item, bool aborted, bool if_wanted) {
-  if (ail.forget(item, if_wanted)) {
-    trim_shadow(item);
-    ItemAccess::release(item, aborted);
+  bool again = ail.leave(item, if_wanted);
+  while (again) {
+    trim_left(item);
+    // A commit that failed may have crossed.
+    again = ReleaseCall::make(item, aborted || item.aborted()) && ail.leave(item, true);
   }
+}
+
+// Frees what the journal had of an item that it has let go of, and not what a commit that has
+// crossed with that has given it. While the context lock is held nothing becomes stable that joins
+// now: what an item that the journal does not know has is of its former life.
+void Journal::Impl::trim_left(LogItem& item) {
+  if (ItemAccess::shadow(item) == nullptr) {
+    return;
+  }
+  CilPart& part = cil.lock_shared();
+  LogVector* shadow = item.in_use() ? nullptr : ItemAccess::claim_shadow(item);
+  cil.unlock_shared(part);
+  free_shadow(shadow);
 }
 
 void Journal::Impl::free_shadow(LogVector* shadow) {

@@ -28,7 +28,13 @@ Sequence sequence_at(const ChainPosition& position) {
 
 Follower::Follower(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 
-Follower::~Follower() { impl_->journal.followers.remove(impl_->place); }
+Follower::~Follower() {
+  if (impl_->journal.owned()) {
+    impl_->journal.followers.remove(impl_->place);
+  } else {
+    (void)impl_.release();  // A forked child has neither the lock nor the pool's memory.
+  }
+}
 
 Sequence Follower::position() const {
   return std::max(impl_->from, sequence_at(impl_->chain.position()));

@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "journal_impl.h"
+#include "release_call.h"
 #include "space.h"
 
 namespace keel {
@@ -90,20 +91,18 @@ Status Journal::on_stable(Sequence sequence, std::function<void(const Status&)> 
 Sequence Journal::stable_sequence() const { return impl_->stable.now(); }
 
 bool Journal::release(LogItem& item) {
-  std::atomic<std::uint32_t>& state = ItemAccess::state(item);
-  if (impl_->stable.failed()) {
-    return false;  // A thread of the journal may be about to let go of it.
+  if (!impl_->owned()) {
+    return true;  // A forked child's copy: nobody will ask it for anything.
   }
-  if (state.load(std::memory_order_acquire) == 0) {
+  std::atomic<std::uint32_t>& state = ItemAccess::state(item);
+  const std::uint32_t now = state.load(std::memory_order_acquire);
+  if (now == 0 || (now == ItemState::kHeld && ReleaseCall::is_here(item))) {
     return true;
   }
   // Whoever holds the item finds the mark when it lets go, or has let go before it was set.
-  const std::uint32_t before = state.fetch_or(ItemState::kReleaseWanted, std::memory_order_acq_rel);
-  if ((before & (ItemState::kPins | ItemState::kHeld)) != 0) {
+  state.fetch_or(ItemState::kReleaseWanted, std::memory_order_acq_rel);
+  if (!impl_->ail.forget(item)) {
     return false;
-  }
-  if (!impl_->ail.forget(item, true)) {
-    return false;  // Logged again at this moment, or another thread lets go of it.
   }
   impl_->trim_shadow(item);
   if (impl_->space.contended()) {

@@ -85,8 +85,10 @@ Status Journal::Impl::close() {
   }
   const bool aborted = stable.failed();
   release_recovered();
-  while (LogItem* item = ail.remove_first()) {
-    let_go_of(*item, aborted, false);
+  for (Ail::Removed one = ail.remove_first(); one.item != nullptr; one = ail.remove_first()) {
+    if (one.held) {
+      let_go_of(*one.item, aborted, false);
+    }
   }
   stable.fail({Errc::kShutdown, 0, "the journal is closed", 0});
   close_status = status;

@@ -139,7 +139,9 @@ struct Journal::Impl : MetadataObject {
   // A shadow that the caller has claimed; nullptr: nothing.
   void free_shadow(LogVector* shadow);
   void trim_shadow(LogItem& item);
-  // Lets the item go, unless a checkpoint has it or, if it was released, it was committed since.
+  void trim_left(LogItem& item);
+  // Ends this thread's hold of the item. Lets go of it, and calls its release(), unless a
+  // checkpoint has it; `if_wanted`: only if that is (still) wanted.
   void let_go_of(LogItem& item, bool aborted, bool if_wanted);
 
   // Upkeep (upkeep.cc).
@@ -154,7 +156,6 @@ struct Journal::Impl : MetadataObject {
     std::uint64_t under_way = 0;  // started, flushing, locked or pinned
     std::uint64_t homeless = 0;
   };
-  void put_back(LogItem& item);
   [[nodiscard]] PushSums push_items(Lsn target);
   struct Again {
     std::uint64_t budget;
@@ -164,8 +165,8 @@ struct Journal::Impl : MetadataObject {
   [[nodiscard]] bool log_again(std::uint64_t most_bytes);
   [[nodiscard]] bool log_again_item(LogItem& item, CilPart& part, Sequence sequence,
                                     const Again& again);
-  void trim_shadows();
-  void trim_tracked(const std::function<bool(LogItem&)>& trim);
+  [[nodiscard]] bool trim_shadows();
+  [[nodiscard]] bool trim_tracked(const std::function<bool(LogItem&)>& trim);
   void push_all_home();
   [[nodiscard]] Status move_tail(bool needed) KEEL_EXCLUDES(state_mutex);
   // Rewrites the state if a checkpoint up to `end` would lie too far beyond what it says.

@@ -39,7 +39,7 @@ void JournalShrinker::trim(bool snapshots_too, std::uint64_t until_used) {
     return in_use() > until_used;
   };
   // By reference: the lambda itself does not fit into a std::function without an allocation.
-  journal_.trim_tracked(std::cref(trim_one));
+  (void)journal_.trim_tracked(std::cref(trim_one));
 }
 
 // A shadow is claimed to be looked at: one that is to stay goes back, unless the item has got

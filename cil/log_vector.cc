@@ -7,6 +7,7 @@
 #include "keel/alloc/pool.h"
 #include "keel/base/check.h"
 #include "log/format.h"
+#include "release_call.h"
 
 namespace keel {
 namespace {
@@ -190,6 +191,51 @@ bool ItemAccess::try_pin(LogItem& item) {
   return true;
 }
 
+bool ItemAccess::unpin(LogItem& item, bool leaves) {
+  item.unpin(false);
+  return take_pin(item, leaves, true);
+}
+
+bool ItemAccess::abort(LogItem& item) {
+  // Before the count goes down, which orders it: nobody sees the item unpinned in between.
+  item.aborted_.store(true, std::memory_order_relaxed);
+  item.unpin(true);
+  return take_pin(item, true, false);
+}
+
+// In one step with the hold: whoever sees an item that nothing holds may destroy it, or pin it for
+// another checkpoint, which may then end on another thread.
+bool ItemAccess::take_pin(LogItem& item, bool leaves, bool even_tracked) {
+  std::uint32_t now = item.state_.load(std::memory_order_relaxed);
+  for (;;) {
+    std::uint32_t left = now - 1;
+    const bool wanted = (left & ItemState::kReleaseWanted) != 0 ||
+                        (leaves && (even_tracked || (left & ItemState::kTracked) == 0));
+    const bool goes = wanted && (left & ItemState::kPins) == 0;
+    const bool mine = goes && (left & ItemState::kHeld) == 0;
+    if (goes) {
+      left |= mine ? ItemState::kHeld : ItemState::kReleaseWanted;
+    }
+    // Release pairs with the acquire in pinned().
+    if (item.state_.compare_exchange_weak(now, left, std::memory_order_acq_rel)) {
+      return mine;
+    }
+  }
+}
+
+bool ItemAccess::stop_holding(LogItem& item) {
+  std::uint32_t now = item.state_.load(std::memory_order_acquire);
+  for (;;) {
+    if ((now & ItemState::kPins) == 0 && (now & ItemState::kReleaseWanted) != 0) {
+      return false;
+    }
+    if (item.state_.compare_exchange_weak(now, now & ~ItemState::kHeld,
+                                          std::memory_order_acq_rel)) {
+      return true;
+    }
+  }
+}
+
 LogItem::LogItem(std::uint32_t type) : type_(type) {
   static_assert(kFirstClientType == format::kFirstClientType);
   KEEL_CHECK(type >= kFirstClientType, "item types below 16 are keel's own", type);
@@ -206,11 +252,18 @@ bool LogItem::tracked() const {
   return (state_.load(std::memory_order_acquire) & ItemState::kTracked) != 0;
 }
 
+bool LogItem::in_use() const {
+  return (state_.load(std::memory_order_acquire) &
+          (ItemState::kKnown | ItemState::kReleaseWanted)) != 0;
+}
+
 LogItem::~LogItem() {
   if (pool_ != nullptr && !pool_->owned_by_this_process()) {
     return;  // a forked child's copy: the journal and the vectors are the parent's
   }
-  if (state_.load(std::memory_order_acquire) != 0 || transaction_ != nullptr) {
+  // Not 0 if release() is under way, on this thread or on another.
+  const bool in_use = state_.load(std::memory_order_acquire) != 0 && !ReleaseCall::ends_with(*this);
+  if (in_use || transaction_ != nullptr) {
     report_bug({.bug = Bug::kItemInUse,
                 .call = "LogItem::~LogItem",
                 .address = reinterpret_cast<std::uintptr_t>(this)});

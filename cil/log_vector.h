@@ -111,14 +111,15 @@ class LargeRegions {
   const std::byte* packed_rest_ = nullptr;
 };
 
-// LogItem::state_: the number of pins, and flags. An item whose state is 0 is unknown to the
-// journal, and may be destroyed.
+// LogItem::state_: the number of pins, and flags. At 0 no thread of the journal touches the item.
 struct ItemState {
   static constexpr std::uint32_t kPins = 0xffff;
   static constexpr std::uint32_t kTracked = 1U << 16;  // in the AIL
-  static constexpr std::uint32_t kHeld = 1U << 17;  // a walk over the AIL has it: push() or a trim
-  static constexpr std::uint32_t kReleaseWanted = 1U
-                                                  << 18;  // leaves when nothing holds it any more
+  // One thread has it: a walk over the AIL, for push() or a trim; or it lets go of it, release()
+  // included. Who wants it gone meanwhile leaves a mark, and whoever has it sees to that.
+  static constexpr std::uint32_t kHeld = 1U << 17;
+  static constexpr std::uint32_t kReleaseWanted = 1U << 18;  // leaves when nothing holds it
+  static constexpr std::uint32_t kKnown = kPins | kTracked;  // to the journal
 };
 
 // The journal's way to the private part of an item.
@@ -170,22 +171,27 @@ struct ItemAccess {
   }
   // False, and nothing, if it is pinned or about to leave.
   [[nodiscard]] static bool try_pin(LogItem& item);
-  // Returns the state that is left. Nothing touches the item after its count went down, unless this
-  // thread is to let it go: whoever sees an item that the journal does not know may destroy it.
-  static std::uint32_t unpin(LogItem& item, bool aborted) {
-    if (aborted) {
-      // Before the count goes down, which orders it: nobody sees the item unpinned in between.
-      item.aborted_.store(true, std::memory_order_relaxed);
-    }
-    item.unpin(aborted);
-    // Release pairs with the acquire in pinned().
-    return item.state_.fetch_sub(1, std::memory_order_acq_rel) - 1;
+  // True if this was the last pin of an item that leaves (`leaves`: also if nobody has wished it):
+  // then the caller holds it, to let go of it. If not, it is not touched any more.
+  [[nodiscard]] static bool unpin(LogItem& item, bool leaves);
+  // The same for a checkpoint that failed. What is tracked stays, unless its release was wanted.
+  [[nodiscard]] static bool abort(LogItem& item);
+  // Ends a hold. False if the item is to be let go of: then it is held still.
+  [[nodiscard]] static bool stop_holding(LogItem& item);
+  static bool is_known(const LogItem& item) {
+    return (item.state_.load(std::memory_order_acquire) & ItemState::kKnown) != 0;
   }
   static void committing(LogItem& item, Sequence sequence) { item.committing(sequence); }
   static Tracking committed(LogItem& item, Lsn lsn) { return item.committed(lsn); }
   static bool has_home(const LogItem& item) { return item.has_home(); }
   static PushResult push(LogItem& item) { return item.push(); }
   static void release(LogItem& item, bool aborted) { item.release(aborted); }
+  // Guarded by the lock of release_call.cc.
+  static CallOfRelease*& call(LogItem& item) { return item.release_call_; }
+  static const CallOfRelease* call(const LogItem& item) { return item.release_call_; }
+
+ private:
+  static bool take_pin(LogItem& item, bool leaves, bool even_tracked);
 };
 
 }  // namespace keel

@@ -75,6 +75,9 @@ Status Journal::Impl::force(Sequence sequence, std::uint64_t timeout_ns) {
 
 void Journal::Impl::request_push(Sequence sequence) {
   MutexLock lock(push_mutex);
+  // Who was called upon, and leaves it to a worker, may have done so when it was not possible yet:
+  // the next turn that ends calls upon somebody again.
+  called_upon = false;
   if (sequence > push_sequence || sequence >= cil.sequence()) {
     push_sequence = std::max(push_sequence, sequence);
     push_wanted.notify_one();

@@ -106,12 +106,13 @@ Result<Transaction> Transaction::begin(Journal& journal, std::uint32_t max_items
   if (auto status = check_alone("Journal::begin"); !status) {
     return status.error();
   }
+  // First whether it can be granted at all, whatever credit there is: and no table is made for what
+  // never will be.
+  if (auto status = journal.impl_->space.check(wanted); !status) {
+    return status.error();
+  }
   void* entries = nullptr;
   if (max_items > kInlineEntries) {
-    // First whether it can be granted at all: no table is made for what never will be.
-    if (auto status = journal.impl_->space.check(wanted); !status) {
-      return status.error();
-    }
     entries = os().metadata_allocate(max_items * sizeof(Entry));
     if (entries == nullptr) {
       return Error{Errc::kNoMemory, 0, "begin a transaction of items", max_items};
@@ -190,6 +191,12 @@ Status Transaction::prepare() {
 Status Transaction::prepare_shadow(Entry& entry) {
   Journal::Impl& impl = *journal_->impl_;
   LogItem& item = *entry.item;
+  if (entry.layout.ordered &&
+      (entry.kept != nullptr || (entry.shadow != nullptr && entry.shadow->is_snapshot))) {
+    // An earlier try of this commit, which was to log the item, has taken its snapshot.
+    give_shadow_back(entry, false);
+    free_vector(std::exchange(entry.shadow, std::exchange(entry.kept, nullptr)));
+  }
   // Ordering an item logs nothing of it: what it has, perhaps a snapshot, stays with it.
   if (entry.shadow == nullptr && !entry.layout.ordered) {
     entry.shadow = ItemAccess::claim_shadow(item);
@@ -329,7 +336,7 @@ void Transaction::account(CilPart& part, const ContextSums& before,
   }
 }
 
-// The item keeps the vector that it does not use as its shadow, if the journal knows it.
+// The item keeps the vector that it does not use as its shadow, while the journal knows it.
 void Transaction::give_shadow_back(Entry& entry, bool inserted) {
   if (entry.kept != nullptr && !inserted) {
     std::swap(entry.shadow, entry.kept);
@@ -338,11 +345,10 @@ void Transaction::give_shadow_back(Entry& entry, bool inserted) {
     return;
   }
   LogItem& item = *entry.item;
-  if (ItemAccess::state(item).load(std::memory_order_acquire) != 0 &&
-      ItemAccess::put_shadow(item, entry.shadow)) {
+  if (ItemAccess::is_known(item) && ItemAccess::put_shadow(item, entry.shadow)) {
     entry.shadow = nullptr;
     // If the journal let go of the item meanwhile, its shadow went with it, or is this one.
-    if (ItemAccess::state(item).load(std::memory_order_acquire) == 0) {
+    if (!ItemAccess::is_known(item)) {
       entry.shadow = ItemAccess::claim_shadow(item);
     }
   }
@@ -350,6 +356,11 @@ void Transaction::give_shadow_back(Entry& entry, bool inserted) {
 
 void Transaction::finish() {
   Journal::Impl& impl = *journal_->impl_;
+  if (!impl.owned()) {  // A forked child: items, memory and locks are its parent's.
+    journal_ = nullptr;
+    t_journal = nullptr;
+    return;
+  }
   for (std::uint32_t i = 0; i < entry_count_; ++i) {
     Entry& entry = entries_[i];
     if (entry.item != nullptr) {

@@ -74,12 +74,12 @@ bool Journal::Impl::upkeep_pass(bool idle) {
   const bool wanted = space.tail_wanted();
   bool hope = false;
   if (space.memory_wanted()) {
-    trim_shadows();
+    hope = trim_shadows();
   }
   if (wanted || upkeep_due()) {
     const TailPosition tail = ail.tail();
     const PushSums sums = push_items(tail.lsn + Bytes(file.geometry().data_bytes / 4));
-    hope = sums.under_way != 0;
+    hope = hope || sums.under_way != 0;
     hope = (sums.homeless != 0 && log_again(kMostAgainBytes)) || hope;
   }
   Status status = move_tail(wanted);
@@ -90,14 +90,6 @@ bool Journal::Impl::upkeep_pass(bool idle) {
     shut_down(status.error());
   }
   return hope;
-}
-
-// The end of a hold by Ail::hold_next().
-void Journal::Impl::put_back(LogItem& item) {
-  const std::uint32_t state = Ail::release_held(item);
-  if ((state & ItemState::kPins) == 0 && (state & ItemState::kReleaseWanted) != 0) {
-    let_go_of(item, false, true);
-  }
 }
 
 // Asks every item below the target to go home, and counts those that have none.
@@ -119,7 +111,7 @@ Journal::Impl::PushSums Journal::Impl::push_items(Lsn target) {
       } else {
         sums.homeless += 1;
       }
-      put_back(item);
+      let_go_of(item, false, true);
     }
   } while (!batch.is_last);
   if (sums.under_way != 0) {
@@ -215,27 +207,31 @@ bool Journal::Impl::log_again_item(LogItem& item, CilPart& part, Sequence sequen
   return true;
 }
 
-// Frees standby snapshots of tracked items until that is enough.
-void Journal::Impl::trim_shadows() {
-  trim_tracked([this](LogItem& item) {
+// Frees standby snapshots of tracked items until that is enough. True if there may be more.
+bool Journal::Impl::trim_shadows() {
+  return trim_tracked([this](LogItem& item) {
     trim_shadow(item);
     return space.memory_wanted();
   });
 }
 
 // Calls trim(item) for tracked items that nothing else holds, until it says that it has enough.
-void Journal::Impl::trim_tracked(const std::function<bool(LogItem&)>& trim) {
+// True if it has passed by one that something holds.
+bool Journal::Impl::trim_tracked(const std::function<bool(LogItem&)>& trim) {
   AilCursor cursor;
   Ail::Batch batch;
   bool more = true;
+  bool passed_by = false;
   do {
     batch = ail.hold_next(cursor, Lsn(UINT64_MAX));
+    passed_by = passed_by || batch.pinned != 0;
     for (std::size_t i = 0; i < batch.count; ++i) {
       LogItem& item = *batch.items[i];
       more = more && trim(item);
-      put_back(item);
+      let_go_of(item, false, true);
     }
   } while (!batch.is_last && more);
+  return passed_by;
 }
 
 Journal::Impl::Completed Journal::Impl::newest_complete() const {

@@ -7,7 +7,7 @@
 #include <set>
 #include <vector>
 
-#include "ail.h"
+#include "ail_support.h"
 #include "cil.h"
 #include "keel/base/os.h"
 #include "probe.h"
@@ -80,7 +80,8 @@ void walk(Ail& ail, const Model& model, const std::vector<std::unique_ptr<Probe>
     batch = ail.hold_next(cursor, Lsn(limit));
     for (std::size_t i = 0; i < batch.count; ++i) {
       REQUIRE(expected.erase(batch.items[i]) == 1);
-      REQUIRE(Ail::release_held(*batch.items[i]) == ItemState::kTracked);
+      let_go(ail, *batch.items[i], true);
+      REQUIRE(ItemAccess::state(*batch.items[i]) == ItemState::kTracked);
     }
   } while (!batch.is_last);
   REQUIRE(expected.empty());
@@ -146,9 +147,9 @@ void run_model(std::uint64_t seed, unsigned dry_percent) {
     } else if (draw < 95) {
       const std::size_t item = sim_random(random) % kItems;
       model.drop(item);
-      CHECK(ail.forget(*items[item], false));
+      CHECK(forget(ail, *items[item]));
     } else if (draw == 99) {
-      LogItem* item = ail.remove_first();
+      LogItem* item = take_first(ail);
       for (std::size_t i = 0; i < kItems; ++i) {
         if (items[i].get() == item) {
           CHECK(model.tracks(i));
@@ -167,7 +168,7 @@ void run_model(std::uint64_t seed, unsigned dry_percent) {
   for (Bucket* bucket : held) {
     ail.let_go(*bucket);
   }
-  while (ail.remove_first() != nullptr) {
+  while (take_first(ail) != nullptr) {
   }
   CHECK(ail.tail().empty);
 }
@@ -202,7 +203,7 @@ TEST_CASE("a bucket that is held keeps the tail until it is let go, also one tha
   vector.item = &item;
   ail.enter(*joined, &vector, nullptr);
   ail.let_go(*joined);
-  CHECK(ail.forget(item, false));
+  CHECK(forget(ail, item));
   CHECK_FALSE(ail.tail().empty);
   CHECK(ail.tail().lsn == Lsn(4096));
   ail.let_go(*kept);
@@ -254,9 +255,9 @@ TEST_CASE("an item that one walk holds is left alone by another") {
   CHECK(second.pinned == 1);
   CHECK(second.is_last);
   for (std::size_t i = 0; i < second.count; ++i) {
-    (void)Ail::release_held(*second.items[i]);
+    let_go(ail, *second.items[i], true);
   }
-  CHECK_FALSE(ail.forget(item, false));  // left to who holds it
-  (void)Ail::release_held(item);
-  CHECK(ail.forget(item, false));
+  CHECK_FALSE(forget(ail, item));  // left to who holds it
+  let_go(ail, item, true);
+  CHECK(forget(ail, item));
 }

@@ -4,7 +4,7 @@
 #include <memory>
 #include <vector>
 
-#include "ail.h"
+#include "ail_support.h"
 #include "probe.h"
 #include "support/fault_os.h"
 
@@ -20,7 +20,7 @@ struct Tracked {
     ail.adopt(*bucket, item);
     ail.let_go(*bucket);
   }
-  ~Tracked() { (void)ail.remove_first(); }
+  ~Tracked() { (void)take_first(ail); }
   Tracked(const Tracked&) = delete;
   Tracked& operator=(const Tracked&) = delete;
 
@@ -41,15 +41,13 @@ TEST_CASE("an item that a checkpoint has is not forgotten, nor one that is not t
   Tracked tracked;
   ItemAccess::pin(tracked.item);
   tracked.wish_to_leave();
-  CHECK_FALSE(tracked.ail.forget(tracked.item, false));
-  CHECK_FALSE(tracked.ail.forget(tracked.item, true));
+  CHECK_FALSE(tracked.ail.forget(tracked.item));
   CHECK(tracked.item.tracked());
-  (void)ItemAccess::unpin(tracked.item, false);
   ItemAccess::state(tracked.item).fetch_and(~ItemState::kReleaseWanted);
-  CHECK_FALSE(tracked.ail.forget(tracked.item, true));
+  CHECK_FALSE(ItemAccess::unpin(tracked.item, false));
+  CHECK_FALSE(tracked.ail.forget(tracked.item));
   CHECK(tracked.item.tracked());
-  tracked.wish_to_leave();
-  CHECK(tracked.ail.forget(tracked.item, true));
+  CHECK(forget(tracked.ail, tracked.item));
   CHECK_FALSE(tracked.item.tracked());
   CHECK(tracked.ail.tail().empty);
 }
@@ -67,7 +65,7 @@ TEST_CASE("a walk passes by what is pinned, and by what is about to leave") {
   CHECK(leaving.count == 0);
   CHECK(leaving.pinned == 0);
   CHECK((ItemAccess::state(tracked.item) & ItemState::kHeld) == 0);
-  CHECK(tracked.ail.forget(tracked.item, true));
+  CHECK(forget(tracked.ail, tracked.item));
 }
 
 TEST_CASE("memory for a bucket that was not needed is the next bucket, and goes with the AIL") {
@@ -111,7 +109,7 @@ TEST_CASE("a bucket that is held and empty is passed by, and what is behind it i
   };
   ail.for_oldest(4, see);
   CHECK(seen.empty());
-  CHECK(ail.remove_first() == nullptr);
+  CHECK(take_first(ail) == nullptr);
   Bucket* held = ail.publish(ail.make_bucket(), Lsn(4096), {});
   Bucket* bucket = ail.publish(ail.make_bucket(), Lsn(8192), {});
   ail.for_oldest(4, see);
@@ -124,9 +122,9 @@ TEST_CASE("a bucket that is held and empty is passed by, and what is behind it i
   CHECK(seen == std::vector<LogItem*>{&first});
   ail.for_oldest(4, see);
   CHECK(seen == std::vector<LogItem*>{&first, &first, &second});
-  CHECK(ail.remove_first() == &first);
-  CHECK(ail.remove_first() == &second);
-  CHECK(ail.remove_first() == nullptr);
+  CHECK(take_first(ail) == &first);
+  CHECK(take_first(ail) == &second);
+  CHECK(take_first(ail) == nullptr);
   ail.let_go(*held);
   CHECK(ail.tail().empty);
 }
@@ -154,17 +152,17 @@ TEST_CASE("a walk goes on behind a bucket whose items all left meanwhile, held o
     CHECK(batch.count == Ail::kBatch);
     CHECK_FALSE(batch.is_last);
     for (LogItem* item : batch.items) {
-      (void)Ail::release_held(*item);
+      let_go(ail, *item, true);
     }
     for (const auto& item : items) {
-      CHECK(ail.forget(*item, false));
+      CHECK(forget(ail, *item));
     }
     const Ail::Batch rest = ail.hold_next(cursor, Lsn(UINT64_MAX));
     REQUIRE(rest.count == 1);
     CHECK(rest.items[0] == &behind);
     CHECK(rest.is_last);
-    (void)Ail::release_held(behind);
-    CHECK(ail.forget(behind, false));
+    let_go(ail, behind, true);
+    CHECK(forget(ail, behind));
     if (is_held) {
       ail.let_go(*bucket);
     }
@@ -179,7 +177,7 @@ TEST_CASE("an item is pinned from outside only if nothing pins it and nobody wan
   CHECK(item.pinned());
   CHECK_FALSE(ItemAccess::try_pin(item));
   CHECK(trace.count(Call::kPin) == 1);
-  CHECK(ItemAccess::unpin(item, false) == 0);
+  CHECK_FALSE(ItemAccess::unpin(item, false));
   ItemAccess::state(item).fetch_or(ItemState::kReleaseWanted);
   CHECK_FALSE(ItemAccess::try_pin(item));
   CHECK_FALSE(item.pinned());

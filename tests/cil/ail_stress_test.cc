@@ -6,7 +6,7 @@
 #include <thread>
 #include <vector>
 
-#include "ail.h"
+#include "ail_support.h"
 #include "support/sim_disk.h"
 #include "support/test_seed.h"
 
@@ -41,7 +41,9 @@ void enter_one(Ail& ail, std::vector<QuietItem>& items, std::uint64_t lsn, std::
   ail.enter(*bucket, vectors.data(), nullptr);
   ail.let_go(*bucket);
   for (const LogVector& vector : vectors) {
-    (void)ItemAccess::unpin(*vector.item, false);
+    if (ItemAccess::unpin(*vector.item, vector.cancelled)) {
+      let_go(ail, *vector.item, !vector.cancelled);
+    }
   }
 }
 
@@ -52,9 +54,7 @@ void walk(Ail& ail, std::uint64_t& held) {
     batch = ail.hold_next(cursor, Lsn(UINT64_MAX));
     held += batch.count;
     for (std::size_t i = 0; i < batch.count; ++i) {
-      if ((Ail::release_held(*batch.items[i]) & ItemState::kReleaseWanted) != 0) {
-        (void)ail.forget(*batch.items[i], true);
-      }
+      let_go(ail, *batch.items[i], true);
     }
   } while (!batch.is_last);
 }
@@ -75,7 +75,7 @@ TEST_CASE("threads that enter, walk, forget and look leave each item in one buck
   });
   threads.emplace_back([&] {
     for (std::uint64_t random = seed + 1; !done;) {
-      (void)ail.forget(items[sim_random(random) % kForgotten], false);
+      (void)forget(ail, items[sim_random(random) % kForgotten]);
       ail.give_bucket(ail.make_bucket());
     }
   });
@@ -103,12 +103,12 @@ TEST_CASE("threads that enter, walk, forget and look leave each item in one buck
     tracked += item.tracked() ? 1U : 0U;
   }
   std::size_t left = 0;
-  while (ail.remove_first() != nullptr) {
+  while (take_first(ail) != nullptr) {
     ++left;
   }
   CHECK(left == tracked);
   for (QuietItem& item : items) {
-    (void)ail.forget(item, false);  // what was pinned when it was wished away
+    (void)forget(ail, item);  // what was pinned when it was wished away
   }
   CHECK(ail.tail().empty);
   CHECK(held > 0);

@@ -1,8 +1,20 @@
 // What an item leaves behind, and when it leaves: released while a checkpoint has it, or ordered.
 #include <doctest/doctest.h>
 
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "gate.h"
 #include "log_vector.h"
 #include "probe.h"
+#include "support/bug_recorder.h"
 
 using namespace keel;
 using namespace keel_test;
@@ -86,4 +98,188 @@ TEST_CASE("an item that is only ordered leaves no snapshot to be logged again fr
   CHECK((shadow == nullptr || !shadow->is_snapshot));
   journal->audit();
   finish(journal);
+}
+
+TEST_CASE("an item that is ordered at the second try of a commit keeps its snapshot") {
+  for (const bool larger : {false, true}) {  // so that the snapshot's memory does not do
+    CAPTURE(larger);
+    LogWorld world;
+    Trace trace;
+    Probe item(trace, 1), too_large(trace, 2);
+    item.regions = {"x"};
+    too_large.regions = {std::string(3000, 'y')};
+    auto journal = world.open();
+    REQUIRE(journal->force(commit(*journal, {&item})).ok());
+    const LogVector* snapshot = ItemAccess::shadow(item);
+    REQUIRE(snapshot != nullptr);
+    item.regions = {std::string(larger ? snapshot->capacity_bytes : 1, 'x')};
+    {
+      auto transaction = journal->begin(4000, 2);
+      REQUIRE(transaction.ok());
+      REQUIRE(transaction->log(item).ok());
+      REQUIRE(transaction->log(too_large).ok());
+      too_large.regions = {std::string(30'000, 'y')};
+      CHECK(transaction->commit().error().code == Errc::kReservationExceeded);
+      item.is_ordered = true;
+      too_large.regions = {"y"};
+      const auto again = transaction->commit();
+      REQUIRE(again.ok());
+      REQUIRE(journal->force(*again).ok());
+    }
+    CHECK(ItemAccess::shadow(item) == snapshot);
+    CHECK(snapshot->is_snapshot);
+    journal->audit();
+    finish(journal);
+  }
+}
+
+TEST_CASE("a forked child may release an item, destroy a transaction: its parent's are untouched") {
+  LogWorld world;
+  Trace trace;
+  Probe item(trace, 1), other(trace, 2);
+  item.regions = {"x"};
+  auto journal = world.open();
+  REQUIRE(journal->force(commit(*journal, {&item})).ok());
+  {
+    auto transaction = journal->begin(100, 1);
+    REQUIRE(transaction.ok());
+    other.regions = {std::string(50'000, 'y')};
+    REQUIRE(transaction->log(other).ok());
+    CHECK(transaction->commit().error().code == Errc::kReservationExceeded);
+    const pid_t child = ::fork();
+    if (child == 0) {
+      const bool gone = journal->release(item);
+      { const Transaction dropped = std::move(*transaction); }
+      ::_exit(gone ? 0 : 1);
+    }
+    int status = -1;
+    REQUIRE(::waitpid(child, &status, 0) == child);
+    CHECK(WIFEXITED(status));
+    CHECK(WEXITSTATUS(status) == 0);
+  }
+  CHECK(item.tracked());
+  journal->audit();
+  finish(journal);
+}
+
+namespace {
+
+// Its owner is in release() when the first one comes, until the test says so.
+class Leaver : public Probe {
+ public:
+  Leaver(Trace& trace, std::uint32_t id) : Probe(trace, id) {
+    regions = {std::string(60'000, 'x')};
+  }
+  Gate gate;
+  std::function<void()> last;  // called by a release() after which nothing follows
+
+ protected:
+  void release(bool aborted) override {
+    if (!gate.arrived()) {
+      gate.pass();
+    }
+    Probe::release(aborted);
+    if (!in_use() && last != nullptr) {
+      last();
+    }
+  }
+};
+
+// A journal whose upkeep has let go of the item, and waits in its release().
+struct Leaving {
+  explicit Leaving(LogWorld& world) : journal(world.open()) {
+    item->home = [this](Probe& self) {
+      CHECK_FALSE(journal->release(self));  // The journal calls release() after this.
+      return PushResult::kStarted;
+    };
+    REQUIRE(journal->force(commit(*journal, {item.get()}, 60'000)).ok());
+    while (journal->stats().log_used.value() <= journal->info().data.value() / 4 * 3) {
+      others.push_back(std::make_unique<Probe>(trace, 100));
+      others.back()->regions = {std::string(60'000, 'x')};
+      others.back()->after = Tracking::kRelease;
+      REQUIRE(journal->force(commit(*journal, {others.back().get()}, 60'000)).ok());
+    }
+    item->gate.wait_for_arrival();
+    (void)trace.take();
+  }
+
+  Trace trace;
+  std::unique_ptr<Leaver> item = std::make_unique<Leaver>(trace, 1);
+  std::vector<std::unique_ptr<Probe>> others;
+  std::unique_ptr<Journal> journal;
+};
+
+}  // namespace
+
+TEST_CASE("release() that a commit has crossed finds the item in use, and comes again") {
+  LogWorld world;
+  Leaving leaving(world);
+  std::atomic<bool> gone{false};
+  leaving.item->last = [&gone] { gone = true; };
+  REQUIRE(leaving.journal->force(commit(*leaving.journal, {leaving.item.get()}, 60'000)).ok());
+  CHECK(leaving.item->in_use());
+  const LogVector* snapshot = ItemAccess::shadow(*leaving.item);
+  leaving.item->gate.open();
+  yield_until([&] { return leaving.trace.count(Call::kRelease) != 0; });
+  CHECK_FALSE(gone);
+  CHECK(leaving.item->tracked());
+  CHECK(ItemAccess::shadow(*leaving.item) == snapshot);
+  (void)leaving.journal->close();
+  CHECK(gone);
+}
+
+TEST_CASE("an item is not gone while release() of its former life is under way") {
+  LogWorld world;
+  Leaving leaving(world);
+  std::atomic<int> last{0};
+  leaving.item->last = [&last] { ++last; };
+  REQUIRE(leaving.journal->force(commit(*leaving.journal, {leaving.item.get()}, 60'000)).ok());
+  CHECK_FALSE(leaving.journal->release(*leaving.item));
+  leaving.item->gate.open();
+  yield_until([&] { return leaving.trace.count(Call::kRelease) == 2; });
+  yield_until([&] { return last == 1; });
+  CHECK_FALSE(leaving.item->in_use());
+  leaving.item.reset();
+  (void)leaving.journal->close();
+}
+
+TEST_CASE("an item may be destroyed on any thread as soon as release() has told that it is gone") {
+  for (const bool by_another : {false, true}) {
+    CAPTURE(by_another);
+    LogWorld world;
+    Leaving leaving(world);
+    const BugRecorder bugs;
+    std::atomic<bool> destroyed{false};
+    leaving.item->last = [&] {
+      CHECK(leaving.journal->release(*leaving.item));  // no other call follows
+      if (by_another) {
+        std::thread([&] { leaving.item.reset(); }).join();
+      } else {
+        leaving.item.reset();
+      }
+      destroyed = true;
+    };
+    leaving.item->gate.open();
+    yield_until([&] { return destroyed.load(); });
+    CHECK(leaving.journal->close().ok());
+    CHECK(bugs.count() == 0);
+  }
+}
+
+TEST_CASE("a commit that fails while release() is under way is told after it, once") {
+  LogWorld world;
+  Leaving leaving(world);
+  std::atomic<int> last{0};
+  leaving.item->last = [&last] { ++last; };
+  world.disk.inject({.op = SimOp::kWrite, .nth = 1, .for_good = true});
+  const Sequence sequence = commit(*leaving.journal, {leaving.item.get()}, 60'000);
+  CHECK_FALSE(leaving.journal->force(sequence).ok());
+  yield_until([&] { return !leaving.item->pinned(); });
+  CHECK(leaving.item->aborted());
+  CHECK(leaving.trace.count(Call::kRelease) + leaving.trace.count(Call::kReleaseAborted) == 0);
+  CHECK_FALSE(leaving.journal->release(*leaving.item));
+  leaving.item->gate.open();
+  (void)leaving.journal->close();
+  CHECK(leaving.trace.count(Call::kReleaseAborted) == 1);
+  CHECK(last == 1);
 }

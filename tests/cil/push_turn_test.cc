@@ -1,12 +1,14 @@
 // Which checkpoints are in flight beside each other, and on whose thread they are completed.
 #include <doctest/doctest.h>
 
+#include <atomic>
 #include <memory>
 #include <string>
 #include <thread>
 #include <vector>
 
 #include "gate.h"
+#include "keel/base/thread_scheduler.h"
 #include "probe.h"
 
 using namespace keel;
@@ -109,3 +111,83 @@ TEST_CASE("a force by a thread with a transaction open leaves the items' callbac
   CHECK(transaction->commit().ok());
   finish(journal);
 }
+
+#if defined(KEEL_DEBUG)
+
+namespace {
+
+std::atomic<bool> g_waits{false};
+std::atomic<bool> g_armed{false};
+Gate* g_gate = nullptr;
+thread_local bool t_waiter = false;
+
+// Stops the waiter at the first lock that it takes after it was called upon.
+void stop_called_upon(ThreadPoint what) {
+  if (!t_waiter) {
+    return;
+  }
+  if (what == ThreadPoint::kWaitWord) {
+    g_waits = true;
+  } else if (what == ThreadPoint::kLock && g_armed.exchange(false)) {
+    g_gate->pass();
+  }
+}
+
+}  // namespace
+
+// A waiter that does not push itself is called upon for a large context, which is small, and may
+// not begin, by the time that a worker looks.
+TEST_CASE("who is called upon and leaves it to a worker is called upon again") {
+  LogWorld world({.size = Bytes(16U << 20)});
+  Trace trace;
+  Probe large(trace, 1), small(trace, 2), shrinks(trace, 3);
+  large.regions = {std::string(600'000, 'b')};
+  small.regions = {"a"};
+  shrinks.regions = {std::string(600'000, 'c')};
+  auto journal = world.open({.depth = 2});
+  Gate first, second, called;
+  std::atomic<int> writes{0};
+  world.disk.on_io([&](const SimIo& io) {
+    if (io.op == SimOp::kWrite) {
+      const int n = writes++;
+      if (n < 2) {
+        (n == 0 ? first : second).pass();
+      }
+    }
+  });
+  const Sequence one = commit(*journal, {&large}, 700'000);
+  std::thread force_large([&] { CHECK(journal->force(one).ok()); });
+  first.wait_for_arrival();
+  const Sequence two = commit(*journal, {&small});
+  std::thread force_small([&] { CHECK(journal->force(two).ok()); });
+  second.wait_for_arrival();
+  const Sequence three = commit(*journal, {&shrinks}, 700'000);
+  g_gate = &called;
+  g_waits = g_armed = false;
+  const auto before = set_thread_point_hook(stop_called_upon);
+  Status forced;
+  std::thread waiter([&] {
+    t_waiter = true;
+    forced = journal->force(three, 20'000'000'000);
+  });
+  yield_until([] { return g_waits.load(); });
+  g_armed = true;
+  first.open();  // The large one is complete: a flight is free, and the waiter is called upon.
+  called.wait_for_arrival();
+  force_large.join();
+  shrinks.regions = {"c"};
+  CHECK(commit(*journal, {&shrinks}, 1000) == three);
+  called.open();
+  for (int i = 0; i < 5; ++i) {
+    let_others_run();
+  }
+  second.open();  // The small one is complete too: nothing is in flight any more.
+  force_small.join();
+  waiter.join();
+  set_thread_point_hook(before);
+  CHECK(forced.ok());
+  world.disk.on_io(nullptr);
+  finish(journal);
+}
+
+#endif

@@ -298,3 +298,12 @@ TEST_CASE("what items are charged for is never less than what their checkpoint t
     }
   }
 }
+
+TEST_CASE("a transaction that is too large is so whatever credit there is beside") {
+  LogWorld world({.size = Bytes(64U << 20)});
+  auto journal = world.open({.cil_memory = Bytes(8U << 20)});
+  const auto alone = journal->begin(1'500'000, 1);  // needs more than a quarter of cil_memory
+  REQUIRE_FALSE(alone.ok());
+  CHECK(alone.error().code == Errc::kTooLarge);
+  finish(journal);
+}

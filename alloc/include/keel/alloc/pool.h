@@ -70,8 +70,9 @@ class Pool : public MetadataObject {
   Pool(const Pool&) = delete;
   Pool& operator=(const Pool&) = delete;
 
-  // Memory of at least `size_bytes`, page-aligned.
-  // Units: bytes; held in whole pages. Owner: the caller, until kvfree(). Threads: any; may block
+  // Memory of at least `size_bytes`: page-aligned, in whole pages, from one page on; below that
+  // aligned to 16 bytes, of a size class.
+  // Units: bytes. Owner: the caller, until kvfree(). Threads: any; may block
   // unless kNoWait. `owner` (static storage) is the tag that reports and dumps show.
   // Errors: nullptr for size 0, above the limit (kvmalloc_max_bytes, or what capacity or window
   // could never hold), in a forked child, or when there is none (never with kNoFail).

@@ -239,11 +239,12 @@ class Journal : public MetadataObject {
   [[nodiscard]] Sequence stable_sequence() const;
 
   // The item's newest state no longer needs the log: it is stable elsewhere, or dropped. True: it
-  // is gone, without a call of LogItem::release(). False: a checkpoint that is not yet stable, or a
-  // push(), holds it; the journal lets go of it after that and calls LogItem::release(), unless it
-  // is committed again before. False as well after a failure: then it is called at close() at the
-  // latest. An item that answered Tracking::kRelease is not to be released here too.
-  // Threads: under the object's lock.
+  // is gone, and no call of LogItem::release() follows. False: a checkpoint that is not yet stable,
+  // a push(), or a release() that is under way on another thread, holds it; the journal lets go of
+  // it after that and calls LogItem::release(), unless it is committed again before. An item that
+  // answered Tracking::kRelease is not to be released here too.
+  // Threads: under the object's lock, or LogItem::release() may destroy it meanwhile. In a forked
+  // child: true, and nothing is done.
   bool release(LogItem& item);
 
   // What open() recovered no longer needs the log. Idempotent.

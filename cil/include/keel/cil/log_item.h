@@ -8,7 +8,8 @@
 // I2 pin() is called once for each checkpoint that the item enters, however often it is committed
 //    to it; unpin() once for each pin().
 // I3 An item may be destroyed before its first commit, after Journal::release() returned true, when
-//    release() is called, or after the journal's close; not while a commit or a push holds it.
+//    release() is called and in_use() is false, or after the journal's close; not while a commit or
+//    a push holds it.
 #pragma once
 
 #include <atomic>
@@ -25,6 +26,7 @@ struct LogVector;
 class SnapshotWriter;
 struct Bucket;
 struct ItemAccess;
+struct CallOfRelease;
 
 // What an item will write: filled in by LogItem::size(). An item that adds nothing is empty: it is
 // neither written nor pinned by this commit.
@@ -104,6 +106,9 @@ class LogItem {
   [[nodiscard]] bool aborted() const;
   // True while the journal holds the log's tail for the item.
   [[nodiscard]] bool tracked() const;
+  // True while the journal has the item, or will call release(): to be looked at there, under the
+  // object lock, where a commit or Journal::release() of another thread may cross with the call.
+  [[nodiscard]] bool in_use() const;
 
  protected:
   // For keel's own items.
@@ -150,8 +155,9 @@ class LogItem {
   virtual PushResult push() { return PushResult::kLocked; }
   // The journal no longer knows the item; it may be destroyed, here at the earliest. `aborted`: by
   // a shutdown. A commit of another thread may cross with it: under the object lock, look at
-  // pinned() before destroying. Called by a thread of the journal, one in force() or close(), or
-  // one that allocates from the pool (its shrinker).
+  // in_use() before destroying; if it is true, this is called again, unless it is committed again.
+  // Never called by two threads at once. Called by a thread of the journal, one in force() or
+  // close(), or one that allocates from the pool (its shrinker).
   virtual void release(bool aborted) { (void)aborted; }
 
  private:
@@ -181,7 +187,8 @@ class LogItem {
   Bucket* bucket_ = nullptr;  // checkpoint that the item counts for
   LogItem* ail_next_ = nullptr;
   LogItem* ail_previous_ = nullptr;
-  Pool* pool_ = nullptr;  // owner of the log vectors; set at first commit
+  CallOfRelease* release_call_ = nullptr;  // under way; guarded by the lock of release_call.cc
+  Pool* pool_ = nullptr;                   // owner of the log vectors; set at first commit
 };
 
 }  // namespace keel
