@@ -19,6 +19,11 @@
 // and what had been promised before it must be there. With `rot`, crashed disks are damaged on top:
 // bits flipped, sectors moved. Then all may be refused, and the newest may be missing; but nothing
 // is delivered that was not committed so.
+//
+// Its parts, from the top down: this, which life begins where; crash_judge.h, what a crash leaves
+// and whether recovery is right about it; crash_life.h and crash_committer.h, a life;
+// crash_record.h, what it promised; crash_recovery.h, what recovery delivers; crash_versions.h,
+// objects.
 #pragma once
 
 #include <array>

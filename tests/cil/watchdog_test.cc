@@ -1,19 +1,17 @@
 // The watchdog: what is stalled is reported once, with what it waits for; what is only busy is not.
 // No test here waits for time to pass but for a report that must come: it fails by hanging.
+// Transactions that cannot begin have watchdog_begin_test.cc.
 #include <doctest/doctest.h>
 #include <sched.h>
 
 #include <atomic>
-#include <condition_variable>
-#include <memory>
-#include <mutex>
 #include <set>
 #include <string>
 #include <thread>
 #include <vector>
 
-#include "keel/cil/object_item.h"
 #include "probe.h"
+#include "watchdog_world.h"
 
 using namespace keel;
 using namespace keel_test;
@@ -22,119 +20,6 @@ namespace {
 
 using What = StallReport::What;
 using WaitsFor = StallReport::WaitsFor;
-
-constexpr std::uint64_t kDeadlineNs = 40'000'000;
-
-class Reports {
- public:
-  [[nodiscard]] JournalConfig config() {
-    JournalConfig config;
-    config.stall_after_ns = kDeadlineNs;
-    config.on_stall = [this](const StallReport& report) {
-      const std::lock_guard<std::mutex> lock(mutex_);
-      reports_.push_back(report);
-      lines_.emplace_back(report.line);
-      changed_.notify_all();
-    };
-    return config;
-  }
-  StallReport wait_for(What what) {
-    std::unique_lock<std::mutex> lock(mutex_);
-    for (;;) {
-      for (const StallReport& report : reports_) {
-        if (report.what == what) {
-          return report;
-        }
-      }
-      changed_.wait(lock);
-    }
-  }
-  StallReport wait_for(What what, Sequence sequence) {
-    std::unique_lock<std::mutex> lock(mutex_);
-    for (;;) {
-      for (const StallReport& report : reports_) {
-        if (report.what == what && report.sequence == sequence) {
-          return report;
-        }
-      }
-      changed_.wait(lock);
-    }
-  }
-  int count(What what) {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    int found = 0;
-    for (const StallReport& report : reports_) {
-      found += report.what == what ? 1 : 0;
-    }
-    return found;
-  }
-  std::string line(What what) {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    for (std::size_t i = 0; i < reports_.size(); ++i) {
-      if (reports_[i].what == what) {
-        return lines_[i];
-      }
-    }
-    return "";
-  }
-
- private:
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  std::vector<StallReport> reports_;
-  std::vector<std::string> lines_;
-};
-
-// Holds whoever passes it while it is closed.
-class Gate {
- public:
-  void close() {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    closed_ = true;
-  }
-  void open() {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    closed_ = false;
-    changed_.notify_all();
-  }
-  void pass() {
-    std::unique_lock<std::mutex> lock(mutex_);
-    changed_.wait(lock, [this] { return !closed_; });
-  }
-
- private:
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  bool closed_ = false;
-};
-
-// Transactions in threads of their own, more than the log has room for at once, that end when the
-// gate is open.
-class OpenTransactions {
- public:
-  OpenTransactions(Journal& journal, std::size_t bytes) {
-    gate_.close();
-    for (int i = 0; i < 16; ++i) {
-      threads_.emplace_back([this, &journal, bytes] {
-        const auto transaction = journal.begin(bytes, 1);
-        CHECK(transaction.ok());
-        gate_.pass();
-      });
-    }
-  }
-  ~OpenTransactions() {
-    gate_.open();
-    for (std::thread& thread : threads_) {
-      thread.join();
-    }
-  }
-  OpenTransactions(const OpenTransactions&) = delete;
-  OpenTransactions& operator=(const OpenTransactions&) = delete;
-
- private:
-  Gate gate_;
-  std::vector<std::thread> threads_;
-};
 
 // Runs on one of the CPUs that it may use, by number; on any if there are not so many.
 void go_to_cpu(int number) {
@@ -152,15 +37,12 @@ void go_to_cpu(int number) {
   }
 }
 
-// Time for the watchdog to look many times more: it is awake all that while.
-void let_it_look() { os().sleep_ns(4 * kDeadlineNs); }
-
 }  // namespace
 
 TEST_CASE("a force behind a device that hangs is reported once, with the write it waits for") {
   LogWorld world;
-  Reports reports;
-  Gate gate;
+  StallReports reports;
+  ClosableGate gate;
   Trace trace;
   Probe item(trace, 1);
   item.regions = {"x"};
@@ -196,8 +78,8 @@ TEST_CASE("a force behind a device that hangs is reported once, with the write i
 
 TEST_CASE("a commit that hangs in format() is reported, and the force and the push behind it") {
   LogWorld world;
-  Reports reports;
-  Gate gate;
+  StallReports reports;
+  ClosableGate gate;
   Trace trace;
   Probe good(trace, 1), bad(trace, 2);
   good.regions = bad.regions = {"x"};
@@ -227,84 +109,17 @@ TEST_CASE("a commit that hangs in format() is reported, and the force and the pu
   finish(journal);
 }
 
-TEST_CASE("a begin on a full log whose items are locked is reported with them and the tail") {
-  LogWorld world;
-  Reports reports;
-  Trace trace;
-  std::atomic<bool> locked{true};
-  auto journal = world.open(reports.config());
-  std::vector<std::unique_ptr<Probe>> items;
-  std::atomic<bool> full{false};
-  std::thread filler([&] {
-    for (std::uint32_t i = 0; i < 60; ++i) {
-      items.push_back(std::make_unique<Probe>(trace, i));
-      items.back()->regions = {std::string(30000, 'x')};
-      items.back()->home = [&](Probe& item) {
-        if (locked) {
-          return PushResult::kLocked;
-        }
-        (void)journal->release(item);
-        return PushResult::kStarted;
-      };
-      commit(*journal, {items.back().get()}, 31000);
-    }
-    full = true;
-  });
-  const StallReport begin = reports.wait_for(What::kBegin);
-  CHECK_FALSE(full);
-  CHECK(begin.waits_for == WaitsFor::kTail);
-  CHECK(begin.lsn == journal->stats().tail);
-  CHECK(begin.items_at_tail >= 1);
-  REQUIRE(begin.holder_count >= 1);
-  CHECK(begin.holders[0].type == 16);  // the first
-  let_it_look();
-  CHECK(reports.count(What::kBegin) == 1);
-  CHECK(reports.line(What::kBegin).find("held by") != std::string::npos);
-  locked = false;
-  filler.join();
-  finish(journal);
-}
-
-TEST_CASE("a begin behind a client's push() that hangs names the item's type") {
-  LogWorld world;
-  Reports reports;
-  Gate gate;
-  Trace trace;
-  auto journal = world.open(reports.config());
-  std::vector<std::unique_ptr<Probe>> items;
-  gate.close();
-  std::thread filler([&] {
-    for (std::uint32_t i = 0; i < 60; ++i) {
-      items.push_back(std::make_unique<Probe>(trace, i));
-      items.back()->regions = {std::string(30000, 'x')};
-      items.back()->home = [&](Probe& item) {
-        gate.pass();
-        (void)journal->release(item);
-        return PushResult::kStarted;
-      };
-      commit(*journal, {items.back().get()}, 31000);
-    }
-  });
-  const StallReport begin = reports.wait_for(What::kBegin);
-  CHECK(begin.waits_for == WaitsFor::kClientPush);
-  REQUIRE(begin.holder_count == 1);
-  CHECK(begin.holders[0].type == 16);
-  gate.open();
-  filler.join();
-  finish(journal);
-}
-
 TEST_CASE("a completion that hangs in an item's callback is reported as that") {
   LogWorld world;
-  Reports reports;
-  Gate gate;
+  StallReports reports;
+  ClosableGate gate;
   struct Slow : Probe {
-    Slow(Trace& trace, Gate& at) : Probe(trace, 1), gate(at) {}
+    Slow(Trace& trace, ClosableGate& at) : Probe(trace, 1), gate(at) {}
     Tracking committed(Lsn) override {
       gate.pass();
       return Tracking::kTrack;
     }
-    Gate& gate;
+    ClosableGate& gate;
   };
   Trace trace;
   Slow item(trace, gate);
@@ -335,8 +150,8 @@ TEST_CASE("a completion that hangs in an item's callback is reported as that") {
 
 TEST_CASE("a stall that ended and comes again is reported again") {
   LogWorld world;
-  Reports reports;
-  Gate gate;
+  StallReports reports;
+  ClosableGate gate;
   Trace trace;
   Probe item(trace, 1);
   item.regions = {"x"};
@@ -357,7 +172,7 @@ TEST_CASE("a stall that ended and comes again is reported again") {
 TEST_CASE("a journal that is only busy is not reported, switched off, nothing is") {
   for (const bool off : {false, true}) {
     LogWorld world;
-    Reports reports;
+    StallReports reports;
     Trace trace;
     JournalConfig config = reports.config();
     config.stall_after_ns = off ? UINT64_MAX : 2'000'000'000;
@@ -430,7 +245,7 @@ TEST_CASE("without a callback a stall is a message") {
     said = said || std::string(text).find("waiting for the device") != std::string::npos;
   });
   LogWorld world;
-  Gate gate;
+  ClosableGate gate;
   Trace trace;
   Probe item(trace, 1);
   item.regions = {"x"};
@@ -455,65 +270,6 @@ TEST_CASE("without a callback a stall is a message") {
   set_message_hook(before);
 }
 
-TEST_CASE("a begin behind open transactions is reported with which room they have taken") {
-  for (const bool memory : {false, true}) {
-    LogWorld world;
-    Reports reports;
-    JournalConfig config = reports.config();
-    config.cil_memory = Bytes(memory ? 130'000 : 0);
-    auto journal = world.open(config);
-    {
-      const OpenTransactions open(*journal, memory ? 10'000 : 20'000);
-      const StallReport begin = reports.wait_for(What::kBegin);
-      CHECK(begin.waits_for == (memory ? WaitsFor::kMemory : WaitsFor::kOpenTransactions));
-      CHECK(begin.holder_count == 0);
-    }
-    finish(journal);
-  }
-}
-
-TEST_CASE("a begin on a full log is reported with the ids of the objects that hold it") {
-  struct Locked : ObjectItem {
-    explicit Locked(std::uint64_t id) : ObjectItem(id) {}
-    bool has_home() const override { return true; }
-    PushResult push() override {
-      if (locked) {
-        return PushResult::kLocked;
-      }
-      (void)journal->release(*this);
-      return PushResult::kStarted;
-    }
-    std::atomic<bool> locked{true};
-    Journal* journal = nullptr;
-  };
-  LogWorld world;
-  Reports reports;
-  Trace trace;
-  Locked object(4711);
-  const std::string bytes = "an object";
-  object.set(bytes.data(), bytes.size());
-  Probe item(trace, 1);
-  item.after = Tracking::kRelease;
-  item.regions = {std::string(30'000, 'x')};
-  auto journal = world.open(reports.config());
-  object.journal = journal.get();
-  REQUIRE(journal->force(commit(*journal, {&object})).ok());
-  std::thread filler([&] {
-    for (int i = 0; i < 60; ++i) {
-      CHECK(journal->force(commit(*journal, {&item}, 31'000)).ok());
-    }
-  });
-  const StallReport begin = reports.wait_for(What::kBegin);
-  CHECK(begin.waits_for == WaitsFor::kTail);
-  CHECK(begin.items_at_tail == 1);
-  REQUIRE(begin.holder_count == 1);
-  CHECK(begin.holders[0].type == 1);
-  CHECK(begin.holders[0].id == 4711);
-  object.locked = false;
-  filler.join();
-  finish(journal);
-}
-
 TEST_CASE("a force that no thread takes up says so, or which commit is in its way") {
   // No thread of the journal gets as far as its work.
   class Stuck : public SimDisk {
@@ -523,14 +279,14 @@ TEST_CASE("a force that no thread takes up says so, or which commit is in its wa
       gate.pass();
       return 0;
     }
-    Gate gate;
+    ClosableGate gate;
   };
   for (const bool commit_hangs : {false, true}) {
     CAPTURE(commit_hangs);
     Stuck disk;
     const ScopedOs scope(disk);
-    Reports reports;
-    Gate gate;
+    StallReports reports;
+    ClosableGate gate;
     Trace trace;
     Probe good(trace, 1), bad(trace, 2);
     good.regions = bad.regions = {"x"};
@@ -571,8 +327,8 @@ TEST_CASE("a force that no thread takes up says so, or which commit is in its wa
 TEST_CASE("of two commits that hang the push behind them blames the one that hangs longer") {
   for (const int first_cpu : {0, 1}) {
     LogWorld world;
-    Reports reports;
-    Gate gate;
+    StallReports reports;
+    ClosableGate gate;
     Trace trace;
     Probe good(trace, 1), first(trace, 2), second(trace, 3);
     good.regions = first.regions = second.regions = {"x"};
@@ -598,67 +354,6 @@ TEST_CASE("of two commits that hang the push behind them blames the one that han
     longer.join();
     shorter.join();
     forcer.join();
-    finish(journal);
-  }
-}
-
-TEST_CASE("a begin with several checkpoints in flight is reported with the oldest of them") {
-  struct Slow : Probe {
-    Slow(Trace& trace, std::uint32_t id, Gate& at) : Probe(trace, id), gate(at) {}
-    Tracking committed(Lsn) override {
-      gate.pass();
-      return Tracking::kTrack;
-    }
-    Gate& gate;
-  };
-  // The older of the two may have either place among those that are in flight.
-  for (const bool first_ends : {false, true}) {
-    CAPTURE(first_ends);
-    LogWorld world;
-    Reports reports;
-    Gate first_gate, second_gate;
-    Trace trace;
-    Slow first(trace, 1, first_gate), second(trace, 2, second_gate);
-    Probe third(trace, 3);
-    first.regions = second.regions = third.regions = {"x"};
-    JournalConfig config = reports.config();
-    config.depth = 2;
-    auto journal = world.open(config);
-    first_gate.close();
-    second_gate.close();
-    std::vector<std::thread> forcers;
-    const auto force = [&](LogItem& item) {
-      const Sequence sequence = commit(*journal, {&item});
-      forcers.emplace_back([&, sequence] { CHECK(journal->force(sequence).ok()); });
-      return sequence;
-    };
-    const auto both_in_flight = [&] {
-      while (journal->stats().in_flight != 2) {
-        std::this_thread::yield();
-      }
-    };
-    Sequence oldest = force(first);
-    (void)reports.wait_for(What::kPush, oldest);
-    const Sequence behind = force(second);
-    both_in_flight();
-    if (first_ends) {
-      first_gate.open();
-      (void)reports.wait_for(What::kPush, behind);
-      oldest = behind;
-      (void)force(third);
-      both_in_flight();
-    }
-    {
-      const OpenTransactions open(*journal, 20'000);
-      const StallReport begin = reports.wait_for(What::kBegin);
-      CHECK(begin.waits_for == WaitsFor::kCompletion);
-      CHECK(begin.lsn == reports.wait_for(What::kPush, oldest).lsn);
-    }
-    first_gate.open();
-    second_gate.open();
-    for (std::thread& forcer : forcers) {
-      forcer.join();
-    }
     finish(journal);
   }
 }

@@ -1,0 +1,39 @@
+// Judge: crashes a life at its moments, in the ways that a crash can go, with rot on top or
+// without, and holds what recovery delivers against what the life's record says (crash_lab.h).
+#pragma once
+
+#include <cstdint>
+
+#include "crash_record.h"
+#include "crash_recovery.h"
+#include "crash_run.h"
+#include "support/sim_disk.h"
+
+namespace keel_test::crash_lab {
+
+// The disk becomes what a crash leaves of the moment's: all of what was not durable, nothing of it,
+// or, with kGarbage, what the seed says.
+void boot(keel::SimDisk& after, const Moment& moment, std::uint64_t crash_seed, keel::SimFate fate);
+
+class Judge {
+ public:
+  // Of a life that is over.
+  Judge(Run& run, const LifeRecord& record) : run_(run), record_(record) {}
+
+  // Each fails the running test if what recovery delivers is wrong.
+  void crash_at_all_moments(std::uint64_t& random);
+  Recovered crash_one(const Moment& moment, std::uint64_t crash_seed, keel::SimFate fate);
+  void rot_one(const Moment& moment, std::uint64_t rot_seed);
+
+ private:
+  // By threads of its own for one state in 16.
+  [[nodiscard]] Recovered recover_one(std::uint64_t state_seed);
+  void check(const Moment& moment, const Recovered& recovered, std::uint64_t crash_seed,
+             keel::SimFate fate);
+  void check_rot(const Moment& moment, const Recovered& recovered, std::uint64_t rot_seed);
+
+  Run& run_;
+  const LifeRecord& record_;
+};
+
+}  // namespace keel_test::crash_lab

@@ -1,0 +1,114 @@
+#include "crash_record.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "keel/base/check.h"
+
+using namespace keel;
+
+namespace keel_test::crash_lab {
+
+LifeRecord::LifeRecord(Run& run, std::uint32_t depth, std::uint64_t seed, SimDisk& disk,
+                       const Beginning& beginning)
+    : run_(run), depth_(depth), seed_(seed), disk_(disk), base_(beginning.base) {
+  for (std::size_t id = 0; id < kCrashObjects; ++id) {
+    history_[id].push_back({beginning.sequence, base_[id]});
+  }
+  MutexLock lock(mutex_);
+  home_ = beginning.home;
+  forced_ = beginning.sequence;
+}
+
+Version LifeRecord::new_version() {
+  MutexLock lock(mutex_);
+  return ++run_.last_version;
+}
+
+void LifeRecord::committed(std::size_t id, std::uint64_t sequence, Version version) {
+  history_[id].push_back({sequence, version});
+}
+
+void LifeRecord::goes_home(std::size_t id, Version version) {
+  MutexLock lock(mutex_);
+  home_[id] = version;
+}
+
+void LifeRecord::recovered_goes_home() {
+  MutexLock lock(mutex_);
+  for (std::size_t id = 0; id < kCrashObjects; ++id) {
+    // What this life has written home is newer.
+    home_[id] = std::max(home_[id], base_[id]);
+  }
+}
+
+void LifeRecord::promise(std::uint64_t sequence) {
+  {
+    MutexLock lock(mutex_);
+    if (forced_ >= sequence) {
+      return;
+    }
+    forced_ = sequence;
+  }
+  take_moment(true);
+}
+
+void LifeRecord::take_moment(bool promised, const SimDurableWrite* write) {
+  Moment moment;
+  moment.in_write = write != nullptr;
+  moment.step = run_.plan.step ? run_.plan.step() : 0;
+  moment.promised = promised;
+  {
+    MutexLock lock(mutex_);
+    moment.forced = forced_;
+    moment.home_before = home_;
+  }
+  moment.disk = write != nullptr ? disk_.snapshot_during(*write) : disk_.snapshot();
+  MutexLock lock(mutex_);
+  moment.home = home_;
+  moments_.push_back(std::move(moment));
+}
+
+bool LifeRecord::succeeded(const Status& status, const char* what) {
+  if (!status.ok()) {
+    KEEL_CHECK(run_.plan.may_fail, what, static_cast<std::uint64_t>(status.error().code),
+               static_cast<std::uint64_t>(status.error().sys_errno));
+    fail();
+  }
+  return status.ok();
+}
+
+void LifeRecord::asked_for_callback(bool granted) {
+  MutexLock lock(mutex_);
+  callbacks_asked_ += granted ? 1U : 0U;
+}
+
+void LifeRecord::callback_called() {
+  MutexLock lock(mutex_);
+  ++callbacks_called_;
+}
+
+void LifeRecord::check_callbacks() {
+  MutexLock lock(mutex_);
+  KEEL_CHECK(callbacks_called_ == callbacks_asked_, "callbacks called, asked for",
+             callbacks_called_, callbacks_asked_);
+}
+
+Version LifeRecord::expected(std::size_t id, std::uint64_t sequence) const {
+  Version version = 0;
+  for (const Change& change : history_[id]) {
+    if (change.sequence <= sequence) {
+      version = change.version;
+    }
+  }
+  return version;
+}
+
+std::string LifeRecord::place_of(const Moment& moment) const {
+  return "depth " + std::to_string(depth_) + ", life's seed " + std::to_string(seed_) + ", I/Os " +
+         std::to_string(&moment - moments_.data()) +
+         (moment.in_write ? ", in a durable write" : "") + ", step " + std::to_string(moment.step) +
+         ", forced " + std::to_string(moment.forced);
+}
+
+}  // namespace keel_test::crash_lab
