@@ -27,6 +27,16 @@ unsigned choose_depth(const JournalConfig& config) {
   return config.depth != 0 ? std::min(config.depth, kMostDepth) : possible_cpus() <= 2 ? 2U : 4U;
 }
 
+// Else the state slots could come to say what no reader takes, in both of them: the log would be
+// lost.
+Status check_room_to_count(const LogFile& file, const RecoveryReport& report) {
+  const std::uint64_t farthest =
+      std::max({file.state().generation, report.head.value(), report.last_sequence.value()});
+  return farthest < format::kOpenLimit
+             ? Status{}
+             : Error{Errc::kDamaged, 0, "a sequence, LSN or generation near its limit", farthest};
+}
+
 }  // namespace
 
 Result<std::unique_ptr<Journal>> Journal::open(const std::string& path, const JournalConfig& config,
@@ -57,6 +67,9 @@ Result<std::unique_ptr<Journal>> Journal::open_or_throw(const std::string& path,
   const RecoveryReport& report = found->report;
   if (report.end == LogEnd::kDamaged && !config.salvage) {
     return Error{Errc::kDamaged, 0, report.reason, report.head.value()};
+  }
+  if (auto status = check_room_to_count(*file, report); !status) {
+    return status.error();
   }
   std::unique_ptr<Impl> impl(new (std::nothrow) Impl(std::move(*file), pool, *found, config));
   if (impl == nullptr) {

@@ -31,6 +31,12 @@ inline constexpr std::uint64_t kBlocksBeforeData = 2;
 inline constexpr std::uint64_t kBlocksAfterData = 2;
 inline constexpr std::uint64_t kMinDataBlocks = 64;
 
+// LSNs, sequences and generations are below this, so that no sum of them wraps.
+inline constexpr std::uint64_t kCountLimit = std::uint64_t{1} << 62;
+// A log in which one of them has come this far is read, but not opened for writing: what was
+// written to it could come to the limit, and its state would then be no valid one.
+inline constexpr std::uint64_t kOpenLimit = kCountLimit / 2;
+
 using Uuid = std::array<std::uint8_t, 16>;
 
 struct Superblock {

@@ -68,11 +68,9 @@ std::optional<format::StateSlot> decode_state(const std::byte* block,
   if (!found || found->uuid != superblock.uuid) {
     return std::nullopt;
   }
-  // Bounds far from 2^64 keep every later sum of an LSN and a length, every later sequence and
-  // generation from wrapping.
-  constexpr std::uint64_t kMost = std::uint64_t{1} << 62;
-  const bool consistent = found->incarnation != 0 && found->stable_lsn < kMost &&
-                          found->generation < kMost && found->tail_predecessor.sequence < kMost &&
+  const bool consistent = found->incarnation != 0 && found->stable_lsn < format::kCountLimit &&
+                          found->generation < format::kCountLimit &&
+                          found->tail_predecessor.sequence < format::kCountLimit &&
                           found->tail_lsn <= found->stable_lsn &&
                           found->incarnation_start_lsn <= found->stable_lsn &&
                           found->stable_lsn - found->tail_lsn <= superblock.data_bytes &&

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "keel/base/check.h"
 #include "keel/base/no_throw.h"
 #include "keel/base/os.h"
 
@@ -148,6 +149,8 @@ Status LogFile::write_state(format::StateSlot state) {
   for (const int slot : {1 - newest_slot_, newest_slot_}) {
     std::memset(block_.data(), 0, superblock_.block_bytes);
     encode(state, block_.data());
+    KEEL_CHECK(decode_state(block_.data(), superblock_), "a state that no reader would take",
+               state.generation, state.tail_lsn, state.stable_lsn);
     if (auto status = device_->write_piece(geometry_.state_offset(slot), block_.data(),
                                            superblock_.block_bytes);
         !status) {

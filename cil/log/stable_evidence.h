@@ -23,7 +23,7 @@ class StableEvidence {
 
   // A checkpoint of which a proven record tells.
   void note(const format::CheckpointId& id) {
-    constexpr std::uint64_t kMost = std::uint64_t{1} << 62;  // no sum below wraps
+    constexpr std::uint64_t kMost = format::kCountLimit;  // no sum below wraps
     if (id.sequence == 0 || id.sequence >= kMost || id.start_lsn >= kMost || id.bytes >= kMost) {
       return;
     }

@@ -180,7 +180,7 @@ class Journal : public MetadataObject {
   // The log is the effective user's or root's, and nobody else may write to it, but for a block
   // device's group.
   // Errors: those of read_log_info(); kUntrusted; kBusy; kDamaged (unless config.salvage; more open
-  // intents than the log has room for in any case); kTooLarge (value: the cil_memory that the open
+  // intents than the log has room for, or a sequence, LSN or generation of 2^61 and more, in any case); kTooLarge (value: the cil_memory that the open
   // intents need); kIo; kNoMemory; what the handler returns.
   [[nodiscard]] static Result<std::unique_ptr<Journal>> open(const std::string& path,
                                                              const JournalConfig& config,
