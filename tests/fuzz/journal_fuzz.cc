@@ -2,9 +2,11 @@
 // their dones; forces, write-backs, faults, power cuts, reopenings. After each of those what is
 // recovered is what some prefix of the commits had made, no shorter than what was forced, and the
 // open intents are those of that prefix.
+#include <algorithm>
 #include <array>
 #include <memory>
 #include <set>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -295,84 +297,104 @@ class World {
     }
   }
 
-  struct Load {
-    std::size_t bytes = 0;
-    std::uint32_t items = 0;
-    std::uint32_t intents = 0;  // that are new
-    std::vector<LogItem*> order;
-
-    void add(LogItem& item, std::size_t item_bytes) {
-      bytes += item_bytes;
-      ++items;
-      order.push_back(&item);
-    }
+  struct Change {
+    LogItem* item;
+    std::size_t bytes;
+    bool new_intent = false;
   };
+  using Changes = std::span<const Change>;
 
-  Load load() {
-    Load load;
+  // All that has changed, in the order in which it may be logged.
+  std::vector<Change> changes() {
+    std::vector<Change> found;
     for (Object& object : objects_) {
       if (object.changed) {
-        load.add(*object.item, ObjectItem::log_bytes(kMostBytes));
+        found.push_back({object.item.get(), ObjectItem::log_bytes(kMostBytes)});
       }
     }
     for (Range& range : ranges_) {
       if (range.changed) {
-        load.add(*range.item, RangeItem::log_bytes(range.bytes.size()));
+        found.push_back({range.item.get(), RangeItem::log_bytes(range.bytes.size())});
       }
     }
     for (const auto& work : works_) {
       if (work->to_log) {
-        load.add(*work->intent, IntentItem::log_bytes(work->payload.size()));
-        load.intents += work->logged ? 0U : 1U;
+        found.push_back({work->intent, IntentItem::log_bytes(work->payload.size()), !work->logged});
       }
       if (work->to_finish) {
-        load.add(*work->done, DoneItem::log_bytes());
+        found.push_back({work->done.get(), DoneItem::log_bytes()});
       }
     }
-    return load;
+    return found;
   }
 
   void commit(bool force) {
-    const Load wanted = load();
-    if (wanted.items == 0) {
-      return;
-    }
-    std::uint64_t sequence = 0;
-    {
-      auto transaction = journal_->begin(wanted.bytes, wanted.items, wanted.intents);
-      if (!transaction) {
-        return failed(transaction.error());
-      }
-      for (LogItem* item : wanted.order) {
-        FUZZ_CHECK(transaction->log(*item).ok());
-      }
-      const auto committed = transaction->commit();
-      if (!committed) {
-        return failed(committed.error());
-      }
-      sequence = committed->value();
-    }
-    committed_all(sequence);
-    remember(sequence);
-    if (force) {
-      acknowledge(journal_->force(Sequence(sequence)), Sequence(sequence));
+    const std::vector<Change> wanted = changes();
+    if (!wanted.empty() && commit_changes(wanted) && force) {
+      const Sequence sequence(history_.back().first);
+      acknowledge(journal_->force(sequence), sequence);
     }
   }
 
-  void committed_all(std::uint64_t sequence) {
-    const auto settle = [sequence](auto& one) {
-      one.last = one.changed ? sequence : one.last;
-      one.changed = false;
+  // In one transaction; or, if that would be too large, one half after the other. False: not all.
+  bool commit_changes(Changes wanted) {
+    std::uint64_t sequence = 0;
+    {
+      auto transaction = begin(wanted);
+      if (!transaction && transaction.error().code == Errc::kTooLarge && wanted.size() > 1) {
+        const std::size_t half = wanted.size() / 2;
+        return commit_changes(wanted.first(half)) && commit_changes(wanted.subspan(half));
+      }
+      if (!transaction) {
+        failed(transaction.error());
+        return false;
+      }
+      for (const Change& change : wanted) {
+        FUZZ_CHECK(transaction->log(*change.item).ok());
+      }
+      const auto committed = transaction->commit();
+      if (!committed) {
+        failed(committed.error());
+        return false;
+      }
+      sequence = committed->value();
+    }
+    settle(wanted, sequence);
+    remember(sequence);
+    return true;
+  }
+
+  Result<Transaction> begin(Changes wanted) {
+    std::size_t bytes = 0;
+    std::uint32_t intents = 0;
+    for (const Change& change : wanted) {
+      bytes += change.bytes;
+      intents += change.new_intent ? 1U : 0U;
+    }
+    return journal_->begin(bytes, static_cast<std::uint32_t>(wanted.size()), intents);
+  }
+
+  // What was committed with that sequence.
+  void settle(Changes committed, std::uint64_t sequence) {
+    const auto has = [committed](const LogItem* item) {
+      return std::any_of(committed.begin(), committed.end(),
+                         [item](const Change& change) { return change.item == item; });
     };
-    std::for_each(objects_.begin(), objects_.end(), settle);
-    std::for_each(ranges_.begin(), ranges_.end(), settle);
+    const auto settle_one = [&](auto& one) {
+      if (one.changed && has(one.item.get())) {
+        one.last = sequence;
+        one.changed = false;
+      }
+    };
+    std::for_each(objects_.begin(), objects_.end(), settle_one);
+    std::for_each(ranges_.begin(), ranges_.end(), settle_one);
     for (const auto& work : works_) {
-      if (work->to_log) {
+      if (work->to_log && has(work->intent)) {
         work->sequence = work->logged ? work->sequence : sequence;
         work->logged = true;
         work->to_log = false;
       }
-      if (work->to_finish) {
+      if (work->to_finish && has(work->done.get())) {
         finished(*work, sequence);
       }
     }

@@ -295,6 +295,7 @@ void recover(const SimContent& image, const Seen& expected, bool salvage) {
   // What was accepted once is there again, and nothing is torn or damaged any more.
   const Seen again = read(256, fuzz_disk().image(kImagePath));
   FUZZ_CHECK(!again.error && again.end == LogEnd::kClean);
+  FUZZ_CHECK(again.checkpoints == seen.checkpoints);
 }
 
 }  // namespace

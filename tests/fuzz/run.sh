@@ -81,7 +81,7 @@ merge_one() {
 # takes two thirds of the time.
 fuzz_one() {
   local name=$1 log=.build/fuzz/$1.log
-  "$bin/keel_fuzz_$name" -max_total_time="$seconds" -timeout=30 -rss_limit_mb=3072 -len_control=0 \
+  "$bin/keel_fuzz_$name" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=3072 -len_control=0 \
     -max_len="${longest[$name]}" -close_fd_mask=3 -print_final_stats=1 -use_value_profile=1 -entropic=0 \
     -artifact_prefix="$crashes/$name-" "$found/$name" "tests/fuzz/corpus/$name" \
     "$found/seeds/$name" >"$log" 2>&1
@@ -102,8 +102,11 @@ for name in "${names[@]}"; do
     tried=$(awk '/^stat::number_of_executed_units:/ { print $2 }' "$log")
     # Interrupted, it has no statistics: the last line that counts then.
     [[ -n $tried ]] || tried=$(grep -oE '^#[0-9]+' "$log" | tail -n 1 | tr -d '#' || true)
+    # Those of what is known already, with which each run begins, are not new.
+    known=$(awk '/^#[0-9]+\tINITED/ { print substr($1, 2); exit }' "$log")
+    tried=$((${tried:-0} - ${known:-${tried:-0}}))
     reached=$(grep -oE 'cov: [0-9]+ ft: [0-9]+' "$log" | tail -n 1 || true)
-    echo "property=fuzz.$name tried=${tried:-0} failures=$failures seconds=${took%.*}" \
+    echo "property=fuzz.$name tried=$tried failures=$failures seconds=${took%.*}" \
       "cpu_seconds=$(awk -v u="$user" -v s="$system" 'BEGIN { print int(u + s + 0.999) }')" \
       "${reached:-cov: 0}"
     if ((failures)); then
