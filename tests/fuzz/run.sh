@@ -10,6 +10,8 @@
 #
 #   property=fuzz.NAME tried=EXECUTIONS failures=N seconds=S cpu_seconds=S cov: EDGES ft: FEATURES
 #
+# EXECUTIONS are those of new inputs: the corpus, with which each run begins, is not counted.
+#
 # Ctrl-C ends the run after the line of the fuzzer that was at work. Exit code: 0 all is well; 1 an input
 # broke something; 2 wrong use; 130 interrupted.
 set -euo pipefail
@@ -102,7 +104,7 @@ for name in "${names[@]}"; do
     tried=$(awk '/^stat::number_of_executed_units:/ { print $2 }' "$log")
     # Interrupted, it has no statistics: the last line that counts then.
     [[ -n $tried ]] || tried=$(grep -oE '^#[0-9]+' "$log" | tail -n 1 | tr -d '#' || true)
-    # Those of what is known already, with which each run begins, are not new.
+    # The corpus comes first, and is not new; who did not come to its end has tried nothing new.
     known=$(awk '/^#[0-9]+\tINITED/ { print substr($1, 2); exit }' "$log")
     tried=$((${tried:-0} - ${known:-${tried:-0}}))
     reached=$(grep -oE 'cov: [0-9]+ ft: [0-9]+' "$log" | tail -n 1 || true)
