@@ -71,7 +71,9 @@ class Scanner {
   void count(const format::CheckpointId& id) {
     RecoveryReport& report = result_.report;
     evidence_.note(id);
-    evidence_.vouch(chain_.checkpoint().stable);
+    // At most for what came before it, whatever it says: else a forged one that is delivered would
+    // make the log's own end damage, also of what a salvage has closed.
+    evidence_.vouch(std::min(chain_.checkpoint().stable, chain_.checkpoint().start));
     report.checkpoints += 1;
     report.items += chain_.checkpoint().items.size();
     report.bytes += Bytes(id.bytes);

@@ -2,10 +2,14 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <cstdint>
+#include <cstring>
 #include <memory>
 #include <string>
 #include <vector>
 
+#include "log/format.h"
+#include "log/hash.h"
 #include "probe.h"
 
 using namespace keel;
@@ -33,6 +37,20 @@ struct KilledSix {
 
   void rot(std::size_t checkpoint) {
     world.disk.flip_bit(kLogPath, kData + starts[checkpoint] + 200, 3);
+  }
+
+  // Says that all below `stable` was stable; its hash is right.
+  void forge_stable(std::size_t checkpoint, std::uint64_t stable) {
+    std::byte* const record = image.data() + kData + starts[checkpoint];
+    format::RecordHeader header;
+    std::memcpy(&header, record, sizeof header);
+    REQUIRE(header.record_count == 1);
+    header.stable_lsn = stable;
+    header.record_hash = 0;
+    std::memcpy(record, &header, sizeof header);
+    header.record_hash = hash64(record, starts[checkpoint + 1] - starts[checkpoint]);
+    std::memcpy(record, &header, sizeof header);
+    world.disk.set_image(kLogPath, image);
   }
 
   LogWorld world;
@@ -67,6 +85,28 @@ TEST_CASE("the report of damage names what is lost for sure, and what is known b
   CHECK(contains(text, "lost for sure: what was stable from LSN " + std::to_string(log.starts[2]) +
                            " to " + std::to_string(log.starts[5]) + ", checkpoints 3 to 5"));
   CHECK_FALSE(contains(text, "\n"));
+}
+
+TEST_CASE("a checkpoint vouches for what is before it and for nothing else") {
+  for (const std::uint64_t stable : {std::uint64_t{1} << 40, UINT64_MAX - 1}) {
+    KilledSix log;
+    log.forge_stable(4, stable);
+    Found found;
+    RecoveryReport report = log.world.scan(found);
+    CHECK(report.end == LogEnd::kClean);
+    CHECK(report.stable.value() == log.starts[5]);
+    CHECK(found.size() == 6);
+    // The one that says so is the last that is delivered.
+    log.rot(5);
+    report = log.world.scan(found);
+    CHECK(report.end == LogEnd::kClean);
+    CHECK(report.stable.value() == log.starts[4]);
+    auto journal = log.world.open();
+    finish(journal);
+    found.clear();
+    CHECK(log.world.scan(found).end == LogEnd::kClean);
+    CHECK(found.size() == 5);
+  }
 }
 
 TEST_CASE("the report of a torn end names the checkpoint that is missing and what was stable") {
