@@ -97,13 +97,16 @@ class Ail {
   // ItemState::kHeld: it stays until leave().
   [[nodiscard]] Batch hold_next(AilCursor& cursor, Lsn limit) KEEL_EXCLUDES(mutex_);
 
-  // Calls each(item) for the items of the first bucket, under the lock, until it returns false or
-  // `most` were seen. `each` must not block or come back here.
+  // Calls each(item) for the items, oldest first, under the lock, until it returns false or `most`
+  // were seen. `each` must not block or come back here.
+  template <class Each>
+  void for_items(std::size_t most, const Each& each) KEEL_EXCLUDES(mutex_);
+  // The same for those of the first bucket that has any.
   template <class Each>
   void for_oldest(std::size_t most, const Each& each) KEEL_EXCLUDES(mutex_);
 
   [[nodiscard]] TailPosition tail() const KEEL_EXCLUDES(mutex_);
-  // The longest time so far for which enter(), hold_next() or for_oldest() had the lock.
+  // The longest time so far for which enter(), hold_next() or for_items() had the lock.
   [[nodiscard]] std::uint64_t max_hold_ns() const {
     return max_hold_ns_.load(std::memory_order_relaxed);  // a figure, orders nothing
   }
@@ -150,13 +153,10 @@ class Ail {
 };
 
 template <class Each>
-void Ail::for_oldest(std::size_t most, const Each& each) {
+void Ail::for_items(std::size_t most, const Each& each) {
   MutexLock lock(mutex_);
   const HoldTimer timer(max_hold_ns_);
-  for (const Bucket* bucket = front_; bucket != nullptr; bucket = bucket->next) {
-    if (bucket->items == 0) {
-      continue;
-    }
+  for (const Bucket* bucket = front_; bucket != nullptr && most > 0; bucket = bucket->next) {
     for (LogItem* item = bucket->first; item != nullptr && most > 0; --most) {
       LogItem* following = ItemAccess::ail_next(*item);
       if (!each(*item)) {
@@ -164,8 +164,17 @@ void Ail::for_oldest(std::size_t most, const Each& each) {
       }
       item = following;
     }
-    return;
   }
+}
+
+template <class Each>
+void Ail::for_oldest(std::size_t most, const Each& each) {
+  const Bucket* oldest = nullptr;
+  for_items(most, [&](LogItem& item) {
+    const Bucket* bucket = ItemAccess::bucket(item);
+    oldest = oldest != nullptr ? oldest : bucket;
+    return bucket == oldest && each(item);
+  });
 }
 
 }  // namespace keel

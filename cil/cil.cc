@@ -169,7 +169,7 @@ std::uint64_t Cil::audit(std::uint32_t block_bytes) {
   return memory;
 }
 
-LogVector* take_vectors(const ClosedContext& context, std::uint64_t& written) {
+LogVector* take_vectors(const ClosedContext& context, std::uint64_t& written, Homeless* homeless) {
   VectorSorter sorter;
   written = 0;
   // Runs ahead of the walk, so that items and vectors are in the cache when it comes to them.
@@ -189,6 +189,10 @@ LogVector* take_vectors(const ClosedContext& context, std::uint64_t& written) {
     LogVector* vector = std::exchange(ItemAccess::active(*item, context.sequence), nullptr);
     KEEL_CHECK(vector != nullptr && vector->item == item, "an item of the context has no vector");
     written += vector->packed_bytes != 0 ? 1 : 0;
+    if (homeless != nullptr && vector->packed_bytes != 0 && !ItemAccess::has_home(*item)) {
+      homeless->items += 1;
+      homeless->cost += vector->cost();
+    }
     sorter.add(vector);
     item = following;
   }

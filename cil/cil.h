@@ -178,6 +178,12 @@ class VectorSorter {
 
 // Takes every item's vector of this closed context away from it and chains them in order; `written`
 // is the number of those that have regions. No allocation.
-[[nodiscard]] LogVector* take_vectors(const ClosedContext& context, std::uint64_t& written);
+struct Homeless {
+  std::uint64_t items = 0;
+  std::uint64_t cost = 0;  // to log them again, without a checkpoint's unit
+};
+// `homeless`: what it adds up to of items without a home, if wanted.
+[[nodiscard]] LogVector* take_vectors(const ClosedContext& context, std::uint64_t& written,
+                                      Homeless* homeless = nullptr);
 
 }  // namespace keel

@@ -147,7 +147,7 @@ JournalStats Journal::stats() const {
   const std::uint64_t spoken_for = credit.log_bytes + context.cost;
   stats.log_reserved = Bytes(sums.granted.log_bytes - std::min(sums.granted.log_bytes, spoken_for));
   stats.log_held = Bytes(sums.held_bytes);
-  stats.log_set_aside = Bytes(impl_->space.limits().set_aside_bytes);
+  stats.log_set_aside = Bytes(sums.set_aside_bytes);
   stats.memory_held = Bytes(get(impl_->held_memory));
   stats.memory =
       Bytes(sums.granted.memory_bytes - std::min(sums.granted.memory_bytes, credit.memory_bytes));

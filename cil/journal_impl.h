@@ -157,14 +157,19 @@ struct Journal::Impl : MetadataObject {
     std::uint64_t homeless = 0;
   };
   [[nodiscard]] PushSums push_items(Lsn target);
+  // One round of logging again.
   struct Again {
     std::uint64_t budget;
-    std::uint64_t& used;
-    LogVector*& trash;
+    std::uint64_t enough;  // from here on no further bucket is begun
+    std::uint64_t used = 0;
+    LogVector* trash = nullptr;
+    const Bucket* bucket = nullptr;  // at hand
+    bool stays = false;              // something of it
+    bool is_oldest = true;
   };
-  [[nodiscard]] bool log_again(std::uint64_t most_bytes);
-  [[nodiscard]] bool log_again_item(LogItem& item, CilPart& part, Sequence sequence,
-                                    const Again& again);
+  [[nodiscard]] bool log_again(std::uint64_t enough_bytes);
+  [[nodiscard]] bool log_again_item(LogItem& item, CilPart& part, Sequence sequence, Again& again);
+  [[nodiscard]] static bool reach_bucket(LogItem& item, Again& again);
   [[nodiscard]] bool trim_shadows();
   [[nodiscard]] bool trim_tracked(const std::function<bool(LogItem&)>& trim);
   void push_all_home();

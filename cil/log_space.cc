@@ -1,5 +1,6 @@
 #include "log_space.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "keel/base/check.h"
@@ -8,7 +9,11 @@
 namespace keel {
 
 LogSpace::LogSpace(Limits limits, Lsn tail, Lsn head, Helpers helpers)
-    : limits_(limits), helpers_(std::move(helpers)), tail_(tail), head_(head) {}
+    : limits_(limits),
+      helpers_(std::move(helpers)),
+      tail_(tail),
+      head_(head),
+      needs_(limits.log_bytes) {}
 
 Status LogSpace::check(const Reservation& wanted) const {
   if (wanted.log_bytes > limits_.max_checkpoint_bytes) {
@@ -20,6 +25,10 @@ Status LogSpace::check(const Reservation& wanted) const {
                  limits_.memory_bytes / 4};
   }
   return {};
+}
+
+std::uint64_t LogSpace::set_aside() const {
+  return std::max(limits_.set_aside_bytes, needs_.most());
 }
 
 bool LogSpace::fits(const Reservation& wanted, std::uint64_t set_aside) const {
@@ -39,8 +48,7 @@ bool LogSpace::hopeless(std::uint64_t passes_seen) const {
 
 bool LogSpace::try_reserve(const Reservation& wanted) {
   MutexLock lock(mutex_);
-  if (first_waiter_ != nullptr || unholding_ != 0 || failed_ ||
-      !fits(wanted, limits_.set_aside_bytes)) {
+  if (first_waiter_ != nullptr || unholding_ != 0 || failed_ || !fits(wanted, set_aside())) {
     return false;
   }
   granted_ += wanted;
@@ -54,6 +62,23 @@ bool LogSpace::try_reserve_again(const Reservation& wanted) {
   }
   granted_ += wanted;
   return true;
+}
+
+LogSpace::AgainGrant LogSpace::grant_again(std::uint64_t unit) {
+  MutexLock lock(mutex_);
+  const bool others = granted_.log_bytes != 0;
+  const std::uint64_t taken = (head_ - tail_).value() + granted_.log_bytes + held_bytes_;
+  const std::uint64_t free = limits_.log_bytes - std::min(limits_.log_bytes, taken);
+  const std::uint64_t most = std::min(set_aside(), limits_.max_checkpoint_bytes);
+  const std::uint64_t bytes =
+      std::min({most, free, limits_.max_checkpoint_bytes - granted_.log_bytes});
+  // Each part takes a unit of its own. Others commit what they have, or end: it is better to wait.
+  const bool in_parts = bytes < most && others && free < set_aside() + unit;
+  if (failed_ || bytes <= unit || in_parts) {
+    return {0, !others};
+  }
+  granted_.log_bytes += bytes;
+  return {bytes, !others};
 }
 
 Status LogSpace::reserve(const Reservation& wanted) {
@@ -84,7 +109,7 @@ Status LogSpace::wait_for_room(Waiter& self) {
       return error_;
     }
     if (first_waiter_ == &self) {
-      if (unholding_ == 0 && fits(self.wanted, limits_.set_aside_bytes)) {
+      if (unholding_ == 0 && fits(self.wanted, set_aside())) {
         granted_ += self.wanted;
         ++grants_;
         return {};
@@ -221,6 +246,11 @@ Lsn LogSpace::close_context(std::uint64_t granted_bytes, std::uint64_t bytes) {
   return start;
 }
 
+void LogSpace::needs_again(Lsn start, std::uint64_t bytes, bool joined) {
+  MutexLock lock(mutex_);
+  needs_.add(start, bytes, joined);
+}
+
 void LogSpace::drop_context(std::uint64_t granted_bytes) {
   MutexLock lock(mutex_);
   KEEL_CHECK(granted_bytes <= granted_.log_bytes, "more dropped than granted", granted_bytes);
@@ -250,6 +280,7 @@ void LogSpace::tail_moved(Lsn tail) {
   KEEL_CHECK(tail >= tail_ && tail <= head_, "the tail moves forward, up to the head", tail.value(),
              tail_.value(), head_.value());
   tail_ = tail;
+  needs_.tail_moved(tail);
   wake_first();
 }
 
@@ -275,7 +306,7 @@ bool LogSpace::tail_wanted() const {
   MutexLock lock(mutex_);
   return first_waiter_ != nullptr && (head_ - tail_).value() + granted_.log_bytes +
                                              first_waiter_->wanted.log_bytes + held_bytes_ +
-                                             limits_.set_aside_bytes >
+                                             set_aside() >
                                          limits_.log_bytes;
 }
 
@@ -305,8 +336,9 @@ LogSpace::Sums LogSpace::sums() const {
   KEEL_CHECK(granted_.log_bytes == 0 ||
                  (head_ - tail_).value() + granted_.log_bytes + held_bytes_ <= limits_.log_bytes,
              "more is granted than the log holds", granted_.log_bytes, held_bytes_);
-  return {granted_,   held_bytes_, head_ - tail_, tail_,
-          in_flight_, grants_,     passes_begun_, passes_begun_ != passes_ended_};
+  return {granted_,      held_bytes_,   set_aside(),
+          head_ - tail_, tail_,         in_flight_,
+          grants_,       passes_begun_, passes_begun_ != passes_ended_};
 }
 
 LogSpace::Longest LogSpace::longest() const {

@@ -9,7 +9,9 @@
 //    commit never waits, and a context always fits in one checkpoint. What a commit used stays
 //    granted until the context closes; the rest comes back.
 // I2 "tail" is the one that is stable in the state slots: space is reused only after that.
-// I3 What is set aside is only for logging again what holds the tail.
+// I3 What is set aside is only for logging again what holds the tail: a fixed least, or what the
+//    neediest checkpoint in the log needs for that. That much is free when one becomes the oldest,
+//    unless what lives, and a grant that came before the need was known, leave less.
 // I4 A waiter that nothing can help any more gets kLogFull; until then it has asked for help.
 // I5 While somebody waits in unhold(), begin() is granted nothing new: what is held goes first.
 // Locks: one (kJournalSpace). Who waits for a grant sleeps on a condition of his own and is woken
@@ -21,6 +23,7 @@
 #include <cstdint>
 #include <functional>
 
+#include "again_needs.h"
 #include "keel/base/mutex.h"
 #include "keel/base/result.h"
 #include "keel/base/units.h"
@@ -51,7 +54,7 @@ class LogSpace {
   struct Limits {
     std::uint64_t log_bytes;
     std::uint64_t max_checkpoint_bytes;
-    std::uint64_t set_aside_bytes;
+    std::uint64_t set_aside_bytes;  // at least
     std::uint64_t memory_bytes;
   };
   // What a waiter may ask for, without the lock but for the last.
@@ -72,6 +75,14 @@ class LogSpace {
   [[nodiscard]] Status reserve(const Reservation& wanted) KEEL_EXCLUDES(mutex_);
   // As try_reserve(), out of what is set aside, past all who wait.
   [[nodiscard]] bool try_reserve_again(const Reservation& wanted) KEEL_EXCLUDES(mutex_);
+  struct AgainGrant {
+    std::uint64_t log_bytes = 0;
+    bool is_last_word = true;  // nothing else was granted that could come back
+  };
+  // Log space out of what is set aside, past all who wait, as much as there is of what the oldest
+  // checkpoint may need. Nothing if that is no more than a checkpoint's unit, or if it would have
+  // to be done in parts only because others have grants, and units for the parts are lacking.
+  [[nodiscard]] AgainGrant grant_again(std::uint64_t unit) KEEL_EXCLUDES(mutex_);
   void give_back(const Reservation& unused) KEEL_EXCLUDES(mutex_);
   // Somebody waits, or nothing is granted any more: nothing that is granted may be kept unused, or
   // be granted anew. Without the lock; whoever sees it too late has its credit drained.
@@ -86,6 +97,9 @@ class LogSpace {
   // A context that was granted `granted_bytes` became a checkpoint of `bytes`; returns its start.
   [[nodiscard]] Lsn close_context(std::uint64_t granted_bytes, std::uint64_t bytes)
       KEEL_EXCLUDES(mutex_);
+  // What it takes to log its items without a home again; after close_context(), in the same order.
+  // `joined`: they hold the tail where those of the checkpoint before it do.
+  void needs_again(Lsn start, std::uint64_t bytes, bool joined) KEEL_EXCLUDES(mutex_);
   // Of a done that was committed out of another grant, or will never be.
   void drop_held(const Reservation& room) KEEL_EXCLUDES(mutex_);
   // What an intent that was recovered held before. The log has room for it: it had then.
@@ -116,6 +130,7 @@ class LogSpace {
   struct Sums {
     Reservation granted;  // log: context, open transactions and credits; memory: those and in use
     std::uint64_t held_bytes = 0;
+    std::uint64_t set_aside_bytes = 0;
     Bytes used{};  // tail to head
     Lsn tail{};
     unsigned in_flight = 0;
@@ -140,6 +155,7 @@ class LogSpace {
     Waiter* next = nullptr;
   };
 
+  [[nodiscard]] std::uint64_t set_aside() const KEEL_REQUIRES(mutex_);
   [[nodiscard]] bool fits(const Reservation& wanted, std::uint64_t set_aside) const
       KEEL_REQUIRES(mutex_);
   [[nodiscard]] bool hopeless(std::uint64_t passes_seen) const KEEL_REQUIRES(mutex_);
@@ -160,6 +176,7 @@ class LogSpace {
   Lsn head_ KEEL_GUARDED_BY(mutex_);
   Reservation granted_ KEEL_GUARDED_BY(mutex_){};
   std::uint64_t held_bytes_ KEEL_GUARDED_BY(mutex_) = 0;
+  AgainNeeds needs_ KEEL_GUARDED_BY(mutex_);
   unsigned in_flight_ KEEL_GUARDED_BY(mutex_) = 0;
   std::uint64_t grants_ KEEL_GUARDED_BY(mutex_) = 0;
   std::uint64_t passes_begun_ KEEL_GUARDED_BY(mutex_) = 0;

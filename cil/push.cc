@@ -13,6 +13,7 @@
 #include "keel/base/check.h"
 #include "keel/base/os.h"
 #include "log/lock_memory.h"
+#include "space.h"
 
 namespace keel {
 namespace {
@@ -224,7 +225,13 @@ bool Journal::Impl::close_context(Flight& flight) {
   }
   cil.unlock_exclusive();
   if (closed) {
-    checkpoint.first = take_vectors(*closed, checkpoint.item_count);
+    Homeless homeless;
+    checkpoint.first = take_vectors(*closed, checkpoint.item_count, &homeless);
+    // Told while no other context can be closed: what was granted since fits in one checkpoint.
+    if (homeless.items != 0) {
+      space.needs_again(Lsn(checkpoint.id.start_lsn), need_again(homeless, block_bytes()),
+                        flight.bucket == nullptr);
+    }
   }
   return closed.has_value();
 }

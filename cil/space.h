@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "cil.h"
 #include "keel/cil/journal.h"
 #include "log/format.h"
 #include "log_space.h"
@@ -17,7 +18,12 @@ namespace keel {
 // The bound of memory for snapshots.
 [[nodiscard]] std::uint64_t choose_memory(const JournalConfig& config,
                                           const format::Superblock& superblock, const Pool& pool);
+// The least that is set aside for logging again.
 [[nodiscard]] std::uint64_t choose_set_aside(const format::Superblock& superblock);
+// Items that are looked at for that at a time, while no commit can go on.
+constexpr std::size_t kMostLookedAt = 4096;
+// What it takes to log a checkpoint's items without a home again, the passes' units included.
+[[nodiscard]] std::uint64_t need_again(const Homeless& homeless, std::uint32_t block_bytes);
 // What one part of the CIL keeps at most, twice.
 [[nodiscard]] Reservation choose_credit(const format::Superblock& superblock,
                                         std::uint64_t memory_bytes);

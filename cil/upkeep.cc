@@ -12,6 +12,7 @@
 #include "keel/base/check.h"
 #include "keel/base/os.h"
 #include "keel/base/scopes.h"
+#include "space.h"
 
 namespace keel {
 namespace {
@@ -19,10 +20,8 @@ namespace {
 constexpr std::uint64_t kDefaultCoverNs = 5'000'000'000;
 // Between two passes while somebody waits and items are on their way home.
 constexpr std::uint64_t kRetryNs = 10'000'000;
-// Most that is logged again at a time.
-constexpr std::uint64_t kMostAgainBytes = std::uint64_t{1} << 20;
-// Items that are looked at for that while no commit can go on.
-constexpr std::size_t kMostLookedAt = 4096;
+// Logged again at a time of others than the oldest bucket's items: so much, or less.
+constexpr std::uint64_t kEnoughAgainBytes = std::uint64_t{1} << 20;
 
 }  // namespace
 
@@ -80,7 +79,7 @@ bool Journal::Impl::upkeep_pass(bool idle) {
     const TailPosition tail = ail.tail();
     const PushSums sums = push_items(tail.lsn + Bytes(file.geometry().data_bytes / 4));
     hope = hope || sums.under_way != 0;
-    hope = (sums.homeless != 0 && log_again(kMostAgainBytes)) || hope;
+    hope = (sums.homeless != 0 && log_again(kEnoughAgainBytes)) || hope;
   }
   Status status = move_tail(wanted);
   if (status.ok() && idle) {
@@ -120,11 +119,13 @@ Journal::Impl::PushSums Journal::Impl::push_items(Lsn target) {
   return sums;
 }
 
-// Puts the newest snapshots of the oldest items into the current context. True if it did: then the
-// context is pushed, and the tail moves when it is stable. True also if it may at a later time.
-bool Journal::Impl::log_again(std::uint64_t most_bytes) {
+// Puts the newest snapshots of the oldest items into the current context: of all in the oldest
+// bucket, whatever they take, for until they have left it nothing is free; then of further ones
+// until that is enough, so that what little is left of many checkpoints comes to stand in one. True
+// if it did: then the context is pushed, and the tail moves when it is stable. True also if it may
+// at a later time.
+bool Journal::Impl::log_again(std::uint64_t enough_bytes) {
   const std::uint64_t unit = format::checkpoint_unit(block_bytes());
-  std::uint64_t budget = std::min(most_bytes, space.limits().set_aside_bytes);
   // Only if somebody waits, and no more than once round the log for one who does: or a log whose
   // items all live for ever would be written again and again.
   if (const std::uint64_t grants = space.sums().grants; grants != grants_seen) {
@@ -134,46 +135,54 @@ bool Journal::Impl::log_again(std::uint64_t most_bytes) {
   if (!space.tail_wanted() || again_bytes > file.geometry().data_bytes) {
     return false;
   }
-  // After crashes at this very place a part of it is in use already, for what recovery found.
-  while (budget > unit && !space.try_reserve_again({budget, 0})) {
-    budget /= 2;
+  // Open transactions may have all that a checkpoint can take. They end; one that is cancelled
+  // tells nobody, and the waiter must not take this pass for the last word.
+  const LogSpace::AgainGrant grant = space.grant_again(unit);
+  if (grant.log_bytes == 0) {
+    return !grant.is_last_word;
   }
-  if (budget <= unit) {
-    // Open transactions may have all that a checkpoint can take. They end; one that is cancelled
-    // tells nobody, and the waiter must not take this pass for the last word.
-    return space.sums().granted.log_bytes != 0;
-  }
-  std::uint64_t used = 0;
-  LogVector* trash = nullptr;
+  Again again{grant.log_bytes, std::min(enough_bytes, space.limits().set_aside_bytes)};
   Sequence sequence{};
   cil.lock_exclusive();
   if (!stable.failed()) {
     sequence = cil.sequence();
-    used = cil.is_open() ? 0 : unit;
+    again.used = cil.is_open() ? 0 : unit;
     CilPart& part = cil.first_part();
-    ail.for_oldest(kMostLookedAt, [&](LogItem& item) {
-      return log_again_item(item, part, sequence, {budget, used, trash});
+    ail.for_items(kMostLookedAt, [&](LogItem& item) {
+      return reach_bucket(item, again) && log_again_item(item, part, sequence, again);
     });
-    if (used > unit || (used > 0 && cil.is_open())) {
+    if (again.used > unit || (again.used > 0 && cil.is_open())) {
       (void)cil.open();
-      cil.add_cost(part, used);
+      cil.add_cost(part, again.used);
     } else {
-      used = 0;
+      again.used = 0;
     }
   }
   cil.unlock_exclusive();
-  space.give_back({budget - used, 0});
-  free_chain(trash);
-  again_bytes += used;
-  if (used != 0) {
+  space.give_back({again.budget - again.used, 0});
+  free_chain(again.trash);
+  again_bytes += again.used;
+  if (again.used != 0) {
     request_push(sequence);
   }
-  return used != 0;
+  return again.used != 0 || !grant.is_last_word;
+}
+
+// False if the item is of a bucket that is not to be begun: there is enough, or the tail will stay
+// before it.
+bool Journal::Impl::reach_bucket(LogItem& item, Again& again) {
+  const Bucket* bucket = ItemAccess::bucket(item);
+  if (again.bucket == nullptr || again.bucket == bucket) {
+    again.bucket = bucket;
+    return true;
+  }
+  again.bucket = bucket;
+  again.is_oldest = false;
+  return !again.stays && again.used < again.enough;
 }
 
 // False when the budget is used up.
-bool Journal::Impl::log_again_item(LogItem& item, CilPart& part, Sequence sequence,
-                                   const Again& again) {
+bool Journal::Impl::log_again_item(LogItem& item, CilPart& part, Sequence sequence, Again& again) {
   if (const IntentItem* intent = IntentAccess::intent(item);
       intent != nullptr && IntentAccess::is_done(*intent)) {
     return true;  // It leaves soon, and must not come to stand behind its done.
@@ -186,10 +195,13 @@ bool Journal::Impl::log_again_item(LogItem& item, CilPart& part, Sequence sequen
   }
   LogVector* vector = ItemAccess::claim_shadow(item);
   if (vector == nullptr) {
-    return true;  // A commit has it.
+    again.stays = true;  // for now: a commit has it
+    return true;
   }
-  const bool fits = again.used + vector->cost() <= again.budget;
+  const std::uint64_t most = again.is_oldest ? again.budget : std::min(again.budget, again.enough);
+  const bool fits = again.used + vector->cost() <= most;
   const bool usable = vector->is_snapshot;
+  again.stays = again.stays || !usable;
   // It may be about to leave.
   if (!usable || !fits || !ItemAccess::try_pin(item)) {
     if (!ItemAccess::put_shadow(item, vector)) {  // A commit that was cancelled left another.

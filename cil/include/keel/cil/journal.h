@@ -103,7 +103,9 @@ struct JournalStats {
   Bytes log_used{};                   // tail to head, context included
   Bytes log_reserved{};               // by open transactions
   Bytes log_held{};                   // for the dones of open intents
-  Bytes log_set_aside{};              // for logging again: no transaction is granted it
+  // For logging again, and granted to no transaction: what the checkpoint in the log that holds
+  // most of items without a home needs for that, and at least a sixteenth of the log.
+  Bytes log_set_aside{};
   Bytes memory{};                     // of snapshots, and reserved or held for them
   Bytes memory_held{};                // of it, for dones
   unsigned in_flight = 0;             // checkpoints
