@@ -1,0 +1,276 @@
+// Items without a home that hold the tail are logged again however much one checkpoint holds of
+// them, and however little each of many: a log is full only when what lives fills it.
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "probe.h"
+#include "space.h"
+#include "support/test_seed.h"
+
+using namespace keel;
+using namespace keel_test;
+
+namespace {
+
+// Without a home. One that passes leaves the log at once.
+class Lasting : public LogItem {
+ public:
+  explicit Lasting(std::uint32_t type, bool passes = false) : LogItem(type), passes_(passes) {}
+  std::string content;
+
+ protected:
+  void size(ItemSize& size) const override { size.region(content.size()); }
+  void format(ItemFormatter& formatter) const override {
+    formatter.copy(content.data(), content.size());
+  }
+  Tracking committed(Lsn) override { return passes_ ? Tracking::kRelease : Tracking::kTrack; }
+
+ private:
+  const bool passes_;
+};
+
+constexpr std::uint32_t kType = 100;  // of the first item that stays
+
+struct Life {
+  explicit Life(LogConfig config = {.size = kMinLogBytes}) : world(config) {
+    // So that one transaction may be of many items, whose snapshots might take a page each.
+    journal = world.open({.cil_memory = Bytes(std::uint64_t{128} << 20)});
+    info = journal->info();
+  }
+
+  Lasting& make(std::string content) {
+    items.push_back(std::make_unique<Lasting>(kType + static_cast<std::uint32_t>(items.size())));
+    items.back()->content = std::move(content);
+    return *items.back();
+  }
+  // Commits and forces them as one.
+  [[nodiscard]] Errc put(const std::vector<LogItem*>& some, std::size_t bytes) {
+    auto transaction = journal->begin(bytes, static_cast<std::uint32_t>(some.size()));
+    if (!transaction) {
+      return transaction.error().code;
+    }
+    for (LogItem* item : some) {
+      REQUIRE(transaction->log(*item).ok());
+    }
+    const auto sequence = transaction->commit();
+    REQUIRE(sequence.ok());
+    REQUIRE(journal->force(*sequence).ok());
+    return Errc{};
+  }
+  // Writes so many times the log's bytes of what leaves it at once; false: it was called full.
+  [[nodiscard]] bool go_round(std::uint64_t laps, std::size_t bytes) {
+    Lasting passing(99, true);
+    passing.content = std::string(bytes, 'p');
+    for (std::uint64_t written = 0; written < laps * info.data.value(); written += bytes) {
+      if (put({&passing}, bytes) != Errc{}) {
+        return false;
+      }
+    }
+    return true;
+  }
+  // All items' contents are what a crash now would leave of them.
+  void check_crash() const {
+    SimDisk after;
+    after.boot_with(world.disk.snapshot(), [](const SimSector&) { return SimFate::kDrop; });
+    const ScopedOs scope(after);
+    Found found;
+    REQUIRE(scan_log(kLogPath, collect_into(found)).ok());
+    std::map<std::uint32_t, std::string> newest;
+    for (const FoundCheckpoint& checkpoint : found) {
+      for (const FoundItem& item : checkpoint.items) {
+        newest[item.type] = item.regions.at(0);
+      }
+    }
+    for (const auto& item : items) {
+      CAPTURE(item->type());
+      REQUIRE((item->content.empty() || newest[item->type()] == item->content));
+    }
+  }
+
+  LogWorld world;
+  std::vector<std::unique_ptr<Lasting>> items;
+  std::unique_ptr<Journal> journal;
+  LogInfo info;
+};
+
+}  // namespace
+
+TEST_CASE("small items without a home that fill one large checkpoint are all logged again") {
+  Life life;
+  std::vector<LogItem*> together;
+  for (std::uint64_t i = 0; i < 200; ++i) {
+    together.push_back(&life.make(random_bytes(i, 900)));
+  }
+  const std::uint64_t least = life.journal->stats().log_set_aside.value();
+  REQUIRE(life.put(together, 200 * 900) == Errc{});
+  CHECK(200 * 900 > least);
+  CHECK(life.journal->stats().log_set_aside.value() > std::uint64_t{200} * 900);
+  CHECK(life.go_round(6, 30'000));
+  life.check_crash();
+  // Once none is left and the tail has passed them, no more is set aside than before.
+  for (LogItem* item : together) {
+    (void)life.journal->release(*item);
+  }
+  life.items.clear();
+  CHECK(life.go_round(3, 30'000));
+  life.journal->audit();
+  finish(life.journal);
+}
+
+TEST_CASE("what was set aside for a checkpoint is granted again when that has left the log") {
+  Life life;
+  const std::uint64_t least = life.journal->stats().log_set_aside.value();
+  CHECK(life.go_round(1, 200'000));
+  CHECK(life.journal->stats().log_set_aside.value() > 200'000);
+  CHECK(life.go_round(3, 10'000));
+  CHECK(life.journal->stats().log_set_aside.value() == least);
+  finish(life.journal);
+}
+
+TEST_CASE("an item without a home that is larger than a sixteenth of the log is logged again") {
+  for (const std::size_t bytes : {70'000U, 150'000U, 230'000U}) {
+    CAPTURE(bytes);
+    Life life;
+    Lasting& large = life.make(random_bytes(bytes, bytes));
+    REQUIRE(life.put({&large}, bytes) == Errc{});
+    CHECK(life.go_round(5, 30'000));
+    CHECK(life.go_round(3, 200'000));
+    life.check_crash();
+    finish(life.journal);
+  }
+}
+
+TEST_CASE("an item without a home that is larger than a mebibyte is logged again in a large log") {
+  Life life({.size = Bytes(std::uint64_t{24} << 20)});
+  Lasting& large = life.make(random_bytes(1, (1U << 20) + 200'000));
+  REQUIRE(life.put({&large}, large.content.size()) == Errc{});
+  CHECK(life.go_round(2, 900'000));
+  life.check_crash();
+  finish(life.journal);
+}
+
+TEST_CASE(
+    "items of which each is alone in its block come to share blocks when they hold the tail") {
+  Life life;
+  const std::uint64_t blocks = life.info.data.value() / life.info.block_bytes;
+  for (std::uint64_t i = 0; i < 2 * blocks; ++i) {
+    CAPTURE(i);
+    Lasting& item = life.make(random_bytes(i, 50));
+    REQUIRE(life.put({&item}, 50) == Errc{});
+  }
+  CHECK(life.go_round(2, 30'000));
+  life.check_crash();
+  finish(life.journal);
+}
+
+TEST_CASE("more items than a pass looks at, in one checkpoint, are all logged again") {
+  Life life;
+  std::vector<LogItem*> together;
+  for (std::size_t i = 0; i < kMostLookedAt + 300; ++i) {
+    together.push_back(&life.make(std::to_string(i)));
+  }
+  // Their worst case is more than one transaction may take.
+  for (std::size_t at = 0; at < together.size();) {
+    auto transaction = life.journal->begin(5 * 500, 500);
+    REQUIRE(transaction.ok());
+    for (const std::size_t end = std::min(at + 500, together.size()); at < end; ++at) {
+      REQUIRE(transaction->log(*together[at]).ok());
+    }
+    REQUIRE(transaction->commit().ok());
+  }
+  REQUIRE(life.journal->force_all().ok());
+  CHECK(life.go_round(6, 30'000));
+  life.check_crash();
+  finish(life.journal);
+}
+
+TEST_CASE("too much that lives still makes a full log, and what leaves it ends that") {
+  Life life;
+  std::vector<LogItem*> all;
+  Errc code{};
+  while (code == Errc{} && all.size() < 100) {
+    all.push_back(&life.make(std::string(60'000, 'x')));
+    code = life.put({all.back()}, 60'000);
+  }
+  CHECK(code == Errc::kLogFull);
+  const std::uint64_t live = (all.size() - 1) * 60'000;
+  CHECK(live > life.info.data.value() / 2);
+  CHECK(life.journal->stats().written.value() < 4 * life.info.data.value());
+  for (std::size_t i = 0; i < all.size(); i += 2) {
+    (void)life.journal->release(*all[i]);
+  }
+  CHECK(life.go_round(4, 30'000));
+  finish(life.journal);
+}
+
+TEST_CASE("a log a third of which lives is never called full, whatever is committed how") {
+  const std::uint64_t seed = test_seed("log_again_room", 90);
+  const std::uint64_t rounds = test_rounds(6, 2);
+  for (std::uint64_t round = 0; round < rounds; ++round) {
+    std::uint64_t state = seed + 1000 * round;
+    CAPTURE(round);
+    const auto draw = [&state](std::uint64_t below) { return sim_random(state) % below; };
+    const std::uint64_t most_checkpoint = (4 + draw(60)) * 4096;
+    Life life({.size = kMinLogBytes,
+               .max_checkpoint = Bytes(
+                   std::min<std::uint64_t>(most_checkpoint, (kMinLogBytes.value() / 4 - 16384)))});
+    const std::uint64_t most_transaction = life.info.max_checkpoint.value() - 13'000;
+    const std::uint64_t most_live = life.info.data.value() / 3;
+    const std::uint64_t largest = std::min(most_transaction * 9 / 10, std::uint64_t{1} << draw(18));
+    for (int i = 0; i < 120; ++i) {
+      (void)life.make({});
+    }
+    // What an item costs, roughly: its own block's rounding is gone once it was logged again.
+    const auto cost = [](const std::string& content) {
+      return content.empty() ? 0 : content.size() + 100;
+    };
+    std::uint64_t live = 0;
+    for (std::uint64_t written = 0, step = 0; written < 8 * life.info.data.value(); ++step) {
+      std::vector<LogItem*> some;
+      std::uint64_t bytes = 0;
+      for (std::uint64_t count = 1 + draw(draw(4) == 0 ? 60 : 3); count > 0; --count) {
+        Lasting& item = *life.items[draw(life.items.size())];
+        if (std::find(some.begin(), some.end(), &item) != some.end()) {
+          continue;
+        }
+        std::string content = random_bytes(state, 1 + draw(largest));
+        const std::uint64_t after = live - cost(item.content) + cost(content);
+        if (after > most_live || bytes + content.size() + 100 > most_transaction - 100) {
+          continue;
+        }
+        live = after;
+        bytes += content.size() + 100;
+        item.content = std::move(content);
+        some.push_back(&item);
+      }
+      if (!some.empty()) {
+        REQUIRE(life.put(some, bytes - 100 * some.size()) == Errc{});
+        written += bytes;
+      }
+      if (draw(4) == 0) {
+        Lasting& item = *life.items[draw(life.items.size())];
+        live -= cost(item.content);
+        item.content.clear();
+        (void)life.journal->release(item);
+      }
+      if (draw(3) == 0) {
+        const std::size_t passing = 1 + draw(most_transaction);
+        Lasting other(99, true);
+        other.content = std::string(passing, 'p');
+        REQUIRE(life.put({&other}, passing) == Errc{});
+        written += passing;
+      }
+      if (draw(200) == 0) {
+        life.check_crash();
+      }
+    }
+    life.check_crash();
+    life.journal->audit();
+    finish(life.journal);
+  }
+}
