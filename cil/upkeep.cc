@@ -72,6 +72,7 @@ void Journal::Impl::upkeep_loop() {
 bool Journal::Impl::upkeep_pass(bool idle) {
   const bool wanted = space.tail_wanted();
   bool hope = false;
+  bool homeless = false;
   if (space.memory_wanted()) {
     hope = trim_shadows();
   }
@@ -79,9 +80,13 @@ bool Journal::Impl::upkeep_pass(bool idle) {
     const TailPosition tail = ail.tail();
     const PushSums sums = push_items(tail.lsn + Bytes(file.geometry().data_bytes / 4));
     hope = hope || sums.under_way != 0;
-    hope = (sums.homeless != 0 && log_again(kEnoughAgainBytes)) || hope;
+    homeless = sums.homeless != 0;
   }
   Status status = move_tail(wanted);
+  // After that: what an earlier round has freed may be what this one takes.
+  if (status.ok() && homeless) {
+    hope = log_again(kEnoughAgainBytes) || hope;
+  }
   if (status.ok() && idle) {
     status = cover();
   }
@@ -195,7 +200,7 @@ bool Journal::Impl::log_again_item(LogItem& item, CilPart& part, Sequence sequen
   }
   LogVector* vector = ItemAccess::claim_shadow(item);
   if (vector == nullptr) {
-    again.stays = true;  // for now: a commit has it
+    again.stays = true;  // for now, if it is a commit that has it
     return true;
   }
   const std::uint64_t most = again.is_oldest ? again.budget : std::min(again.budget, again.enough);
