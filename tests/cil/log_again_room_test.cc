@@ -154,6 +154,42 @@ TEST_CASE("what was set aside for a checkpoint is granted again when that has le
   finish(life.journal);
 }
 
+TEST_CASE("nothing more is set aside for items with a home") {
+  Life life;
+  Trace trace;
+  Probe goes(trace, 1);
+  goes.regions = {std::string(200'000, 'h')};
+  goes.home = [&](Probe& item) {
+    (void)life.journal->release(item);
+    return PushResult::kStarted;
+  };
+  const std::uint64_t least = life.journal->stats().log_set_aside.value();
+  take(life.put({&goes}, 200'000));
+  CHECK(life.journal->stats().log_set_aside.value() == least);
+  finish(life.journal);
+}
+
+TEST_CASE("logging again takes the room that logging again has freed just before") {
+  Life life;
+  Lasting& first = life.make(random_bytes(1, 200'000));
+  Lasting& second = life.make(random_bytes(2, 100'000));
+  take(life.put({&first}, 200'000));
+  take(life.put({&second}, 100'000));
+  Lasting passing(99, true);
+  passing.content = std::string(50'000, 'p');
+  for (int i = 0; i < 9; ++i) {
+    take(life.put({&passing}, 50'000));
+  }
+  // The tail must pass both, and beside the copy of the first there is no room for the second
+  // until the tail has passed the first.
+  const std::uint64_t least = life.info.data.value() - life.journal->stats().log_used.value();
+  CHECK(least > 220'000);
+  CHECK(least < 300'000);
+  passing.content = std::string(210'000, 'p');
+  take(life.put({&passing}, 210'000));
+  life.end();
+}
+
 TEST_CASE("an item without a home that is larger than a sixteenth of the log is logged again") {
   for (const std::size_t bytes : {70'000U, 150'000U, 230'000U}) {
     CAPTURE(bytes);

@@ -348,3 +348,73 @@ TEST_CASE("a log is not called full while a pass that was asked for is still to 
   waiter.join();
   CHECK(status.ok());
 }
+
+TEST_CASE("what the neediest checkpoint takes is set aside until the tail has passed it") {
+  LogSpace space({1000, 250, 50, kMemory}, Lsn(0), Lsn(0), no_help());
+  const auto close = [&space](std::uint64_t bytes, std::uint64_t need, bool joined = false) {
+    REQUIRE(space.try_reserve({bytes, 0}));
+    const Lsn start = space.close_context(bytes, bytes);
+    space.checkpoint_done();
+    space.needs_again(start, need, joined);
+    return start;
+  };
+  const auto aside = [&space] { return space.sums().set_aside_bytes; };
+  CHECK(aside() == 50);
+  (void)close(100, 40);
+  CHECK(aside() == 50);
+  const Lsn large = close(200, 220);
+  CHECK(aside() == 220);
+  const Lsn last = close(100, 90);
+  CHECK(aside() == 220);
+  CHECK(space.sums().used == Bytes(400));
+  REQUIRE(space.try_reserve({100, 0}));
+  (void)space.close_context(100, 100);
+  space.checkpoint_done();
+  REQUIRE(space.try_reserve({200, 0}));
+  (void)space.close_context(200, 200);
+  space.checkpoint_done();
+  CHECK_FALSE(space.try_reserve({81, 0}));
+  REQUIRE(space.try_reserve({80, 0}));
+  space.give_back({80, 0});
+  space.tail_moved(large);
+  CHECK(aside() == 220);
+  space.tail_moved(last);
+  CHECK(aside() == 90);
+  space.tail_moved(last + Bytes(100));
+  CHECK(aside() == 50);
+  // Whose items hold the tail together are needed together.
+  (void)close(100, 60);
+  (void)close(100, 30, true);
+  CHECK(aside() == 90);
+  (void)close(100, 70);
+  CHECK(aside() == 90);
+}
+
+TEST_CASE("logging again takes what there is, but no part of it while others may make room") {
+  LogSpace space({1000, 250, 100, kMemory}, Lsn(0), Lsn(800), no_help());
+  space.needs_again(Lsn(700), 180, false);
+  LogSpace::AgainGrant grant = space.grant_again(10);
+  CHECK(grant.log_bytes == 180);
+  CHECK(grant.is_last_word);
+  // Others leave too little for all of it, and there is no room for the unit of a second part.
+  space.give_back({130, 0});
+  grant = space.grant_again(10);
+  CHECK(grant.log_bytes == 0);
+  CHECK_FALSE(grant.is_last_word);
+  // With room for that it is done in parts.
+  LogSpace roomy({2000, 250, 100, kMemory}, Lsn(0), Lsn(800), no_help());
+  roomy.needs_again(Lsn(700), 180, false);
+  REQUIRE(roomy.try_reserve({150, 0}));
+  grant = roomy.grant_again(10);
+  CHECK(grant.log_bytes == 100);
+  CHECK_FALSE(grant.is_last_word);
+  CHECK(roomy.sums().granted.log_bytes == 250);
+  // A fuller log gives what is left, and nothing if that is a unit at most.
+  LogSpace full({1000, 250, 100, kMemory}, Lsn(0), Lsn(960), no_help());
+  grant = full.grant_again(10);
+  CHECK(grant.log_bytes == 40);
+  full.give_back({40, 0});
+  grant = full.grant_again(40);
+  CHECK(grant.log_bytes == 0);
+  CHECK(grant.is_last_word);
+}
