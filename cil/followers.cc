@@ -1,5 +1,7 @@
 #include "followers.h"
 
+#include <algorithm>
+
 #include "keel/base/check.h"
 
 namespace keel {
@@ -35,11 +37,13 @@ bool Followers::advance(Place& place, const ChainPosition& position) {
   return !place.dropped;
 }
 
-void Followers::hold(Lsn& tail, format::CheckpointId& predecessor, Lsn newest) const {
+void Followers::hold(Lsn& tail, format::CheckpointId& predecessor, Lsn newest,
+                     std::uint64_t most_bytes) const {
   MutexLock lock(mutex_);
   for (const Place* place = first_; place != nullptr && !closed_; place = place->next) {
     const Lsn at = place->position.lsn;
-    if (!place->dropped && at < tail && newest <= at + Bytes(place->most_behind_bytes)) {
+    if (!place->dropped && at < tail &&
+        newest <= at + Bytes(std::min(place->most_behind_bytes, most_bytes))) {
       tail = at;
       predecessor = place->position.predecessor;
     }

@@ -4,7 +4,7 @@
 //    written over.
 // I2 One that the tail passes is dropped first, and the space that the tail frees is reused only
 //    after that. So a reader that is not dropped after a read has read what it was to read.
-// I3 A follower holds the tail no further back than its limit.
+// I3 A follower holds the tail no further back than its limit, and than leaves room for who waits.
 // Locks: one (kJournalFollow), over the list. add() needs the state lock too, so that the tail
 // stands still from the choice of a position to its being held.
 #pragma once
@@ -34,8 +34,10 @@ class Followers {
   [[nodiscard]] bool advance(Place& place, const ChainPosition& position) KEEL_EXCLUDES(mutex_);
 
   // Moves `tail`, whose predecessor is given, back to the first place that may hold it. `newest` is
-  // where the newest complete checkpoint ends.
-  void hold(Lsn& tail, format::CheckpointId& predecessor, Lsn newest) const KEEL_EXCLUDES(mutex_);
+  // where the newest complete checkpoint ends; none holds it further back from there than
+  // `most_bytes`.
+  void hold(Lsn& tail, format::CheckpointId& predecessor, Lsn newest,
+            std::uint64_t most_bytes) const KEEL_EXCLUDES(mutex_);
   // The tail moves there: drops all that stand before it.
   void drop_below(Lsn tail) KEEL_EXCLUDES(mutex_);
   // Nothing is written any more, so nothing needs to be held.

@@ -310,6 +310,15 @@ bool LogSpace::tail_wanted() const {
                                          limits_.log_bytes;
 }
 
+std::uint64_t LogSpace::most_behind() const {
+  MutexLock lock(mutex_);
+  if (first_waiter_ == nullptr) {
+    return limits_.log_bytes;
+  }
+  const std::uint64_t rest = first_waiter_->wanted.log_bytes + held_bytes_ + set_aside();
+  return limits_.log_bytes - std::min(limits_.log_bytes, rest);
+}
+
 bool LogSpace::memory_wanted() const {
   MutexLock lock(mutex_);
   return first_waiter_ != nullptr &&

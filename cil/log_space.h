@@ -121,6 +121,9 @@ class LogSpace {
   void pass_ended(bool hope) KEEL_EXCLUDES(mutex_);
   // The first waiter needs the tail to move: no push alone can make room for it.
   [[nodiscard]] bool tail_wanted() const KEEL_EXCLUDES(mutex_);
+  // How far behind the head the tail may be for the first waiter to get through; if nobody waits,
+  // all of the log.
+  [[nodiscard]] std::uint64_t most_behind() const KEEL_EXCLUDES(mutex_);
   // The first waiter lacks memory.
   [[nodiscard]] bool memory_wanted() const KEEL_EXCLUDES(mutex_);
 

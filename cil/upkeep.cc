@@ -266,7 +266,7 @@ Status Journal::Impl::move_tail(bool needed) {
   const TailPosition found = ail.tail();
   Lsn tail = found.empty ? newest.end : found.lsn;
   format::CheckpointId predecessor = found.empty ? newest.id : found.predecessor;
-  followers.hold(tail, predecessor, newest.end);
+  followers.hold(tail, predecessor, newest.end, space.most_behind());
   const std::uint64_t gain = (tail - state_tail).value();
   const std::uint64_t log_bytes = file.geometry().data_bytes;
   const bool worth_it = space.sums().used.value() > log_bytes / 2 && gain >= log_bytes / 8;

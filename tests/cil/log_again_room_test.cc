@@ -3,12 +3,15 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <atomic>
 #include <map>
 #include <memory>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
+#include "keel/cil/follower.h"
 #include "probe.h"
 #include "space.h"
 #include "support/test_seed.h"
@@ -167,6 +170,74 @@ TEST_CASE("nothing more is set aside for items with a home") {
   take(life.put({&goes}, 200'000));
   CHECK(life.journal->stats().log_set_aside.value() == least);
   finish(life.journal);
+}
+
+TEST_CASE("nothing is logged again behind an item that stays where it is") {
+  Life life;
+  Trace trace;
+  std::atomic<int> asked{0};
+  std::atomic<bool> home{false};
+  Probe locked(trace, 1);
+  locked.regions = {"locked"};
+  locked.home = [&](Probe& item) {
+    ++asked;
+    if (!home) {
+      return PushResult::kLocked;
+    }
+    (void)life.journal->release(item);
+    return PushResult::kStarted;
+  };
+  take(life.put({&locked}, 10));
+  take(life.put({&life.make(random_bytes(1, 3000))}, 3000));
+  Lasting passing(99, true);
+  passing.content = std::string(50'000, 'p');
+  while (life.journal->stats().log_used.value() + 300'000 < life.info.data.value()) {
+    take(life.put({&passing}, 50'000));
+  }
+  const Bytes before = life.journal->stats().written;
+  Status status;
+  std::thread waits([&] {
+    const auto transaction = life.journal->begin(230'000, 1);
+    status = transaction ? Status{} : Status(transaction.error());
+  });
+  const int asked_before = asked;
+  while (asked < asked_before + 8) {
+    std::this_thread::yield();
+  }
+  CHECK(life.journal->stats().written == before);
+  home = true;
+  waits.join();
+  CHECK(status.ok());
+  life.end();
+}
+
+TEST_CASE("a follower that does not read on makes no full log, whatever is set aside") {
+  Life life({.size = Bytes(std::uint64_t{4} << 20)});
+  auto follower = life.journal->follow({.most_behind = life.info.data});
+  REQUIRE(follower.ok());
+  const std::uint64_t most = life.info.max_checkpoint.value();
+  // So many small items in one checkpoint that logging them again would take many passes.
+  std::vector<std::unique_ptr<Lasting>> small;
+  for (std::uint64_t cost = 0; cost + 60'000 < most; cost += 50 * 25) {
+    auto transaction = life.journal->begin(50 * 8, 50);
+    REQUIRE(transaction.ok());
+    for (int i = 0; i < 50; ++i) {
+      small.push_back(std::make_unique<Lasting>(98, true));
+      small.back()->content = "8 bytes.";
+      REQUIRE(transaction->log(*small.back()).ok());
+    }
+    REQUIRE(transaction->commit().ok());
+  }
+  REQUIRE(life.journal->force_all().ok());
+  Lasting passing(99, true);
+  passing.content = "x";
+  while (life.journal->stats().log_used.value() + 8192 < life.info.data.value() / 2) {
+    take(life.put({&passing}, 1));
+  }
+  passing.content = std::string(most - 20'000, 'p');
+  take(life.put({&passing}, passing.content.size()));
+  (*follower).reset();
+  life.end();
 }
 
 TEST_CASE("logging again takes the room that logging again has freed just before") {
