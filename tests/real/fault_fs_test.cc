@@ -179,7 +179,7 @@ TEST_CASE("a loop device on faultfs is told of every write that faultfs fails") 
     return;
   }
   // A loop device makes one request of it, the kernel two of that for FUSE.
-  constexpr std::size_t kBytes = std::size_t{1280} << 10U;
+  constexpr ssize_t kBytes = ssize_t{1280} << 10;
   (void)fs->tell("target disk");
   make_sparse(*fs / "disk", kBytes);
   const auto loop = LoopDevice::attach(*fs / "disk", why);
