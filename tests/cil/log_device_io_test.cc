@@ -241,41 +241,57 @@ TEST_CASE("the first error of any thread is the last: all get it, and the file i
   }
 }
 
+// As the kernel does: a failed write-back is told to one of two calls that flush, here to the
+// first, and the other returns at once, with no error.
+class TellsOnce : public SimDisk {
+ public:
+  int fdatasync(int fd) override { return is_told() ? -EIO : SimDisk::fdatasync(fd); }
+  ssize_t pwritev2(int fd, const struct iovec* parts, int count, std::uint64_t offset,
+                   int flags) override {
+    return is_told() ? -EIO : SimDisk::pwritev2(fd, parts, count, offset, flags);
+  }
+  std::atomic<bool> entered{false};
+
+ private:
+  bool is_told() {
+    if (calls_++ != 0) {
+      done_ = true;
+      return false;
+    }
+    entered = true;
+    const std::uint64_t start = monotonic_ns();
+    while (!done_ && monotonic_ns() - start < 50'000'000) {
+      std::this_thread::yield();
+    }
+    return true;
+  }
+  std::atomic<int> calls_{0};
+  std::atomic<bool> done_{false};
+};
+
 TEST_CASE("through the page cache a failed flush reaches a flush made at the same time too") {
-  // As the kernel does: the failure is told to one of the two calls, the other returns at once.
-  class TellsOnce : public SimDisk {
-   public:
-    int fdatasync(int fd) override {
-      if (calls_++ != 0) {
-        done_ = true;
-        return SimDisk::fdatasync(fd);
-      }
-      entered = true;
-      const std::uint64_t start = monotonic_ns();
-      while (!done_ && monotonic_ns() - start < 50'000'000) {
+  const auto flush = [](LogDevice& device) { return device.flush(); };
+  const auto write = [](LogDevice& device) {
+    return write_one(device, &LogDevice::write_durable, 1, block_of('d'));
+  };
+  using Call = std::function<Status(LogDevice&)>;
+  for (const Call& told : {Call(flush), Call(write)}) {
+    for (const Call& at_the_same_time : {Call(flush), Call(write)}) {
+      TellsOnce disk;
+      const ScopedOs scope(disk);
+      const auto device = open_device(disk, true);
+      Status first;
+      std::thread other([&] { first = told(*device); });
+      while (!disk.entered) {
         std::this_thread::yield();
       }
-      return -EIO;
+      const Status second = at_the_same_time(*device);
+      other.join();
+      CHECK(first.error().sys_errno == EIO);
+      REQUIRE_FALSE(second.ok());
+      CHECK(second.error().sys_errno == EIO);
     }
-    std::atomic<bool> entered{false};
-
-   private:
-    std::atomic<int> calls_{0};
-    std::atomic<bool> done_{false};
-  };
-  TellsOnce disk;
-  const ScopedOs scope(disk);
-  const auto device = open_device(disk, true);
-  Status first;
-  std::thread other([&] { first = device->flush(); });
-  while (!disk.entered) {
-    std::this_thread::yield();
   }
-  const Status second = device->flush();
-  other.join();
-  CHECK(first.error().sys_errno == EIO);
-  REQUIRE_FALSE(second.ok());
-  CHECK(second.error().sys_errno == EIO);
 }
 
 TEST_CASE("a flush that ends after another thread's failure does not call anything stable") {

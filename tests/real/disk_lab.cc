@@ -19,7 +19,7 @@ DiskLab::DiskLab(const std::string& type, Under under)
     return;
   }
   if (under == Under::kFaultFs) {
-    faults_ = FaultFs::start(scratch_, why_);
+    faults_ = FaultFs::start(scratch_, why_, FaultFs::Client::kLoopDevice);
     if (faults_ == nullptr) {
       return;
     }

@@ -32,7 +32,7 @@ std::string number(std::uint64_t value) { return " " + std::to_string(value); }
 
 }  // namespace
 
-std::unique_ptr<FaultFs> FaultFs::start(const Scratch& scratch, std::string& why) {
+std::unique_ptr<FaultFs> FaultFs::start(const Scratch& scratch, std::string& why, Client client) {
   const int device = ::open("/dev/fuse", O_RDWR | O_CLOEXEC);
   if (device < 0) {
     why = std::string("no /dev/fuse: ") + std::strerror(errno);
@@ -47,8 +47,9 @@ std::unique_ptr<FaultFs> FaultFs::start(const Scratch& scratch, std::string& why
   made->control_ = ends[0];
   // It ends when our end of the socket closes, and unmounts then: so it need not die with us.
   made->daemon_ = std::make_unique<Helper>(
-      std::vector<std::string>{"faultfs", made->directory_, scratch / "faultfs.log"}, ends[1],
-      false);
+      std::vector<std::string>{"faultfs", made->directory_, scratch / "faultfs.log",
+                               client == Client::kLoopDevice ? "loop" : "process"},
+      ends[1], false);
   (void)::close(ends[1]);
   if (const std::string first = receive(ends[0]); first != "ok") {
     why = "faultfs: " + (first.empty() ? "built without libfuse" : first);

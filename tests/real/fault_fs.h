@@ -13,8 +13,11 @@ namespace keel_test {
 
 class FaultFs {
  public:
+  // Who is to do I/O on its files: a loop device must not be shown short writes (daemon.h).
+  enum class Client : std::uint8_t { kProcess, kLoopDevice };
   // nullptr, and `why`, where it cannot be mounted.
-  [[nodiscard]] static std::unique_ptr<FaultFs> start(const Scratch& scratch, std::string& why);
+  [[nodiscard]] static std::unique_ptr<FaultFs> start(const Scratch& scratch, std::string& why,
+                                                      Client client = Client::kProcess);
   ~FaultFs();
   FaultFs(const FaultFs&) = delete;
   FaultFs& operator=(const FaultFs&) = delete;

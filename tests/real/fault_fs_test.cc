@@ -3,14 +3,18 @@
 
 #include <doctest/doctest.h>
 #include <fcntl.h>
+#include <sys/mman.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdlib>
+#include <cstring>
 #include <string>
 #include <thread>
 
 #include "faultfs/store.h"
+#include "support/loop_device.h"
 #include "support/skip_case.h"
 
 using namespace keel_test;
@@ -161,6 +165,49 @@ TEST_CASE("faultfs holds an operation until it is released and fails all without
   CHECK(disk.sync() == -EIO);
   disk.fs->clear();
   CHECK(disk.after_cut(Cut::kAll, 0, 4096) == of(4096, 'a'));
+}
+
+// One request of a loop device is several of FUSE if it is large. Of the first that fails on, the
+// count of those before is what the loop device gets, and takes for success, unless faultfs knows
+// who asks.
+TEST_CASE("a loop device on faultfs is told of every write that faultfs fails") {
+  const Scratch scratch;
+  std::string why = kWhyNoMount;
+  const auto fs = is_root() ? FaultFs::start(scratch, why, FaultFs::Client::kLoopDevice) : nullptr;
+  if (fs == nullptr) {
+    skip_case(why);
+    return;
+  }
+  // A loop device makes one request of it, the kernel two of that for FUSE.
+  constexpr ssize_t kBytes = ssize_t{1280} << 10;
+  (void)fs->tell("target disk");
+  make_sparse(*fs / "disk", kBytes);
+  const auto loop = LoopDevice::attach(*fs / "disk", why);
+  if (loop == nullptr) {
+    skip_case(why);
+    return;
+  }
+  const int fd = ::open(loop->path().c_str(), O_RDWR | O_DIRECT | O_CLOEXEC);
+  REQUIRE(fd >= 0);
+  // From a huge page, if there is one: of single pages no request would be large enough.
+  constexpr std::size_t kHugeBytes = std::size_t{2} << 20U;
+  void* place = nullptr;
+  REQUIRE(::posix_memalign(&place, kHugeBytes, kHugeBytes) == 0);
+  (void)::madvise(place, kHugeBytes, MADV_HUGEPAGE);
+  std::memset(place, 'a', kHugeBytes);
+  CHECK(::pwrite(fd, place, kBytes, 0) == kBytes);
+  const std::uint64_t writes = fs->counts().writes;
+  CHECK(writes >= 2);
+  for (std::uint64_t k = 1; k <= writes; ++k) {
+    CAPTURE(k);
+    fs->clear();
+    fs->rule("write " + std::to_string(k) + " 999999999 eio 0");
+    CHECK(::pwrite(fd, place, kBytes, 0) != kBytes);
+    CHECK(fs->counts().faults > 0);
+  }
+  fs->clear();
+  std::free(place);
+  (void)::close(fd);
 }
 
 TEST_CASE("a moment of a file is the same after a way through a file") {

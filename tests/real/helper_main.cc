@@ -24,11 +24,13 @@ int main(int count, char** words) {
     return run_writer(WriterPlan::from(rest));
   }
 #if KEEL_HAVE_FUSE
-  if (verb == "faultfs" && rest.size() == 2) {
-    return faultfs::run_daemon(rest[0].c_str(), 3, rest[1].c_str());
+  if (verb == "faultfs" && rest.size() == 3) {
+    const auto client =
+        rest[2] == "loop" ? faultfs::Client::kLoopDevice : faultfs::Client::kProcess;
+    return faultfs::run_daemon(rest[0].c_str(), 3, rest[1].c_str(), client);
   }
 #endif
-  (void)std::fprintf(stderr, "usage: %s reap | write NAME=VALUE... | faultfs DIRECTORY LOG\n",
-                     words[0]);
+  (void)std::fprintf(
+      stderr, "usage: %s reap | write NAME=VALUE... | faultfs DIRECTORY LOG CLIENT\n", words[0]);
   return 2;
 }

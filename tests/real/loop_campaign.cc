@@ -17,15 +17,23 @@ using faultfs::random_step;
 struct DiskFault {
   const char* rule;  // with %: the k-th
   bool failure;      // the writer must meet it
+  bool cached;       // the log is written through the page cache, always
 };
 
 // The power cut; a write that fails; one flush that fails and loses what it was for ("fsyncgate").
-// Of one write that fails the writer need not be told: the file system makes several of a large
-// one, so that a later one's failure is a short count, and what the writer tries again succeeds.
+// Of a write that fails the writer need not be told: it may be the file system's own. What the page
+// cache could not write the kernel tells once, to whoever flushes next: so these have seeds of their
+// own.
 constexpr DiskFault kDiskFaults[] = {
-    {"change % 999999999 off 0", true}, {"write % % eio 0", false},
-    {"fsync % % eiodrop 0", true},      {"fsync % 999999999 eio 0", true},
-    {"write % 999999999 eio 0", true},  {"", false},
+    {"change % 999999999 off 0", true, false},
+    {"write % 999999999 eio 0", true, true},
+    {"write % % eio 0", false, false},
+    {"fsync % % eiodrop 0", true, false},
+    {"fsync % 999999999 eio 0", true, false},
+    {"write % 999999999 eio 0", true, false},
+    {"write % % eio 0", false, true},
+    {"fsync % % eiodrop 0", true, true},
+    {"", false, false},
 };
 // What a file system can be asked to survive of its own.
 constexpr Cut kFairCuts[] = {Cut::kNone, Cut::kAll, Cut::kWrites, Cut::kTorn4096};
@@ -47,6 +55,7 @@ void fail_disk_once(DiskLab& lab, Tally& tally, std::uint64_t seed, const std::s
   // Large ones take several writes and then a flush, small ones write through.
   plan.large = seed / 2 % 2 == 1;
   plan.transactions = plan.large ? 30 : 100;
+  plan.buffered |= fault.cached;
   lab.faults()->clear();
   if (!rule.empty()) {
     lab.faults()->rule(rule);
@@ -60,7 +69,8 @@ void fail_disk_once(DiskLab& lab, Tally& tally, std::uint64_t seed, const std::s
     lab.faults()->power_off();
   }
   const int code = writer.wait();
-  const std::string what = " (" + type + ", " + (rule.empty() ? "power off" : rule) + ")";
+  const std::string what = " (" + type + ", " + (rule.empty() ? "power off" : rule) +
+                           (plan.buffered ? ", page cache)" : ")");
   tally.failed_writers += code == kWriterFailed || code == kWriterNotOpened ? 1 : 0;
   if (code != kWriterFailed && code != kWriterDone && code != kWriterNotOpened) {
     tally.fail("the writer ended with " + std::to_string(code) + what, replay);

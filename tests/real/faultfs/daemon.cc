@@ -53,12 +53,12 @@ void serve(fuse_session* session, int socket, Control& control) {
 
 }  // namespace
 
-int run_daemon(const char* directory, int control, const char* log) {
+int run_daemon(const char* directory, int control, const char* log, Client client) {
   Directory files;
   Moments moments;
   FaultIo io(files, moments, log);
   Control commands(control, files, moments, io);
-  FileSystem file_system{files, io};
+  FileSystem file_system{files, io, client == Client::kProcess};
   fuse_session* session = mount(directory, file_system);
   if (session == nullptr) {
     commands.answer(std::string("error mount: ") + std::strerror(errno));

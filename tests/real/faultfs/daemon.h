@@ -8,9 +8,15 @@
 
 namespace faultfs {
 
+// Who does I/O on the files. The kernel makes of a direct write that is larger than what FUSE takes
+// in one request several, and if a later one fails it returns the count of those before. Processes
+// are to see that. A loop device must not: it takes any count for the whole write, and what was
+// refused would be lost with nobody told (Linux up to 6.18 at least).
+enum class Client { kProcess, kLoopDevice };
+
 // Runs until it is told to quit, the other end of the control socket closes, or the file system is
 // unmounted. `log`: where it says what it did to operations; nullptr: nowhere. Returns the exit
 // code; the first packet on the socket is "ok" once it is mounted, or "error" and why not.
-int run_daemon(const char* directory, int control, const char* log);
+int run_daemon(const char* directory, int control, const char* log, Client client);
 
 }  // namespace faultfs

@@ -50,10 +50,15 @@ fuse_entry_param entry_of(Directory& directory, fuse_ino_t ino) {
   return entry;  // timeouts 0: what is read is always what is here
 }
 
-void on_init(void* /*data*/, fuse_conn_info* connection) {
+void on_init(void* data, fuse_conn_info* connection) {
   connection->max_write = 1U << 20U;
-  // With it the kernel makes EIO of a short direct write, and no client would ever see one.
-  connection->want &= ~static_cast<unsigned>(FUSE_CAP_ASYNC_DIO);
+  // With it the kernel makes EIO of a short direct write.
+  const auto makes_eio = static_cast<unsigned>(FUSE_CAP_ASYNC_DIO);
+  if (static_cast<const FileSystem*>(data)->short_writes) {
+    connection->want &= ~makes_eio;
+  } else {
+    connection->want |= makes_eio & connection->capable;
+  }
 }
 
 void on_lookup(fuse_req_t request, fuse_ino_t parent, const char* name) {

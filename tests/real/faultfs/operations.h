@@ -12,6 +12,7 @@ namespace faultfs {
 struct FileSystem {
   Directory& directory;
   FaultIo& io;
+  bool short_writes;  // may be seen, or are errors (daemon.h, Client)
 };
 
 [[nodiscard]] fuse_lowlevel_ops operations();
