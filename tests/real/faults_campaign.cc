@@ -33,6 +33,7 @@ struct FaultCase {
   bool failure;  // the writer must meet it
 };
 
+// A write is of 4096 bytes at least, so that each of the shorter lengths cuts any.
 constexpr FaultCase kFaultCases[] = {
     {"eio 0", Op::kWrite, true, false, true},
     {"eio 0", Op::kWrite, false, false, true},
@@ -42,9 +43,10 @@ constexpr FaultCase kFaultCases[] = {
     {"enospc 0", Op::kWrite, true, false, true},
     {"enospc 0", Op::kFsync, true, false, true},
     {"eio 0", Op::kChange, true, false, true},
-    {"short 4096", Op::kWrite, true, false, false},
+    {"short 2048", Op::kWrite, true, false, false},
     {"short 4096", Op::kWrite, false, false, false},
     {"short 512", Op::kWrite, true, false, false},
+    {"short 3584", Op::kWrite, true, false, false},
     {"short 0", Op::kWrite, true, false, false},
     {"lie 0", Op::kFsync, false, true, false},
     {"lie 0", Op::kChange, false, true, false},

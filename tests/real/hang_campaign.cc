@@ -155,9 +155,9 @@ class Session {
   Session& operator=(const Session&) = delete;
   [[nodiscard]] bool ready() const { return journal_ != nullptr; }
 
-  // Commits an object of so many bytes, makes the call on another thread, waits for the report; `end`
-  // ends the hang. False if `begin` says that there is none to be had. After another call than
-  // kForce the journal is gone.
+  // Commits an object of so many bytes, makes the call on another thread, waits for the report;
+  // `end` ends the hang. False if `begin` says that there is none to be had. After another call
+  // than kForce the journal is gone.
   template <class Begin, class End>
   bool stall(Call call, std::size_t size_bytes, const Begin& begin, const End& end) {
     const std::string bytes(size_bytes, 'h');

@@ -85,7 +85,7 @@ class LimitLab {
     plan.late = limit.late;
     plan.lock_memory = plan.limited == "memlock";
     if (plan.lock_memory && limit.pool) {
-      plan.transactions = 150;  // each that is refused has made a chunk of memory and undone it
+      plan.transactions = 100;  // each that is refused has made a chunk of memory and undone it
     }
     plan.limit =
         std::string(limit.name) == "file"
@@ -144,8 +144,8 @@ class LimitLab {
   }
 
  private:
-  // The limit is far below what either wants to lock. A journal goes on without, and says so; a pool
-  // refuses what it could not lock.
+  // The limit is far below what either wants to lock. A journal goes on without, and says so; a
+  // pool refuses what it could not lock.
   void check_locking(Tally& tally, const Limit& limit, const std::string& what,
                      const std::string& replay) {
     if (limit.pool ? ledger_->refused == 0 : ledger_->memory_locked != 0) {
