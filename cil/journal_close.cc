@@ -62,7 +62,9 @@ Status Journal::Impl::close() {
   // begin(), and its commit would join a context that nobody writes.
   space.fail({Errc::kShutdown, 0, "the journal is closed", 0});
   // Before the force: the upkeep might log something again after it, or be pushing items home.
+  close_since_ns.store(os().monotonic_ns(), std::memory_order_relaxed);
   stop_upkeep();
+  close_since_ns.store(0, std::memory_order_relaxed);
   Status status = force(cil.sequence(), WaitWord::kForever);
   callbacks.close();  // what they have committed is forced below
   if (status.ok()) {
@@ -72,14 +74,15 @@ Status Journal::Impl::close() {
     push_all_home();
   }
   stop_threads();
-  watchdog.stop();
   followers.close();
   if (status.ok()) {
     status = stable.status();  // a thread may have failed after what was forced
   }
   if (status.ok()) {
+    close_since_ns.store(os().monotonic_ns(), std::memory_order_relaxed);
     status = mark_clean();
   }
+  watchdog.stop();
   if (!status) {
     stable.fail(status.error());
   }

@@ -238,6 +238,10 @@ struct Journal::Impl : MetadataObject {
   std::atomic<std::uint64_t> home_pushes_ended{0};
   std::atomic<std::uint32_t> home_push_type{0};
 
+  // For the watchdog: since when close() has been at a step that forces nothing; 0: at none.
+  // Relaxed: only reported.
+  std::atomic<std::uint64_t> close_since_ns{0};
+
   Mutex state_mutex{LockRank::kJournalState};
   std::uint64_t incarnation = 0;  // constant once the log is taken over
   Lsn incarnation_start{};

@@ -36,6 +36,7 @@ const char* to_string(StallReport::What what) {
     case StallReport::What::kBegin: return "begin";
     case StallReport::What::kCommit: return "commit";
     case StallReport::What::kPush: return "push";
+    case StallReport::What::kClose: return "close";
   }
   return "unknown";
 }

@@ -59,6 +59,7 @@ void Watchdog::look() {
   look_at_flights();
   look_at_forces();
   look_at_begins();
+  look_at_close();
 }
 
 bool Watchdog::is_stalled(Watch& watch, std::uint64_t identity, std::uint64_t progress,
@@ -197,6 +198,19 @@ void Watchdog::look_at_begins() {
     blame_tail(report);
   }
   send(report, begin_);
+}
+
+// What it forces is watched as a force, and what is in flight then as a push.
+void Watchdog::look_at_close() {
+  const std::uint64_t since_ns = journal_.close_since_ns.load(std::memory_order_relaxed);
+  if (!is_stalled(close_, since_ns, 0, since_ns)) {
+    return;
+  }
+  StallReport report;
+  report.what = What::kClose;
+  report.sequence = journal_.cil.sequence();
+  report.waits_for = home_push_.identity != 0 ? WaitsFor::kClientPush : WaitsFor::kWrite;
+  send(report, close_);
 }
 
 void Watchdog::blame_tail(StallReport& report) {

@@ -61,6 +61,7 @@ class Watchdog {
   void look_at_flights();
   void look_at_forces();
   void look_at_begins();
+  void look_at_close();
   [[nodiscard]] std::uint32_t stuck_part() const;
   // The oldest in flight says what holds up the rest; false if there is none.
   [[nodiscard]] bool blame_flight(StallReport& report);
@@ -77,6 +78,7 @@ class Watchdog {
   Watch force_;
   Watch begin_;
   Watch home_push_;
+  Watch close_;
 
   Mutex mutex_{LockRank::kLeaf};
   CondVar wake_;

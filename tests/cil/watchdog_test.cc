@@ -76,6 +76,37 @@ TEST_CASE("a force behind a device that hangs is reported once, with the write i
   finish(journal);
 }
 
+// Nothing is left to force: it is the log's end that close() records.
+TEST_CASE("a close behind a device that hangs is reported once, and returns when the hang ends") {
+  LogWorld world;
+  StallReports reports;
+  ClosableGate gate;
+  Trace trace;
+  Probe item(trace, 1);
+  item.regions = {"x"};
+  auto journal = world.open(reports.config());
+  const Sequence sequence = commit(*journal, {&item});
+  CHECK(journal->force(sequence).ok());
+  gate.close();
+  world.disk.on_io([&](const SimIo& io) {
+    if (io.op == SimOp::kWrite || io.op == SimOp::kFlush) {
+      gate.pass();
+    }
+  });
+  std::thread closer([&] { CHECK(journal->close().ok()); });
+  const StallReport close = reports.wait_for(What::kClose);
+  let_it_look();
+  CHECK(close.waits_for == WaitsFor::kWrite);
+  CHECK(close.waited_ns >= kDeadlineNs);
+  CHECK(reports.line(What::kClose).find("waiting for the device") != std::string::npos);
+  CHECK(reports.count(What::kClose) == 1);
+  CHECK(reports.count(What::kForce) == 0);
+  gate.open();
+  closer.join();
+  world.disk.on_io({});
+  journal.reset();
+}
+
 TEST_CASE("a commit that hangs in format() is reported, and the force and the push behind it") {
   LogWorld world;
   StallReports reports;
@@ -224,7 +255,7 @@ TEST_CASE("a long report fits its line") {
 
 TEST_CASE("whatever is stalled and whatever it waits for has words of its own") {
   std::set<std::string> words;
-  for (const What what : {What::kForce, What::kBegin, What::kCommit, What::kPush}) {
+  for (const What what : {What::kForce, What::kBegin, What::kCommit, What::kPush, What::kClose}) {
     words.insert(to_string(what));
   }
   for (const WaitsFor waits_for :
@@ -233,7 +264,7 @@ TEST_CASE("whatever is stalled and whatever it waits for has words of its own") 
         WaitsFor::kThread}) {
     words.insert(to_string(waits_for));
   }
-  CHECK(words.size() == 13);
+  CHECK(words.size() == 14);
   CHECK(words.count("unknown") == 0);
   CHECK(std::string(to_string(static_cast<What>(77))) == "unknown");
   CHECK(std::string(to_string(static_cast<WaitsFor>(77))) == "unknown");

@@ -22,6 +22,9 @@ With test = "fuzz" the cases are fuzzers (log_image, ...): a corpus that stops p
 First the cases of the mutants to be judged are run on the sources as they are: one that is red
 there would catch anything, so it ends the run.
 
+A mutant whose cases hang is caught if they hang again with five times as long, in which they end
+without it: else it was the machine, and what the longer run says counts.
+
 Results are kept in the work directory, so that a run that was interrupted goes on
 (--fresh: the chosen ones anew).
 Exit code: 0 all caught; 1 one survived or no longer applies, or a case is red without any mutant;
@@ -46,10 +49,12 @@ import runner  # noqa: E402
 ROOT = runner.ROOT
 COPIED = ["CMakeLists.txt", "CMakePresets.json", "base", "vmap", "alloc", "cil", "tests",
           "third_party"]
-TEST_SECONDS = 60  # a mutant that hangs is caught by then
+TEST_SECONDS = 60  # what takes longer hangs, if it does so again
+SURE_SECONDS = 5 * TEST_SECONDS
 ALLOWED = {"why", "file", "find", "replace", "test", "cases", "count", "tsan", "asan",
            "equivalent"}
 BASELINE = "(baseline)"  # its key among the results
+HANGS = "hangs twice"    # what is known of a mutant that is caught by that
 
 
 def load():
@@ -164,8 +169,21 @@ def preset_of(mutant):
     return "tsan" if mutant.get("tsan") else "asan" if mutant.get("asan") else "dev"
 
 
-def judge(tree, mutant, original):
-    """Returns (verdict, detail). Verdicts: caught, survived, broken (does not build)."""
+def ends_without(tree, mutant, original, turn, known):
+    """Whether its cases end in time on the sources as they are, under the longer limit."""
+    preset = preset_of(mutant)
+    if turn == 0 and all("/".join((preset, mutant["test"], case)) in known
+                         for case in mutant["cases"]):
+        return True
+    tree.write(mutant, original)
+    built = tree.build(preset, mutant["test"], mutant["cases"])
+    return built.returncode == 0 and tree.run(
+        preset, mutant["test"], mutant["cases"], turn, SURE_SECONDS)[0] == "green"
+
+
+def judge(tree, mutant, original, known):
+    """Returns (verdict, detail). Verdicts: caught, survived, broken (does not build, or its cases
+    hang without it too). `known`: the cases that are known to end in time."""
     preset = preset_of(mutant)
     tree.write(mutant, original.replace(mutant["find"], mutant["replace"]))
     try:
@@ -174,9 +192,15 @@ def judge(tree, mutant, original):
             return "broken", built.stdout[-2000:]
         for turn in range(mutant.get("count", 1)):
             result, output = tree.run(preset, mutant["test"], mutant["cases"], turn)
+            if result == "hang":
+                result, output = tree.run(preset, mutant["test"], mutant["cases"], turn,
+                                          SURE_SECONDS)
+                if result == "hang":
+                    return (("caught", HANGS) if ends_without(tree, mutant, original, turn, known)
+                            else ("broken", "its cases hang without it too"))
             if result == "no case":
                 return "broken", output[-2000:]
-            if result in ("red", "hang"):
+            if result == "red":
                 return "caught", result
         return "survived", ""
     finally:
@@ -203,7 +227,8 @@ def check_baseline(tree, todo, results, keep):
     What was green is remembered with the sources that it was green of."""
     sources = sources_signature()
     if results.get(BASELINE, {}).get("of") != sources:
-        results[BASELINE] = {"of": sources, "green": []}
+        results[BASELINE] = {"of": sources, "green": [], "in_time": []}
+    in_time = results[BASELINE].setdefault("in_time", [])
     green = set(results[BASELINE]["green"])
     wanted = {}
     for mutant in todo:
@@ -218,12 +243,17 @@ def check_baseline(tree, todo, results, keep):
         built = tree.build(preset, layer, cases)
         if built.returncode != 0:
             return [f"{preset}: the sources do not build:\n{built.stdout[-2000:]}"]
+        started = time.monotonic()
         result, _ = tree.run(preset, layer, list(cases), 0, TEST_SECONDS + 5 * len(cases))
+        quick = time.monotonic() - started < SURE_SECONDS
         for case in cases:
             # Together first, which is quick; which of them it is shows one by one.
-            alone = result if result == "green" else tree.run(preset, layer, [case], 0)[0]
+            alone = result if result == "green" else tree.run(preset, layer, [case], 0,
+                                                              SURE_SECONDS)[0]
             if alone == "green":
                 results[BASELINE]["green"].append("/".join((preset, layer, case)))
+                if quick or result != "green":
+                    in_time.append("/".join((preset, layer, case)))
             else:
                 bad.append(f"{preset}, {layer}: {alone}: {case}")
         keep()
@@ -280,15 +310,18 @@ def main():
     if options.build:
         return build_all(tree, chosen)
     started = time.monotonic()
+    # A hang that nothing confirmed is judged again.
     todo = [m for m in chosen if "equivalent" not in m and
-            results.get(m["name"], {}).get("of") != signature(m)]
+            (results.get(m["name"], {}).get("of") != signature(m) or
+             results[m["name"]]["detail"] == "hang")]
     if red := check_baseline(tree, todo, results, lambda: runner.write_json(kept, results)):
         print("red without any mutant, so nothing is judged:")
         for line in red:
             print(f"  {line}")
         return 1
     for number, mutant in enumerate(todo, 1):
-        verdict, detail = judge(tree, mutant, (ROOT / mutant["file"]).read_text())
+        verdict, detail = judge(tree, mutant, (ROOT / mutant["file"]).read_text(),
+                                set(results[BASELINE]["in_time"]))
         results[mutant["name"]] = {"verdict": verdict, "detail": detail, "of": signature(mutant)}
         runner.write_json(kept, results)
         left = (time.monotonic() - started) / number * (len(todo) - number)

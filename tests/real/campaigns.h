@@ -23,12 +23,14 @@ struct RealCampaign {
 // Power cuts: a writer on faultfs, moments before and after its writes and flushes, each cut in
 // several ways.
 Tally run_fuse(std::uint64_t first, std::uint64_t count);
-// Faults of the disk: the k-th write or flush fails or is short, once or for good; lies, losses.
+// Faults of the disk: the k-th write or flush fails or is short, once or for good; lies, losses;
+// the k-th read of a closed log flips a bit. A space with an end (of=).
 Tally run_faults(std::uint64_t first, std::uint64_t count);
 // SIGKILL of the writer at any moment, on the disk.
 Tally run_kill(std::uint64_t first, std::uint64_t count);
 // ext4 and XFS shut down under the writer.
-Tally run_shutdown(std::uint64_t first, std::uint64_t count);
+Tally run_shutdown_ext4(std::uint64_t first, std::uint64_t count);
+Tally run_shutdown_xfs(std::uint64_t first, std::uint64_t count);
 // ext4 and XFS on a loop device on faultfs: power cuts, failing writes, a flush that fails once.
 Tally run_loop(std::uint64_t first, std::uint64_t count);
 // Full file systems.

@@ -1,4 +1,14 @@
-// The k-th write or flush of a file on faultfs fails, is short, lies or is lost.
+// The k-th write or flush of a file on faultfs fails, is short, lies or is lost, or a bit of the
+// k-th read of a closed log flips: for every k that there is of each scenario.
+//
+// A seed is one place of that space: a kind of fault, one of eight writers, and k. How many such
+// operations a writer makes, runs of it without a fault tell; what is beyond them is not tried and
+// not counted, nor is a run that did not meet its fault.
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <optional>
+
 #include "campaigns.h"
 #include "fuse_lab.h"
 #include "judge.h"
@@ -12,82 +22,327 @@ namespace {
 using faultfs::Cut;
 using faultfs::random_step;
 
+enum class Op : std::uint8_t { kWrite, kFsync, kChange, kRead };  // kChange: a write or a flush
+constexpr std::array<const char*, 4> kOpNames = {"write", "fsync", "change", "read"};
+
 struct FaultCase {
   const char* rule;  // after op, first and last
-  const char* op;
+  Op op;
   bool once;
   bool lies;     // the disk does not say that it fails
   bool failure;  // the writer must meet it
 };
 
+// A write is of 4096 bytes at least, so that each of the shorter lengths cuts any.
 constexpr FaultCase kFaultCases[] = {
-    {"eio 0", "write", true, false, true},       {"eio 0", "write", false, false, true},
-    {"eio 0", "fsync", true, false, true},       {"eiodrop 0", "fsync", true, false, true},
-    {"eiodrop 0", "fsync", false, false, true},  {"enospc 0", "write", true, false, true},
-    {"enospc 0", "fsync", true, false, true},    {"eio 0", "change", true, false, true},
-    {"short 4096", "write", true, false, false}, {"short 4096", "write", false, false, false},
-    {"short 512", "write", true, false, false},  {"short 0", "write", true, false, false},
-    {"lie 0", "fsync", false, true, false},      {"lie 0", "change", false, true, false},
-    {"lose 0", "write", true, true, false},      {"misplace 8192", "write", true, true, false},
-    {"delay 3", "change", true, false, false},
+    {"eio 0", Op::kWrite, true, false, true},
+    {"eio 0", Op::kWrite, false, false, true},
+    {"eio 0", Op::kFsync, true, false, true},
+    {"eiodrop 0", Op::kFsync, true, false, true},
+    {"eiodrop 0", Op::kFsync, false, false, true},
+    {"enospc 0", Op::kWrite, true, false, true},
+    {"enospc 0", Op::kFsync, true, false, true},
+    {"eio 0", Op::kChange, true, false, true},
+    {"short 2048", Op::kWrite, true, false, false},
+    {"short 4096", Op::kWrite, false, false, false},
+    {"short 512", Op::kWrite, true, false, false},
+    {"short 3584", Op::kWrite, true, false, false},
+    {"short 0", Op::kWrite, true, false, false},
+    {"lie 0", Op::kFsync, false, true, false},
+    {"lie 0", Op::kChange, false, true, false},
+    {"lose 0", Op::kWrite, true, true, false},
+    {"misplace 8192", Op::kWrite, true, true, false},
+    {"delay 3", Op::kChange, true, false, false},
+    {"flip", Op::kRead, true, false, false},
 };
 constexpr std::uint64_t kFaultKinds = std::size(kFaultCases);
+constexpr std::uint64_t kScenarios = 8;
+constexpr std::uint64_t kMostOperations = 256;  // k goes so far
+constexpr std::uint64_t kPlaces = kFaultKinds * kScenarios * kMostOperations;
+constexpr std::uint64_t kFlipsOfRead = 12;
 
-void fault_of(FuseLab& lab, Tally& tally, std::uint64_t seed) {
-  const FaultCase& fault = kFaultCases[seed % kFaultKinds];
-  // Steps so that a few seeds already reach beyond the writes of opening.
-  const std::uint64_t k = 1 + seed / kFaultKinds * 5 % 97;
-  std::uint64_t random = seed * 7919;
-  const std::string replay = replay_of("faults", seed);
-  if (!lab.make_log(FuseLab::kSmallLog)) {
-    tally.fail("the log could not be made", replay);
+using Counts = std::array<std::uint64_t, std::size(kOpNames)>;
+
+class FaultsLab {
+ public:
+  explicit FaultsLab(Tally& tally) : tally_(tally) {}
+  [[nodiscard]] FuseLab& lab() { return lab_; }
+
+  void meet(std::uint64_t seed);
+  [[nodiscard]] std::string note() const {
+    return " of=" + std::to_string(kPlaces) + " beyond=" + std::to_string(beyond_) +
+           " unmet=" + std::to_string(unmet_) + " flips=" + std::to_string(flips_) +
+           " flips_told=" + std::to_string(flips_told_);
+  }
+
+ private:
+  [[nodiscard]] WriterPlan plan(std::uint64_t scenario) const;
+  // The writer's exit code; nullopt if there was no log.
+  std::optional<int> run_writer(std::uint64_t scenario, const std::string& rule);
+  // A log that its writer has closed, as it is: whole. Gives what must be found in it from now on.
+  std::optional<PromisesCopy> judge_closed(const std::string& what);
+  const Counts* operations(std::uint64_t scenario);
+  // False if the fault was not met.
+  bool fault(const FaultCase& fault, std::uint64_t scenario, std::uint64_t k);
+  void flip_closed(std::uint64_t scenario, std::uint64_t k);
+  void flip_once(const PromisesCopy& wanted, std::uint64_t k, Reading reading,
+                 const std::string& what);
+  void flip_failed(const PromisesCopy& promises, const std::string& what);
+  void fail(const std::string& what) { tally_.fail(what, replay_); }
+
+  Tally& tally_;
+  FuseLab lab_;
+  std::array<std::optional<Counts>, kScenarios> operations_{};
+  std::string replay_;
+  std::uint64_t random_ = 0;
+  std::uint64_t beyond_ = 0;
+  std::uint64_t unmet_ = 0;
+  std::uint64_t flips_ = 0;
+  std::uint64_t flips_told_ = 0;
+};
+
+WriterPlan FaultsLab::plan(std::uint64_t scenario) const {
+  const bool large = scenario == 7;
+  WriterPlan plan = lab_.plan(scenario * 7919 + 17, large);
+  plan.large = large;
+  plan.uring = scenario % 2 == 1 && why_no_uring().empty();
+  plan.buffered = scenario / 2 % 2 == 1;
+  plan.threads = scenario < 4 ? 1 : 3;
+  plan.transactions = (large ? 20 : 80) / plan.threads;
+  return plan;
+}
+
+std::optional<int> FaultsLab::run_writer(std::uint64_t scenario, const std::string& rule) {
+  const WriterPlan wanted = plan(scenario);
+  if (!lab_.make_log(wanted.large ? FuseLab::kLargeLog : FuseLab::kSmallLog)) {
+    fail("the log could not be made");
+    return std::nullopt;
+  }
+  lab_.disk()->clear();
+  if (!rule.empty()) {
+    lab_.disk()->rule(rule);
+  }
+  Helper writer(wanted.words());
+  const int code = writer.wait();
+  ++tally_.lives;
+  return code;
+}
+
+std::optional<PromisesCopy> FaultsLab::judge_closed(const std::string& what) {
+  PromisesCopy wanted = lab_.ledger().promises();
+  for (const LedgerThread& thread : lab_.ledger()->threads) {
+    for (std::uint64_t n = 0; n < thread.begun; ++n) {
+      wanted.forced = std::max<std::uint64_t>(wanted.forced, thread.transactions[n].sequence);
+    }
+  }
+  const Verdict verdict = judge(*lab_.disk() / "log", *lab_.ledger(), wanted);
+  tally_.check(verdict, replay_);
+  if (tally_.ok() && verdict.report.end != LogEnd::kClean) {
+    fail("a log that was closed is not clean: " + verdict.report.message());
+  }
+  if (!tally_.ok()) {
+    tally_.failures.back() += " (closed: " + what + ")";
+    return std::nullopt;
+  }
+  return wanted;
+}
+
+// Of a run without a fault and of the reading of its log: the most of two.
+const Counts* FaultsLab::operations(std::uint64_t scenario) {
+  auto& known = operations_[scenario];
+  for (int i = 0; i < 2 && tally_.ok() && (i > 0 || !known); ++i) {
+    const auto code = run_writer(scenario, "");
+    if (code != kWriterDone) {
+      fail("a writer without a fault ended with " + std::to_string(code.value_or(-1)));
+      return nullptr;
+    }
+    const FaultFs::Counts of_writer = lab_.disk()->counts();
+    lab_.disk()->clear();
+    if (!judge_closed("no fault")) {
+      return nullptr;
+    }
+    const Counts now = {of_writer.writes, of_writer.fsyncs, of_writer.writes + of_writer.fsyncs,
+                        lab_.disk()->counts().reads};
+    known = known.value_or(Counts{});
+    for (std::size_t op = 0; op < now.size(); ++op) {
+      (*known)[op] = std::max((*known)[op], now[op]);
+    }
+    if (*std::max_element(known->begin(), known->end()) > kMostOperations) {
+      fail("writer " + std::to_string(scenario) + " makes more operations than are tried");
+      return nullptr;
+    }
+  }
+  return known ? &*known : nullptr;
+}
+
+// Which operation of `most` the turn-th is: each once, in steps, so that a few turns see early and
+// late ones; 0: none. Steps are in a power of two: `most` may differ a little the next time.
+std::uint64_t operation_of(std::uint64_t turn, std::uint64_t most, std::uint64_t start) {
+  const std::uint64_t span = std::bit_ceil(most);
+  const std::uint64_t step = (span * 5 / 8) | 1U;
+  const std::uint64_t k = 1 + (turn * step + start) % span;
+  return turn < span && k <= most ? k : 0;
+}
+
+void FaultsLab::meet(std::uint64_t seed) {
+  const std::uint64_t place = (seed - 1) % kPlaces;
+  const FaultCase& one = kFaultCases[place % kFaultKinds];
+  const std::uint64_t turn = place / kFaultKinds;
+  const std::uint64_t scenario = turn % kScenarios;
+  replay_ = replay_of("faults", seed);
+  random_ = seed * 7919;
+  const Counts* there = operations(scenario);
+  if (there == nullptr) {
     return;
   }
-  lab.disk()->clear();
-  const std::string last = fault.once ? std::to_string(k) : "999999999";
-  lab.disk()->rule(std::string(fault.op) + " " + std::to_string(k) + " " + last + " " + fault.rule);
-  WriterPlan plan = lab.plan(random_step(random), seed / kFaultKinds % 5 == 4);
-  plan.large = false;
-  plan.transactions = 160 / plan.threads;
-  Helper writer(plan.words());
-  const int code = writer.wait();
-  ++tally.lives;
-  const bool met = lab.disk()->counts().faults > 0;
-  const bool refused = code == kWriterFailed || code == kWriterNotOpened;
-  tally.failed_writers += refused ? 1 : 0;
-  const std::string what = std::string(fault.op) + " " + fault.rule + " at " + std::to_string(k);
-  if (code != kWriterDone && !refused) {
-    tally.fail("the writer ended with " + std::to_string(code) + ": " + what, replay);
+  const std::uint64_t most = (*there)[static_cast<std::size_t>(one.op)];
+  // Of reads the last first, which are of checkpoints.
+  const std::uint64_t start = one.op == Op::kRead ? most - 1 : place;
+  const std::uint64_t k = operation_of(turn / kScenarios, most, start);
+  if (k == 0) {
+    ++beyond_;
     return;
+  }
+  if (one.op == Op::kRead) {
+    flip_closed(scenario, k);
+    return;
+  }
+  // Threads make a few operations more or less each time.
+  for (int i = 0; i < 3 && tally_.ok(); ++i) {
+    if (fault(one, scenario, k)) {
+      return;
+    }
+  }
+  if (tally_.ok()) {
+    ++unmet_;
+  }
+}
+
+bool FaultsLab::fault(const FaultCase& fault, std::uint64_t scenario, std::uint64_t k) {
+  const std::string op = kOpNames[static_cast<std::size_t>(fault.op)];
+  const std::string last = fault.once ? std::to_string(k) : "999999999";
+  const auto code =
+      run_writer(scenario, op + " " + std::to_string(k) + " " + last + " " + fault.rule);
+  if (!code) {
+    return false;
+  }
+  const bool met = lab_.disk()->counts().faults > 0;
+  const bool refused = code == kWriterFailed || code == kWriterNotOpened;
+  const std::string what = op + " " + fault.rule + (fault.once ? " at " : " from ") +
+                           std::to_string(k) + " of writer " + std::to_string(scenario);
+  tally_.failed_writers += refused ? 1 : 0;
+  if (code != kWriterDone && !refused) {
+    fail("the writer ended with " + std::to_string(*code) + ": " + what);
+    return met;
   }
   if (met && fault.failure && !refused) {
-    tally.fail("nobody was told of " + what, replay);
-    return;
+    fail("nobody was told of " + what);
+    return met;
   }
   if (!met && refused) {
-    tally.fail("a failure without a fault: " + what, replay);
-    return;
+    fail("a failure without a fault: " + what);
+    return met;
   }
-  lab.disk()->cut(static_cast<Cut>(random_step(random) % faultfs::kCuts), random_step(random));
-  const bool opened = lab.ledger()->opened != 0;
-  const PromisesCopy promises = lab.ledger().promises();
-  tally.promised += promises.forced != 0 ? 1 : 0;
-  tally.count(judge(*lab.disk() / "log", *lab.ledger(), promises, Reading::kScan, fault.lies),
-              opened, replay);
-  if (!tally.ok()) {
-    tally.failures.back() += " (" + what + ")";
-    return;
-  }
-  // Bits that flip on the way from the disk: never a wrong value.
-  if (seed % 4 == 0 && !fault.lies) {
-    lab.disk()->rule("read " + std::to_string(1 + random_step(random) % 3) + " 9 flip " +
-                     std::to_string(random_step(random) >> 8U));
-    Verdict verdict = judge(*lab.disk() / "log", *lab.ledger(), promises, Reading::kScan, true);
-    if (verdict.fault == Fault::kRefused) {
-      verdict.fault = Fault::kNone;  // said so: that is what is promised
+  lab_.disk()->cut(static_cast<Cut>(random_step(random_) % faultfs::kCuts), random_step(random_));
+  if (code == kWriterDone && !fault.lies) {
+    if (!judge_closed(what)) {
+      return met;
     }
-    tally.count(verdict, opened, replay);
-    lab.disk()->clear();
+  }
+  const PromisesCopy promises = lab_.ledger().promises();
+  const Verdict verdict =
+      judge(*lab_.disk() / "log", *lab_.ledger(), promises, Reading::kScan, fault.lies);
+  if (met) {
+    tally_.promised += promises.forced != 0 ? 1 : 0;
+    tally_.count(verdict, lab_.ledger()->opened != 0, replay_);
+  } else {
+    tally_.check(verdict, replay_);
+  }
+  if (!tally_.ok()) {
+    tally_.failures.back() += " (" + what + ")";
+  } else if (refused && !fault.lies) {
+    flip_failed(promises, what);
+  }
+  return met;
+}
+
+// Nothing has happened to the log but that its writer has closed it, so it says where it ends: what
+// is read is all of it, or damaged, or refused.
+void FaultsLab::flip_closed(std::uint64_t scenario, std::uint64_t k) {
+  if (run_writer(scenario, "") != kWriterDone) {
+    fail("a writer without a fault failed");
+    return;
+  }
+  lab_.disk()->clear();
+  const auto wanted = judge_closed("no fault");
+  if (!wanted) {
+    return;
+  }
+  if (lab_.disk()->counts().reads < k) {
+    ++unmet_;
+    return;
+  }
+  for (std::uint64_t i = 0; i < kFlipsOfRead && tally_.ok(); ++i) {
+    // The last is by a journal that goes on where it is let.
+    flip_once(*wanted, k, i + 1 < kFlipsOfRead ? Reading::kScan : Reading::kOpen,
+              "writer " + std::to_string(scenario));
+  }
+  if (tally_.ok()) {
+    ++tally_.promised;
+    ++tally_.tried;
+  }
+}
+
+void FaultsLab::flip_once(const PromisesCopy& wanted, std::uint64_t k, Reading reading,
+                          const std::string& what) {
+  const std::string at = std::to_string(k);
+  const std::string bit = std::to_string(random_step(random_) >> 8U);
+  const std::string rule = "read " + at + " " + at + " flip " + bit;
+  const auto judge_flipped = [&](bool lied) {
+    lab_.disk()->clear();
+    lab_.disk()->rule(rule);
+    Verdict verdict = judge(*lab_.disk() / "log", *lab_.ledger(), wanted, reading, lied);
+    if (lab_.disk()->counts().faults == 0) {
+      fail("nothing flipped: " + rule);
+    }
+    lab_.disk()->clear();
+    return verdict;
+  };
+  Verdict verdict = judge_flipped(false);
+  ++flips_;
+  if (verdict.fault == Fault::kRefused) {
+    ++flips_told_;
+    // It says so: then what it has delivered before is a prefix.
+    verdict = judge_flipped(true);
+    if (verdict.fault == Fault::kRefused) {
+      verdict.fault = Fault::kNone;
+    }
+  }
+  tally_.check(verdict, replay_);
+  if (!verdict.ok()) {
+    tally_.failures.back() += " (" + rule + ", " + what + ")";
+  }
+}
+
+// The writer has met an error, so its log ends anywhere: never a wrong value.
+void FaultsLab::flip_failed(const PromisesCopy& promises, const std::string& what) {
+  const std::string rule = "read " + std::to_string(1 + random_step(random_) % 3) + " 9 flip " +
+                           std::to_string(random_step(random_) >> 8U);
+  lab_.disk()->clear();
+  lab_.disk()->rule(rule);
+  Verdict verdict =
+      judge(*lab_.disk() / "log", *lab_.ledger(), promises, Reading::kScan, /*lied=*/true);
+  if (lab_.disk()->counts().faults > 0) {
+    ++flips_;
+  }
+  lab_.disk()->clear();
+  if (verdict.fault == Fault::kRefused) {
+    ++flips_told_;
+    verdict.fault = Fault::kNone;
+  }
+  tally_.check(verdict, replay_);
+  if (!verdict.ok()) {
+    tally_.failures.back() += " (" + rule + ", " + what + ")";
   }
 }
 
@@ -95,14 +350,15 @@ void fault_of(FuseLab& lab, Tally& tally, std::uint64_t seed) {
 
 Tally run_faults(std::uint64_t first, std::uint64_t count) {
   Tally tally("faults");
-  FuseLab lab;
-  if (lab.disk() == nullptr) {
-    tally.miss("faultfs", lab.why());
+  FaultsLab faults(tally);
+  if (faults.lab().disk() == nullptr) {
+    tally.miss("faultfs", faults.lab().why());
     return tally;
   }
   for (std::uint64_t seed = first; seed < first + count && tally.ok(); ++seed) {
-    fault_of(lab, tally, seed);
+    faults.meet(seed);
   }
+  tally.note = faults.note();
   return tally;
 }
 

@@ -1,10 +1,17 @@
 // Power cuts of a file system on faultfs, at moments before and after its writes and flushes.
+//
+// Many cuts leave the same: of one pending block there is little to leave out, and a moment after a
+// write is often the one before the next. A state is a log's bytes and what was promised then; each
+// of a life is judged and counted once.
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cstring>
+#include <set>
+#include <string_view>
+#include <unordered_set>
 
 #include "campaigns.h"
 #include "fuse_lab.h"
@@ -36,6 +43,15 @@ class ImageFile {
     (void)::close(fd);
     image_ = static_cast<char*>(place);
     std::memcpy(image_, moment_.durable.data(), bytes_);
+    for (const faultfs::PendingWrite& write : moment_.pending) {
+      const std::uint64_t end = std::min<std::uint64_t>(bytes_, write.offset + write.bytes->size());
+      for (std::uint64_t at = write.offset / kBlock; at * kBlock < end; ++at) {
+        touched_.insert(at);
+      }
+    }
+    for (std::uint64_t at = 0; at * kBlock < bytes_; ++at) {
+      untouched_hash_ += touched_.count(at) == 0 ? hash_of(at) : 0;
+    }
   }
   ~ImageFile() { (void)::munmap(image_, bytes_); }
   ImageFile(const ImageFile&) = delete;
@@ -48,19 +64,45 @@ class ImageFile {
     }
     faultfs::apply_cut(image_, bytes_, moment_.pending, cut, seed);
   }
+  // Of all bytes, whichever of them were pending: the same for two moments that hold the same.
+  [[nodiscard]] std::uint64_t hash() const {
+    std::uint64_t sum = untouched_hash_;
+    for (const std::uint64_t at : touched_) {
+      sum += hash_of(at);
+    }
+    return sum;
+  }
   [[nodiscard]] const std::string& path() const { return path_; }
 
  private:
+  static constexpr std::uint64_t kBlock = 4096;
+
+  [[nodiscard]] std::uint64_t hash_of(std::uint64_t block) const {
+    const std::uint64_t at = block * kBlock;
+    std::uint64_t mixed =
+        std::hash<std::string_view>()({image_ + at, std::min(kBlock, bytes_ - at)}) + block;
+    return random_step(mixed);
+  }
+
   const std::string path_;
   const faultfs::FileMoment& moment_;
   const std::uint64_t bytes_;
   char* image_ = nullptr;
+  std::set<std::uint64_t> touched_;  // blocks with anything pending
+  std::uint64_t untouched_hash_ = 0;
 };
+
+std::uint64_t hash_of(const PromisesCopy& promises) {
+  char bytes[sizeof promises];
+  std::memcpy(bytes, &promises, sizeof promises);
+  return std::hash<std::string_view>()({bytes, sizeof bytes});
+}
 
 // All moments of the life that has just ended, cut in ways of all kinds.
 void cut_all(FuseLab& lab, Tally& tally, std::uint64_t seed, std::uint64_t moments,
-             std::uint64_t& random) {
+             std::uint64_t& random, std::uint64_t& same) {
   const bool opened = lab.ledger()->opened != 0;
+  std::unordered_set<std::uint64_t> judged;
   for (std::uint64_t i = 0; i < moments; ++i) {
     const PromisesCopy promises = lab.disk()->promises(i);
     const faultfs::FileMoment moment = lab.disk()->moment(i, lab.path("moment"));
@@ -69,16 +111,19 @@ void cut_all(FuseLab& lab, Tally& tally, std::uint64_t seed, std::uint64_t momen
       // None and all once: they have no seed.
       const auto cut = static_cast<Cut>(k < faultfs::kCuts ? k : 2 + k % (faultfs::kCuts - 2));
       const std::uint64_t cut_seed = random_step(random);
+      const bool opens = random_step(random) % 16 == 0;
+      image.make(cut, cut_seed);
+      if (!judged.insert(image.hash() ^ hash_of(promises)).second) {
+        ++same;
+        continue;
+      }
       Verdict verdict;
-      if (random_step(random) % 32 == 0) {
+      if (opens) {
         // Recovered by a journal, and through the file system that lost the power.
         lab.disk()->make_image("image", i, cut, cut_seed);
         verdict = judge(*lab.disk() / "image", *lab.ledger(), promises, Reading::kOpen);
-      } else if (!moment.pending.empty() || k == 0) {
-        image.make(cut, cut_seed);
-        verdict = judge(image.path(), *lab.ledger(), promises);
       } else {
-        continue;  // nothing was pending: all cuts are one
+        verdict = judge(image.path(), *lab.ledger(), promises);
       }
       tally.promised += promises.forced != 0 ? 1 : 0;
       tally.count(verdict, opened, replay_of("fuse", seed));
@@ -91,7 +136,7 @@ void cut_all(FuseLab& lab, Tally& tally, std::uint64_t seed, std::uint64_t momen
   }
 }
 
-void lives_of(FuseLab& lab, Tally& tally, std::uint64_t seed) {
+void lives_of(FuseLab& lab, Tally& tally, std::uint64_t seed, std::uint64_t& same) {
   std::uint64_t random = seed * 1000003;
   const bool large = seed % 8 == 7;
   if (!lab.make_log(large ? FuseLab::kLargeLog : FuseLab::kSmallLog)) {
@@ -116,7 +161,7 @@ void lives_of(FuseLab& lab, Tally& tally, std::uint64_t seed) {
       return;
     }
     const std::uint64_t moments = lab.disk()->snapshots();
-    cut_all(lab, tally, seed, moments, random);
+    cut_all(lab, tally, seed, moments, random, same);
     if (!tally.ok() || moments == 0) {
       return;
     }
@@ -127,7 +172,7 @@ void lives_of(FuseLab& lab, Tally& tally, std::uint64_t seed) {
     lab.disk()->make_image("log", chosen, cut, random_step(random));
     lab.disk()->clear();
     const Verdict verdict = judge(*lab.disk() / "log", *lab.ledger(), promises);
-    tally.count(verdict, lab.ledger()->opened != 0, replay_of("fuse", seed));
+    tally.check(verdict, replay_of("fuse", seed));
     lab.ledger().begin_life(
         std::max(verdict.report.last_sequence.value(), lab.ledger()->base_sequence), verdict.now,
         promises.home);
@@ -143,9 +188,11 @@ Tally run_fuse(std::uint64_t first, std::uint64_t count) {
     tally.miss("faultfs", lab.why());
     return tally;
   }
+  std::uint64_t same = 0;  // cuts that left what another had left
   for (std::uint64_t seed = first; seed < first + count && tally.ok(); ++seed) {
-    lives_of(lab, tally, seed);
+    lives_of(lab, tally, seed, same);
   }
+  tally.note = " same=" + std::to_string(same);
   return tally;
 }
 

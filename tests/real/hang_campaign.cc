@@ -1,6 +1,7 @@
-// Hangs: a file system that does not answer, is stopped or frozen, a throttled device. The journal
+// Hangs: a file system that does not answer a write or a flush, is stopped or frozen, a throttled
+// device; under a force, a close, and the destruction of a journal that was not closed. The journal
 // runs in this process. Its watchdog must say what it waits for, and once the hang is over all goes
-// on. A report that does not come is a test that hangs.
+// on, and what was committed is in the log. A report that does not come is a test that hangs.
 //
 // A report that comes later than twice the deadline is a failure. The watchdog looks four times in
 // a deadline, so that it has three quarters of one to spare; what it can do nothing about is a
@@ -13,6 +14,7 @@
 #include <sys/sysmacros.h>
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <cerrno>
 #include <chrono>
@@ -27,6 +29,7 @@
 #include "keel/cil/journal.h"
 #include "keel/cil/log_file.h"
 #include "keel/cil/object_item.h"
+#include "keel/cil/recovery.h"
 
 using namespace keel;
 
@@ -94,12 +97,12 @@ class Stalls {
     reports_.push_back(report);
     changed_.notify_all();
   }
-  // The report of a force of this sequence, which must come.
-  StallReport wait_for(Sequence sequence) {
+  // The report of a force of this sequence, or of a close, which must come.
+  StallReport wait_for(What what, Sequence sequence) {
     std::unique_lock<std::mutex> lock(mutex_);
     for (;;) {
       for (const StallReport& report : reports_) {
-        if (report.what == What::kForce && report.sequence == sequence) {
+        if (report.what == what && (what == What::kClose || report.sequence == sequence)) {
           return report;
         }
       }
@@ -113,11 +116,16 @@ class Stalls {
   std::vector<StallReport> reports_;
 };
 
+// Who waits while the device hangs.
+enum class Call : std::uint8_t { kForce, kClose, kDestroy, kCloseIdle };
+constexpr std::array<const char*, 4> kCallNames = {"force", "close", "destruction",
+                                                   "close of what was forced"};
+
 // A journal whose every commit is one object.
 class Session {
  public:
   Session(const std::string& path, bool uring, Watched& watched, const std::string& replay)
-      : object_(1), watched_(watched), tally_(watched.tally), replay_(replay) {
+      : path_(path), object_(1), watched_(watched), tally_(watched.tally), replay_(replay) {
     JournalConfig config;
     config.io_mode = uring && why_no_uring().empty() ? IoMode::kUring : IoMode::kSync;
     config.stall_after_ns = kDeadlineNs;
@@ -148,11 +156,12 @@ class Session {
   Session& operator=(const Session&) = delete;
   [[nodiscard]] bool ready() const { return journal_ != nullptr; }
 
-  // Commits, forces on another thread, waits for the report; `end` ends the hang. False if `begin`
-  // says that there is none to be had.
+  // Commits an object of so many bytes, makes the call on another thread, waits for the report;
+  // `end` ends the hang. False if `begin` says that there is none to be had. After another call
+  // than kForce the journal is gone.
   template <class Begin, class End>
-  bool stall(const Begin& begin, const End& end) {
-    const std::string bytes(1 + tally_.tried % 9000, 'h');
+  bool stall(Call call, std::size_t size_bytes, const Begin& begin, const End& end) {
+    const std::string bytes(size_bytes, 'h');
     object_.set(bytes.data(), bytes.size());
     auto transaction = journal_->begin(ObjectItem::log_bytes(bytes.size()), 1);
     if (!transaction || !transaction->log(object_).ok()) {
@@ -164,13 +173,26 @@ class Session {
       tally_.fail("commit: " + sequence.error().message(), replay_);
       return true;
     }
+    // What close() forces is reported as a force; here it only records the log's end.
+    const bool idle = call == Call::kCloseIdle;
+    if (idle && !journal_->force(*sequence).ok()) {
+      tally_.fail("force", replay_);
+      return true;
+    }
     if (!begin()) {
       return false;
     }
     watched_.sleeper.begin();
     Status forced;
-    std::thread waiter([&] { forced = journal_->force(*sequence); });
-    const StallReport report = stalls_.wait_for(*sequence);
+    std::thread waiter([&] {
+      switch (call) {
+        case Call::kForce: forced = journal_->force(*sequence); break;
+        case Call::kClose:
+        case Call::kCloseIdle: forced = journal_->close(); break;
+        case Call::kDestroy: journal_.reset(); break;
+      }
+    });
+    const StallReport report = stalls_.wait_for(idle ? What::kClose : What::kForce, *sequence);
     const std::uint64_t overslept_ns = watched_.sleeper.overslept_ns();
     end();
     waiter.join();
@@ -183,16 +205,43 @@ class Session {
                   replay_);
     }
     tally_.promised += 1;
+    if (call == Call::kClose || idle) {
+      journal_.reset();
+    }
+    const std::string name = kCallNames[static_cast<std::size_t>(call)];
     if (!forced) {
-      tally_.fail("force after the hang: " + forced.error().message(), replay_);
-    } else if (report.waits_for != WaitsFor::kWrite || report.lsn == Lsn{} ||
-               report.waited_ns < kDeadlineNs || journal_->stable_sequence() < *sequence) {
-      tally_.fail(std::string("the report says: ") + report.line, replay_);
+      tally_.fail(name + " after the hang: " + forced.error().message(), replay_);
+    } else if (report.waits_for != WaitsFor::kWrite || (!idle && report.lsn == Lsn{}) ||
+               report.waited_ns < kDeadlineNs) {
+      tally_.fail(name + ": the report says: " + line_of(report), replay_);
+    } else if (call == Call::kForce ? journal_->stable_sequence() < *sequence
+                                    : !ends_with(*sequence, size_bytes)) {
+      tally_.fail(name + " after the hang: what was committed is not in the log", replay_);
     }
     return true;
   }
 
  private:
+  // A report's own line is valid in the callback only.
+  static std::string line_of(const StallReport& report) {
+    char line[512];
+    return {line, describe(report, line, sizeof line)};
+  }
+  // The log that was closed, by close() or by the destructor.
+  [[nodiscard]] bool ends_with(Sequence sequence, std::size_t size_bytes) const {
+    std::size_t found = 0;
+    const auto report = scan_log(path_, [&](const RecoveredCheckpoint& checkpoint) -> Status {
+      for (const RecoveredItem& item : checkpoint.items) {
+        const auto object = RecoveredObject::from(item);
+        found = object ? object->size_bytes : 0;
+      }
+      return {};
+    });
+    return report && report->end == LogEnd::kClean && report->last_sequence == sequence &&
+           found == size_bytes;
+  }
+
+  const std::string path_;
   Stalls stalls_;
   ObjectItem object_;
   std::unique_ptr<Journal> journal_;
@@ -229,37 +278,71 @@ void throttle(DiskLab& lab, Watched& watched, std::uint64_t seed, const std::str
     return;
   }
   // A byte a second: the write waits until the limit is lifted.
-  const bool stalled = session.stall([&] { return group->limit_writes(device, 1); },
-                                     [&] { (void)group->limit_writes(device, 0); });
+  const bool stalled = session.stall(
+      Call::kForce, 1 + seed % 9000, [&] { return group->limit_writes(device, 1); },
+      [&] { (void)group->limit_writes(device, 0); });
   if (!stalled) {
     watched.tally.miss(what, "a loop device cannot be");
   }
   group->leave();
 }
 
-void hang_faultfs(FaultFs& disk, Watched& watched, std::uint64_t first, std::uint64_t count) {
-  for (const bool uring : {false, true}) {
-    Session session(disk / "log", uring, watched, replay_of("hangs", first));
-    if (!session.ready()) {
+// What hangs on faultfs, and who waits for it; both in turn with each kind of I/O.
+enum class Hang : std::uint8_t { kChange, kFlush, kDaemon };
+struct HangCase {
+  Hang hang;
+  Call call;
+};
+constexpr HangCase kHangCases[] = {
+    {Hang::kDaemon, Call::kForce},     {Hang::kChange, Call::kForce},
+    {Hang::kFlush, Call::kForce},      {Hang::kChange, Call::kClose},
+    {Hang::kFlush, Call::kClose},      {Hang::kChange, Call::kDestroy},
+    {Hang::kChange, Call::kCloseIdle}, {Hang::kDaemon, Call::kClose},
+};
+constexpr std::uint64_t kHangKinds = std::size(kHangCases);
+// More than one batch, so that the flush is a call of its own.
+constexpr std::size_t kFlushedBytes = std::size_t{600} << 10U;
+constexpr std::uint64_t kHangLogBytes = std::uint64_t{16} << 20U;
+
+// Counts by the case's number.
+using HangCounts = std::array<std::uint64_t, kHangKinds>;
+
+void hang_once(FaultFs& disk, Watched& watched, std::uint64_t seed, HangCounts& counts) {
+  const HangCase& one = kHangCases[seed % kHangKinds];
+  const std::string replay = replay_of("hangs", seed);
+  Session session(disk / "log", (seed + seed / kHangKinds) % 2 == 1, watched, replay);
+  if (!session.ready()) {
+    return;
+  }
+  const bool flush = one.hang == Hang::kFlush;
+  const auto begin = [&] {
+    disk.clear();
+    if (one.hang == Hang::kDaemon) {
+      disk.stop();
+    } else {
+      disk.rule(flush ? "fsync 1 999999999 hang 0" : "change 1 999999999 hang 0");
+    }
+    return true;
+  };
+  std::uint64_t writes = 0;
+  std::uint64_t flushes = 0;
+  const auto end = [&] {
+    if (one.hang == Hang::kDaemon) {
+      disk.resume();
       return;
     }
-    for (std::uint64_t seed = first; seed < first + count && watched.tally.ok(); ++seed) {
-      if ((seed / 2) % 2 != (uring ? 1U : 0U)) {
-        continue;
-      }
-      const bool stop = seed % 8 == 0;
-      const auto begin = [&] {
-        if (stop) {
-          disk.stop();
-        } else {
-          disk.clear();
-          disk.rule("change 1 999999999 hang 0");
-        }
-        return true;
-      };
-      (void)session.stall(begin, [&] { stop ? disk.resume() : disk.release(); });
-    }
+    const FaultFs::Counts counted = disk.counts();
+    writes = counted.writes;
+    flushes = counted.fsyncs;
+    disk.release();
+  };
+  const std::size_t bytes = flush ? kFlushedBytes + seed % 9000 : 1 + seed % 9000;
+  (void)session.stall(one.call, bytes, begin, end);
+  // A flush that hangs comes after writes that were answered.
+  if (flush && (flushes == 0 || writes == 0)) {
+    watched.tally.fail("no flush hung", replay);
   }
+  ++counts[seed % kHangKinds];
 }
 
 void hang_on_faultfs(Watched& watched, std::uint64_t first, std::uint64_t count) {
@@ -268,19 +351,32 @@ void hang_on_faultfs(Watched& watched, std::uint64_t first, std::uint64_t count)
   const auto disk = FaultFs::start(scratch, why);
   if (disk == nullptr) {
     watched.tally.miss("faultfs", why);
-  } else if (!create_log(*disk / "log", {.size = kMinLogBytes}).ok()) {
-    watched.tally.fail("the log could not be made", replay_of("hangs", first));
-  } else {
-    hang_faultfs(*disk, watched, first, count);
+    return;
   }
+  if (!create_log(*disk / "log", {.size = Bytes(kHangLogBytes)}).ok()) {
+    watched.tally.fail("the log could not be made", replay_of("hangs", first));
+    return;
+  }
+  HangCounts counts{};
+  for (std::uint64_t seed = first; seed < first + count && watched.tally.ok(); ++seed) {
+    hang_once(*disk, watched, seed, counts);
+  }
+  std::uint64_t flushes = 0;
+  std::uint64_t ends = 0;
+  for (std::size_t i = 0; i < kHangKinds; ++i) {
+    flushes += kHangCases[i].hang == Hang::kFlush ? counts[i] : 0;
+    ends += kHangCases[i].call != Call::kForce ? counts[i] : 0;
+  }
+  watched.tally.note += " flushes=" + std::to_string(flushes) + " closes=" + std::to_string(ends);
 }
 
 void freeze(DiskLab& lab, Watched& watched, std::uint64_t seed, std::uint64_t times,
             const std::string& what) {
   Session session(lab.log(), seed % 2 == 0, watched, replay_of("hangs", seed));
   for (std::uint64_t i = 0; i < times && session.ready() && watched.tally.ok(); ++i) {
-    if (!session.stall([&] { return lab.mounted().freeze(); },
-                       [&] { (void)lab.mounted().thaw(); })) {
+    if (!session.stall(
+            i + 1 < times ? Call::kForce : Call::kClose, 1 + i * 70 % 9000,
+            [&] { return lab.mounted().freeze(); }, [&] { (void)lab.mounted().thaw(); })) {
       watched.tally.miss(what, std::string("cannot be: ") + std::strerror(errno));
       return;
     }
@@ -303,7 +399,7 @@ Tally run_hangs(std::uint64_t first, std::uint64_t count) {
     } else if (!lab.make_log(kMinLogBytes.value())) {
       tally.fail(std::string("the log could not be made on ") + type, replay_of("hangs", first));
     } else {
-      freeze(lab, watched, first, 1 + count / 20, std::string("freezing ") + type);
+      freeze(lab, watched, first, 2 + count / 20, std::string("freezing ") + type);
       if (tally.ok()) {
         throttle(lab, watched, first, std::string("throttling ") + type);
       }

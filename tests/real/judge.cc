@@ -17,11 +17,25 @@ using Versions = std::array<Version, kLedgerObjects>;
 struct Delivered {
   Versions versions{};
   std::array<bool, kLedgerObjects> there{};
+  bool marked = false;  // what the judge has committed itself is there
   std::string fault;
 };
 
+// The object that the judge commits: no writer has one of that number.
+constexpr std::uint64_t kMarkId = kLedgerObjects;
+const std::string& mark_bytes() {
+  static const std::string bytes(5000, 'j');
+  return bytes;
+}
+
 void take(Delivered& delivered, const RecoveredItem& item) {
   const auto object = RecoveredObject::from(item);
+  if (object && object->id == kMarkId) {
+    std::string bytes(object->bytes.size_bytes(), '\0');
+    object->bytes.copy_to(bytes.data(), bytes.size());
+    delivered.marked = bytes == mark_bytes();
+    return;
+  }
   if (!object || object->id >= kLedgerObjects) {
     delivered.fault = "an item that nobody logged";
     return;
@@ -64,26 +78,72 @@ auto until_free(const Try& one) {
   return result;
 }
 
-Result<RecoveryReport> read(const std::string& path, Reading reading, Delivered& delivered) {
-  if (reading == Reading::kScan) {
-    return until_free([&] { return scan_log(path, collector(delivered)); });
+// `dropped`: there was no room for it but that of what was recovered.
+Result<Transaction> begin_mark(Journal& journal, bool& dropped) {
+  const std::size_t bytes = ObjectItem::log_bytes(mark_bytes().size());
+  auto transaction = journal.begin(bytes, 1);
+  if (transaction || transaction.error().code != Errc::kLogFull) {
+    return transaction;
   }
+  dropped = true;
+  journal.release_recovered();
+  return journal.begin(bytes, 1);
+}
+
+Result<Sequence> commit_mark(Journal& journal, ObjectItem& mark, bool& dropped) {
+  mark.set(mark_bytes().data(), mark_bytes().size());
+  auto transaction = begin_mark(journal, dropped);
+  if (!transaction) {
+    return transaction.error();
+  }
+  if (auto logged = transaction->log(mark); !logged) {
+    return logged.error();
+  }
+  return transaction->commit();
+}
+
+// Goes on with the log as its next user would: what was found and what is committed then must be
+// there when it is opened again.
+Result<RecoveryReport> read_and_go_on(const std::string& path, Delivered& delivered) {
+  ObjectItem mark(kMarkId);
   auto journal = until_free([&] { return Journal::open(path, {}, collector(delivered)); });
   if (!journal) {
     return journal.error();
   }
   const RecoveryReport report = (*journal)->recovery();
+  bool dropped = false;
+  const auto committed = commit_mark(**journal, mark, dropped);
+  if (!committed) {
+    return committed.error();
+  }
   if (auto closed = (*journal)->close(); !closed) {
     return closed.error();
   }
   journal->reset();
   Delivered again;
-  auto second = scan_log(path, collector(again));
+  auto second = Journal::open(path, {}, collector(again));
   if (!second) {
     return second.error();
   }
-  if (second->last_sequence != report.last_sequence || again.versions != delivered.versions) {
-    delivered.fault = "a second recovery found something else";
+  const RecoveryReport& found = (*second)->recovery();
+  if (*committed <= report.last_sequence || found.last_sequence != *committed || !again.marked) {
+    delivered.fault = "what was committed after recovery is not there";
+  } else if (found.end != LogEnd::kClean || !again.fault.empty() ||
+             (!dropped && again.versions != delivered.versions)) {
+    delivered.fault = "a second recovery found something else: " + again.fault + found.message();
+  }
+  if (auto closed = (*second)->close(); !closed) {
+    return closed.error();
+  }
+  return report;
+}
+
+Result<RecoveryReport> read(const std::string& path, Reading reading, Delivered& delivered) {
+  auto report = reading == Reading::kOpen
+                    ? read_and_go_on(path, delivered)
+                    : until_free([&] { return scan_log(path, collector(delivered)); });
+  if (delivered.marked) {
+    delivered.fault = "an item that nobody logged";
   }
   return report;
 }

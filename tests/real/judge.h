@@ -35,7 +35,7 @@ struct Verdict {
 // How the log is read.
 enum class Reading : std::uint8_t {
   kScan,  // as it is
-  kOpen,  // opened as a journal, which commits and closes; then read again
+  kOpen,  // opened as a journal, which commits and closes; then opened again, where that must be
 };
 
 // `lied`: the disk did not do what it said, so a promise may be lost, and damage be found; what is

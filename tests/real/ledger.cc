@@ -30,8 +30,9 @@ void LedgerFile::begin_life(std::uint64_t base_sequence,
   for (LedgerThread& thread : ledger.threads) {
     thread.begun = 0;
   }
-  for (Word* word : {&ledger.opened, &ledger.failed_with, &ledger.after_failure,
-                     &ledger.attempts_after, &ledger.stalls, &ledger.done}) {
+  for (Word* word :
+       {&ledger.opened, &ledger.failed_with, &ledger.after_failure, &ledger.attempts_after,
+        &ledger.stalls, &ledger.done, &ledger.go, &ledger.memory_locked, &ledger.refused}) {
     *word = 0;
   }
   ledger.promises.forced = 0;

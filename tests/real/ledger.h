@@ -61,6 +61,9 @@ struct Ledger {
   Word attempts_after{0};  // calls tried after it
   Word stalls{0};          // reports of the watchdog
   Word done{0};            // ended by itself
+  Word go{0};              // told to a writer that waits for it with its log open
+  Word memory_locked{0};   // the journal says that it has locked the process's memory
+  Word refused{0};         // allocations of a pool that is used alone
   // As the life found it.
   std::uint64_t base_sequence = 0;
   std::array<Version, kLedgerObjects> base{};

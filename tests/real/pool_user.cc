@@ -7,6 +7,7 @@
 
 #include "faultfs/store.h"
 #include "keel/alloc/pool.h"
+#include "ledger.h"
 #include "self_limit.h"
 
 using namespace keel;
@@ -29,17 +30,18 @@ bool is_whole(const Buffer& buffer) {
 }  // namespace
 
 int run_pool_user(const WriterPlan& plan) {
+  LedgerFile ledger(plan.ledger);
   if (!plan.late) {
     impose_limit(plan);
   }
-  auto pool = Pool::create({.capacity_bytes = std::size_t{64} << 20U});
+  auto pool =
+      Pool::create({.capacity_bytes = std::size_t{64} << 20U, .lock_memory = plan.lock_memory});
   if (!pool) {
     (void)std::fprintf(stderr, "pool: %s\n", pool.error().message().c_str());
     return kWriterNotOpened;
   }
   std::vector<Buffer> buffers(400);
   std::uint64_t random = plan.seed;
-  std::uint64_t refused = 0;
   if (plan.late) {
     impose_limit(plan);
   }
@@ -54,7 +56,7 @@ int run_pool_user(const WriterPlan& plan) {
     buffer.mark = static_cast<char>(draw >> 40U);
     buffer.bytes = static_cast<char*>((*pool)->kvmalloc(buffer.size));
     if (buffer.bytes == nullptr) {
-      ++refused;
+      ++ledger->refused;
       continue;
     }
     std::memset(buffer.bytes, buffer.mark, buffer.size);
@@ -68,7 +70,6 @@ int run_pool_user(const WriterPlan& plan) {
   (*pool)->purge();
   (void)(*pool)->trim();
   (*pool)->audit();
-  (void)std::fprintf(stderr, "pool: %llu refused\n", static_cast<unsigned long long>(refused));
   return 0;
 }
 

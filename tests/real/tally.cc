@@ -11,6 +11,10 @@ namespace keel_test {
 void Tally::count(const Verdict& verdict, bool opened, const std::string& replay) {
   ++(opened ? tried : unopened);
   torn += verdict.report.end == keel::LogEnd::kTorn ? 1 : 0;
+  check(verdict, replay);
+}
+
+void Tally::check(const Verdict& verdict, const std::string& replay) {
   switch (verdict.fault) {
     case Fault::kNone: return;
     case Fault::kLost: ++lost; break;

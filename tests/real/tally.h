@@ -31,6 +31,8 @@ struct Tally {
   // `opened`: the life had its log open, else it tried nothing of the journal but opening.
   // `replay`: the arguments of keel_real_campaign that repeat it.
   void count(const Verdict& verdict, bool opened, const std::string& replay);
+  // As count(), of a state that is judged but not counted as tried: it was before, or is beside.
+  void check(const Verdict& verdict, const std::string& replay);
   // Judges the log after a life; the next one begins with what was found.
   void judge_life(const std::string& log, LedgerFile& ledger, const std::string& replay);
   void fail(const std::string& what, const std::string& replay);

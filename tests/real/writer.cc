@@ -73,6 +73,7 @@ JournalConfig Writer::config() {
   config.io_mode = plan_.uring ? IoMode::kUring : IoMode::kSync;
   config.buffered = plan_.buffered;
   config.depth = plan_.depth;
+  config.lock_memory = plan_.lock_memory;
   config.cover_after_ns = plan_.seed % 3 == 0 ? 1'000'000 : 0;
   if (plan_.stall_ms != 0) {
     config.stall_after_ns = plan_.stall_ms * 1'000'000;
@@ -111,7 +112,11 @@ int Writer::run() {
     return kWriterNotOpened;
   }
   journal_ = std::move(*opened);
+  ledger_->memory_locked = journal_->facts().memory_locked ? 1 : 0;
   ledger_->opened = 1;
+  while (plan_.gated && ledger_->go == 0) {
+    (void)::usleep(50);
+  }
   if (!plan_.limited.empty() && plan_.late) {
     impose_limit(plan_);
   }

@@ -67,6 +67,8 @@ std::vector<std::string> WriterPlan::words() const {
   add("limit", limit);
   add("late", late);
   add("ignore_xfsz", ignore_xfsz);
+  add("lock_memory", lock_memory);
+  add("gated", gated);
   return words;
 }
 
@@ -92,6 +94,8 @@ WriterPlan WriterPlan::from(const std::vector<std::string>& words) {
     if (name == "limit") in >> plan.limit;
     if (name == "late") in >> plan.late;
     if (name == "ignore_xfsz") in >> plan.ignore_xfsz;
+    if (name == "lock_memory") in >> plan.lock_memory;
+    if (name == "gated") in >> plan.gated;
   }
   return plan;
 }

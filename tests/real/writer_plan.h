@@ -26,6 +26,8 @@ struct WriterPlan {
   std::uint64_t limit = 0;
   bool late = true;
   bool ignore_xfsz = true;
+  bool lock_memory = false;  // of the journal, or of the pool that is used alone
+  bool gated = false;        // once it has its log open it waits for Ledger::go
 
   // Threads, depth, mode and so on, the same for the same `random`; io_uring only where there is
   // one. The log and the ledger are the caller's.

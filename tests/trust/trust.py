@@ -91,7 +91,7 @@ class Done:
     skipped: str = ""
     missing: list = dataclasses.field(default_factory=list)
     # Chunks that failed, and what such a one left untried (without sources): first, count, sources,
-    # failures, again.
+    # failures, again, tried (which the next try of it takes the place of).
     open: list = dataclasses.field(default_factory=list)
     by_sources: dict = dataclasses.field(default_factory=dict)  # what was tried with which sources
 
@@ -257,6 +257,11 @@ class Campaign:
         if outcome.skipped and outcome.tried == 0 and outcome.failures == 0:
             done.skipped = outcome.skipped
             return
+        if retried is not None:
+            before = retried.get("tried", 0)
+            done.tried -= before
+            if before:
+                done.by_sources[retried["sources"]] -= before
         done.tried += outcome.tried
         done.by_sources[self.sources] = done.by_sources.get(self.sources, 0) + outcome.tried
         missing = outcome.missing + ([outcome.skipped] if outcome.skipped else [])
@@ -267,14 +272,15 @@ class Campaign:
             end = outcome.next
         if outcome.failures:
             done.open.append({"first": first, "count": end - first, "sources": self.sources,
-                              "failures": outcome.failures, "again": again})
+                              "failures": outcome.failures, "again": again,
+                              "tried": outcome.tried})
         if retried is None:
             done.next = end
         else:
             done.open.remove(retried)
             if end < first + count:
                 done.open.append({"first": end, "count": first + count - end, "sources": "",
-                                  "failures": 0, "again": ""})
+                                  "failures": 0, "again": "", "tried": 0})
 
     def in_time(self):
         return not self.stopping.is_set() and (self.deadline is None or

@@ -72,8 +72,8 @@ struct JournalConfig {
   // replay and knows what must be there. 0: five seconds.
   std::uint64_t cover_after_ns = 0;
   std::function<void(Bytes done, Bytes most)> recovery_progress = {};  // may be empty
-  // A force, begin, commit or push that gets nowhere for so long is reported, once. 0: ten seconds;
-  // UINT64_MAX: never, and there is no thread for it.
+  // A force, begin, commit, push or close that gets nowhere for so long is reported, once. 0: ten
+  // seconds; UINT64_MAX: never, and there is no thread for it.
   std::uint64_t stall_after_ns = 0;
   // Called on a thread of its own, with no lock held; may be empty: then the line goes to the
   // message hook (pool.h). Must not close the journal or throw, and keeps later reports waiting.

@@ -16,11 +16,13 @@ struct StallReport {
     kBegin,   // the first that waits in begin()
     kCommit,  // a commit that holds a part of the context lock
     kPush,    // a checkpoint in flight
+    kClose,   // close(), where it forces nothing: it ends the upkeep or records the log's end
   };
   enum class WaitsFor : std::uint8_t {
     kFormat,            // the items' callbacks in a commit
     kContextLock,       // part `part` of it, which a commit holds; part UINT32_MAX: not known which
-    kWrite,             // writes and flushes to the device, of the checkpoint at `lsn`
+    kWrite,             // writes and flushes to the device, of the checkpoint at `lsn` (close: of
+                        // the log's state, or JournalConfig::flush_home)
     kCompletion,        // the items' callbacks for the checkpoint at `lsn`, or the AIL
     kClientPush,        // LogItem::push() of an item of type holders[0].type
     kMemory,            // snapshots take all of cil_memory
