@@ -244,6 +244,8 @@ void Ail::unlink(LogItem& item) {
 void Ail::unlink_tracked(LogItem& item) {
   if (ItemAccess::bucket(item) != nullptr) {
     unlink(item);
+    // Relaxed, and no exchange: the lock is held.
+    departures_.store(departures() + 1, std::memory_order_relaxed);
     drop_empty_front();
   }
 }

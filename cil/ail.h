@@ -106,6 +106,10 @@ class Ail {
   void for_oldest(std::size_t most, const Each& each) KEEL_EXCLUDES(mutex_);
 
   [[nodiscard]] TailPosition tail() const KEEL_EXCLUDES(mutex_);
+  // Items that have left so far.
+  [[nodiscard]] std::uint64_t departures() const {
+    return departures_.load(std::memory_order_relaxed);  // a figure, orders nothing
+  }
   // The longest time so far for which enter(), hold_next() or for_items() had the lock.
   [[nodiscard]] std::uint64_t max_hold_ns() const {
     return max_hold_ns_.load(std::memory_order_relaxed);  // a figure, orders nothing
@@ -148,8 +152,9 @@ class Ail {
   Bucket* back_ KEEL_GUARDED_BY(mutex_) = nullptr;
   Bucket* spares_ KEEL_GUARDED_BY(mutex_) = nullptr;
   std::size_t spare_count_ KEEL_GUARDED_BY(mutex_) = 0;
-  Bucket reserve_ KEEL_GUARDED_BY(mutex_);     // used only while the list is empty
-  std::atomic<std::uint64_t> max_hold_ns_{0};  // written under the lock
+  Bucket reserve_ KEEL_GUARDED_BY(mutex_);    // used only while the list is empty
+  std::atomic<std::uint64_t> departures_{0};  // written under the lock, as the next
+  std::atomic<std::uint64_t> max_hold_ns_{0};
 };
 
 template <class Each>

@@ -169,6 +169,8 @@ struct Journal::Impl : MetadataObject {
   };
   [[nodiscard]] bool log_again(std::uint64_t enough_bytes);
   [[nodiscard]] bool log_again_item(LogItem& item, CilPart& part, Sequence sequence, Again& again);
+  [[nodiscard]] std::uint64_t cost_of_oldest(Again& again);
+  static void put_again(LogItem& item, LogVector* vector, Again& again);
   [[nodiscard]] static bool reach_bucket(LogItem& item, Again& again);
   [[nodiscard]] bool trim_shadows();
   [[nodiscard]] bool trim_tracked(const std::function<bool(LogItem&)>& trim);
@@ -231,7 +233,7 @@ struct Journal::Impl : MetadataObject {
   bool upkeep_stopping KEEL_GUARDED_BY(upkeep_mutex) = false;
   // Of the upkeep thread: what was logged again since a waiter was last granted something.
   std::uint64_t again_bytes = 0;
-  std::uint64_t grants_seen = 0;
+  std::uint64_t again_since = 0;
 
   // For the watchdog: calls of LogItem::push(), and the type of the newest. Relaxed: only reported.
   std::atomic<std::uint64_t> home_pushes_begun{0};

@@ -27,14 +27,18 @@ Status LogSpace::check(const Reservation& wanted) const {
   return {};
 }
 
-std::uint64_t LogSpace::set_aside() const {
-  return std::max(limits_.set_aside_bytes, needs_.most());
+// What is gathered may become a checkpoint of items without a home too, and then needs as much.
+std::uint64_t LogSpace::set_aside(std::uint64_t gathering) const {
+  const std::uint64_t most = needs_.most();
+  const std::uint64_t next = most == 0 ? 0 : std::min(gathering, limits_.log_bytes / 4);
+  return std::max({limits_.set_aside_bytes, most, next});
 }
 
-bool LogSpace::fits(const Reservation& wanted, std::uint64_t set_aside) const {
+bool LogSpace::fits(const Reservation& wanted, bool again) const {
   const std::uint64_t gathering = granted_.log_bytes + wanted.log_bytes;
+  const std::uint64_t kept = again ? 0 : set_aside(gathering);
   return gathering <= limits_.max_checkpoint_bytes &&
-         (head_ - tail_).value() + gathering + held_bytes_ + set_aside <= limits_.log_bytes &&
+         (head_ - tail_).value() + gathering + held_bytes_ + kept <= limits_.log_bytes &&
          granted_.memory_bytes + wanted.memory_bytes <= limits_.memory_bytes;
 }
 
@@ -48,7 +52,7 @@ bool LogSpace::hopeless(std::uint64_t passes_seen) const {
 
 bool LogSpace::try_reserve(const Reservation& wanted) {
   MutexLock lock(mutex_);
-  if (first_waiter_ != nullptr || unholding_ != 0 || failed_ || !fits(wanted, set_aside())) {
+  if (first_waiter_ != nullptr || unholding_ != 0 || failed_ || !fits(wanted, false)) {
     return false;
   }
   granted_ += wanted;
@@ -57,7 +61,7 @@ bool LogSpace::try_reserve(const Reservation& wanted) {
 
 bool LogSpace::try_reserve_again(const Reservation& wanted) {
   MutexLock lock(mutex_);
-  if (failed_ || !fits(wanted, 0)) {
+  if (failed_ || !fits(wanted, true)) {
     return false;
   }
   granted_ += wanted;
@@ -67,13 +71,16 @@ bool LogSpace::try_reserve_again(const Reservation& wanted) {
 LogSpace::AgainGrant LogSpace::grant_again(std::uint64_t unit) {
   MutexLock lock(mutex_);
   const bool others = granted_.log_bytes != 0;
-  const std::uint64_t taken = (head_ - tail_).value() + granted_.log_bytes + held_bytes_;
+  // What others have may join, and is then needed with it when that checkpoint is the oldest: so
+  // it counts twice.
+  const std::uint64_t taken = (head_ - tail_).value() + 2 * granted_.log_bytes + held_bytes_;
   const std::uint64_t free = limits_.log_bytes - std::min(limits_.log_bytes, taken);
-  const std::uint64_t most = std::min(set_aside(), limits_.max_checkpoint_bytes);
+  const std::uint64_t kept = set_aside(granted_.log_bytes);
+  const std::uint64_t most = std::min(kept, limits_.max_checkpoint_bytes);
   const std::uint64_t bytes =
       std::min({most, free, limits_.max_checkpoint_bytes - granted_.log_bytes});
   // Each part takes a unit of its own. Others commit what they have, or end: it is better to wait.
-  const bool in_parts = bytes < most && others && free < set_aside() + unit;
+  const bool in_parts = bytes < most && others && free < kept + unit;
   if (failed_ || bytes <= unit || in_parts) {
     return {0, !others};
   }
@@ -109,7 +116,7 @@ Status LogSpace::wait_for_room(Waiter& self) {
       return error_;
     }
     if (first_waiter_ == &self) {
-      if (unholding_ == 0 && fits(self.wanted, set_aside())) {
+      if (unholding_ == 0 && fits(self.wanted, false)) {
         granted_ += self.wanted;
         ++grants_;
         return {};
@@ -304,10 +311,12 @@ void LogSpace::pass_ended(bool hope) {
 
 bool LogSpace::tail_wanted() const {
   MutexLock lock(mutex_);
-  return first_waiter_ != nullptr && (head_ - tail_).value() + granted_.log_bytes +
-                                             first_waiter_->wanted.log_bytes + held_bytes_ +
-                                             set_aside() >
-                                         limits_.log_bytes;
+  if (first_waiter_ == nullptr) {
+    return false;
+  }
+  const std::uint64_t gathering = granted_.log_bytes + first_waiter_->wanted.log_bytes;
+  return (head_ - tail_).value() + gathering + held_bytes_ + set_aside(gathering) >
+         limits_.log_bytes;
 }
 
 std::uint64_t LogSpace::most_behind() const {
@@ -315,7 +324,8 @@ std::uint64_t LogSpace::most_behind() const {
   if (first_waiter_ == nullptr) {
     return limits_.log_bytes;
   }
-  const std::uint64_t rest = first_waiter_->wanted.log_bytes + held_bytes_ + set_aside();
+  const std::uint64_t wanted = first_waiter_->wanted.log_bytes;
+  const std::uint64_t rest = wanted + held_bytes_ + set_aside(wanted);
   return limits_.log_bytes - std::min(limits_.log_bytes, rest);
 }
 
@@ -345,9 +355,8 @@ LogSpace::Sums LogSpace::sums() const {
   KEEL_CHECK(granted_.log_bytes == 0 ||
                  (head_ - tail_).value() + granted_.log_bytes + held_bytes_ <= limits_.log_bytes,
              "more is granted than the log holds", granted_.log_bytes, held_bytes_);
-  return {granted_,      held_bytes_,   set_aside(),
-          head_ - tail_, tail_,         in_flight_,
-          grants_,       passes_begun_, passes_begun_ != passes_ended_};
+  return {granted_, held_bytes_,   set_aside(granted_.log_bytes), head_ - tail_, tail_, in_flight_,
+          grants_,  passes_begun_, passes_begun_ != passes_ended_};
 }
 
 LogSpace::Longest LogSpace::longest() const {

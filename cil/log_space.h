@@ -158,9 +158,8 @@ class LogSpace {
     Waiter* next = nullptr;
   };
 
-  [[nodiscard]] std::uint64_t set_aside() const KEEL_REQUIRES(mutex_);
-  [[nodiscard]] bool fits(const Reservation& wanted, std::uint64_t set_aside) const
-      KEEL_REQUIRES(mutex_);
+  [[nodiscard]] std::uint64_t set_aside(std::uint64_t gathering) const KEEL_REQUIRES(mutex_);
+  [[nodiscard]] bool fits(const Reservation& wanted, bool again) const KEEL_REQUIRES(mutex_);
   [[nodiscard]] bool hopeless(std::uint64_t passes_seen) const KEEL_REQUIRES(mutex_);
   [[nodiscard]] Status wait_for_room(Waiter& self) KEEL_REQUIRES(mutex_);
   [[nodiscard]] bool fits_checkpoint(std::uint64_t log_bytes) const KEEL_REQUIRES(mutex_);

@@ -22,6 +22,8 @@ constexpr std::uint64_t kDefaultCoverNs = 5'000'000'000;
 constexpr std::uint64_t kRetryNs = 10'000'000;
 // Logged again at a time of others than the oldest bucket's items: so much, or less.
 constexpr std::uint64_t kEnoughAgainBytes = std::uint64_t{1} << 20;
+// Of the oldest bucket's items, to see whether all can be: while no commit can go on.
+constexpr std::size_t kMostSummed = 65'536;
 
 }  // namespace
 
@@ -131,10 +133,11 @@ Journal::Impl::PushSums Journal::Impl::push_items(Lsn target) {
 // at a later time.
 bool Journal::Impl::log_again(std::uint64_t enough_bytes) {
   const std::uint64_t unit = format::checkpoint_unit(block_bytes());
-  // Only if somebody waits, and no more than once round the log for one who does: or a log whose
-  // items all live for ever would be written again and again.
-  if (const std::uint64_t grants = space.sums().grants; grants != grants_seen) {
-    grants_seen = grants;
+  // Only if somebody waits, and no more than once round the log until somebody was granted what he
+  // waited for, or an item has left: or a log whose items all live for ever would be written again
+  // and again.
+  if (const std::uint64_t now = space.sums().grants + ail.departures(); now != again_since) {
+    again_since = now;
     again_bytes = 0;
   }
   if (!space.tail_wanted() || again_bytes > file.geometry().data_bytes) {
@@ -144,6 +147,7 @@ bool Journal::Impl::log_again(std::uint64_t enough_bytes) {
   // tells nobody, and the waiter must not take this pass for the last word.
   const LogSpace::AgainGrant grant = space.grant_again(unit);
   if (grant.log_bytes == 0) {
+    request_push_of_open();  // Without what is in it there may be room.
     return !grant.is_last_word;
   }
   Again again{grant.log_bytes, std::min(enough_bytes, space.limits().set_aside_bytes)};
@@ -153,9 +157,11 @@ bool Journal::Impl::log_again(std::uint64_t enough_bytes) {
     sequence = cil.sequence();
     again.used = cil.is_open() ? 0 : unit;
     CilPart& part = cil.first_part();
-    ail.for_items(kMostLookedAt, [&](LogItem& item) {
-      return reach_bucket(item, again) && log_again_item(item, part, sequence, again);
-    });
+    if (again.used + cost_of_oldest(again) <= again.budget) {
+      ail.for_items(kMostLookedAt, [&](LogItem& item) {
+        return reach_bucket(item, again) && log_again_item(item, part, sequence, again);
+      });
+    }
     if (again.used > unit || (again.used > 0 && cil.is_open())) {
       (void)cil.open();
       cil.add_cost(part, again.used);
@@ -170,7 +176,34 @@ bool Journal::Impl::log_again(std::uint64_t enough_bytes) {
   if (again.used != 0) {
     request_push(sequence);
   }
+  if (again.used == 0) {
+    request_push_of_open();  // Without what is in it there may be room.
+  }
   return again.used != 0 || !grant.is_last_word;
+}
+
+// What it takes to log again what holds the tail, as far as that can be. A part of it would take
+// space and free none.
+std::uint64_t Journal::Impl::cost_of_oldest(Again& again) {
+  Homeless oldest;
+  ail.for_oldest(kMostSummed, [&](LogItem& item) {
+    LogVector* vector = item.pinned() ? nullptr : ItemAccess::claim_shadow(item);
+    if (vector != nullptr) {
+      oldest.items += vector->is_snapshot ? 1 : 0;
+      oldest.cost += vector->is_snapshot ? vector->cost() : 0;
+      put_again(item, vector, again);
+    }
+    return true;
+  });
+  return need_again(oldest, block_bytes()) - format::checkpoint_unit(block_bytes());
+}
+
+// A commit that was cancelled may have left another.
+void Journal::Impl::put_again(LogItem& item, LogVector* vector, Again& again) {
+  if (!ItemAccess::put_shadow(item, vector)) {
+    vector->next = again.trash;
+    again.trash = vector;
+  }
 }
 
 // False if the item is of a bucket that is not to be begun: there is enough, or the tail will stay
@@ -209,10 +242,7 @@ bool Journal::Impl::log_again_item(LogItem& item, CilPart& part, Sequence sequen
   again.stays = again.stays || !usable;
   // It may be about to leave.
   if (!usable || !fits || !ItemAccess::try_pin(item)) {
-    if (!ItemAccess::put_shadow(item, vector)) {  // A commit that was cancelled left another.
-      vector->next = again.trash;
-      again.trash = vector;
-    }
+    put_again(item, vector, again);
     return !usable || fits;
   }
   again.used += vector->cost();

@@ -54,6 +54,36 @@ TEST_CASE("a full log says who holds the tail, and its space is usable again aft
   CHECK(world.open()->recovery().end == LogEnd::kClean);
 }
 
+TEST_CASE("what is released in a log that was found full makes room, wherever it stands") {
+  LogWorld world;
+  Trace trace;
+  std::vector<std::unique_ptr<Probe>> items;
+  auto journal = world.open();
+  const auto fill = [&] {
+    const std::size_t before = items.size();
+    for (;;) {
+      auto transaction = journal->begin(20000, 1);
+      if (!transaction) {
+        CHECK(transaction.error().code == Errc::kLogFull);
+        return items.size() - before;
+      }
+      items.push_back(std::make_unique<Probe>(trace, 1));
+      items.back()->regions = {std::string(20000, 'x')};
+      REQUIRE(transaction->log(*items.back()).ok());
+      REQUIRE(transaction->commit().ok());
+    }
+  };
+  REQUIRE(fill() > 10);
+  // All that there is was logged again in vain.
+  CHECK(fill() == 0);
+  REQUIRE(journal->force_all().ok());
+  for (std::size_t i = 0; i < items.size(); i += 2) {
+    (void)journal->release(*items[i]);
+  }
+  CHECK(fill() > 2);
+  finish(journal);
+}
+
 TEST_CASE("relogging the item at the tail moves the tail") {
   LogWorld world;
   Trace trace;
@@ -208,7 +238,7 @@ TEST_CASE("releasing an item wakes a thread that waits for the space it held") {
   std::thread waiter([&] { granted = journal->begin(150000, 1).ok(); });
   let_others_run();
   for (std::size_t i = 0; i < 5; ++i) {
-    CHECK(journal->release(*items[i]));
+    (void)journal->release(*items[i]);  // False if it is being logged again at this moment.
   }
   waiter.join();
   CHECK(granted);
