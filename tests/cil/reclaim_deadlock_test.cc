@@ -9,6 +9,7 @@
 #include <atomic>
 #include <cstdio>
 #include <cstdlib>
+#include <fstream>
 #include <memory>
 #include <string>
 #include <thread>
@@ -165,6 +166,13 @@ std::uint64_t committer(Journal& journal, Pool& pool, Trace& trace, std::uint64_
 
 void quiet(const char*) {}
 
+// How long this thread has been ready to run and had no CPU: others' doing. 0 if nobody tells.
+std::uint64_t waited_for_cpu_ns() {
+  std::uint64_t ran_ns = 0, waited_ns = 0;
+  std::ifstream("/proc/thread-self/schedstat") >> ran_ns >> waited_ns;
+  return waited_ns;
+}
+
 }  // namespace
 
 TEST_CASE("a pool in want gets back what the journal's context holds, by having it written") {
@@ -223,11 +231,14 @@ TEST_CASE("commits, pushes and reclaim that forces the log end, episode after ep
   Campaign campaign("pressure", 10'000, {1'000, 10});
   campaign.run([&](std::uint64_t /*episode*/) -> std::string {
     const std::uint64_t begun_ns = os().monotonic_ns();
-    std::atomic<std::uint64_t> refusals{0};
+    std::atomic<std::uint64_t> refusals{0}, waited_ns{0};
     std::atomic<bool> done{false};
     std::vector<std::thread> threads;
     for (int t = 0; t < 2; ++t) {
-      threads.emplace_back([&] { refusals += committer(*journal, *pool, trace, 80); });
+      threads.emplace_back([&] {
+        refusals += committer(*journal, *pool, trace, 80);
+        waited_ns += waited_for_cpu_ns();
+      });
     }
     std::thread pusher([&] {
       while (!done) {
@@ -238,6 +249,7 @@ TEST_CASE("commits, pushes and reclaim that forces the log end, episode after ep
         pool->kvfree(pool->kvmalloc(200000, AllocFlags::kNoWarn, "reclaims"));
         std::this_thread::yield();
       }
+      waited_ns += waited_for_cpu_ns();
     });
     for (std::thread& thread : threads) {
       thread.join();
@@ -257,8 +269,10 @@ TEST_CASE("commits, pushes and reclaim that forces the log end, episode after ep
     if (allocations != 0) {
       return "allocations between a switch of contexts and stable: " + std::to_string(allocations);
     }
-    if (campaign.full() && took_ns >= kMostNs) {
-      return "an episode of " + std::to_string(took_ns / 1'000) + " us";
+    // Without what a busy machine makes of it.
+    if (campaign.full() && took_ns >= kMostNs + waited_ns) {
+      return "an episode of " + std::to_string(took_ns / 1'000) + " us, for a CPU " +
+             std::to_string(waited_ns / 1'000);
     }
     return {};
   });
