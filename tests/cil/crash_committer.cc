@@ -99,8 +99,10 @@ std::uint64_t Committer::commit_one(Journal& journal) {
   }
   const auto sequence = transaction->commit();
   if (!sequence) {
-    if (sequence.error().code != Errc::kNoMemory || !plan_.may_fail) {
+    if (sequence.error().code != Errc::kNoMemory) {
       (void)record_.succeeded(sequence.error(), "commit");
+    } else {
+      record_.check_fault_was_met("commit", sequence.error());
     }
     take_back(chosen);
     return 0;
@@ -145,7 +147,8 @@ std::optional<Transaction> Committer::begin(Journal& journal, std::size_t bytes)
       return std::move(*transaction);
     }
     const Errc code = transaction.error().code;
-    if (code == Errc::kNoMemory && plan_.may_fail) {
+    if (code == Errc::kNoMemory) {
+      record_.check_fault_was_met("begin", transaction.error());
       return std::nullopt;
     }
     if (code != Errc::kLogFull || attempt >= 1000) {

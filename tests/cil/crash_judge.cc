@@ -10,6 +10,7 @@
 #include "keel/alloc/pool.h"
 #include "keel/base/check.h"
 #include "keel/base/os.h"
+#include "log_evidence.h"
 #include "probe.h"
 #include "support/spare_memory_disk.h"
 
@@ -143,7 +144,6 @@ void Judge::check(const Moment& moment, const Recovered& recovered, std::uint64_
 }
 
 void Judge::rot_one(const Moment& moment, std::uint64_t rot_seed) {
-  ++run_.tally.states;
   ++run_.tally.rot;
   std::uint64_t random = rot_seed;
   SpareMemoryDisk after(run_.memory);
@@ -159,10 +159,11 @@ void Judge::rot_one(const Moment& moment, std::uint64_t rot_seed) {
     }
   }
   const Recovered recovered = recover_one(rot_seed);
-  check_rot(moment, recovered, rot_seed);
+  check_rot(moment, recovered, rot_seed, after);
 }
 
-void Judge::check_rot(const Moment& moment, const Recovered& recovered, std::uint64_t rot_seed) {
+void Judge::check_rot(const Moment& moment, const Recovered& recovered, std::uint64_t rot_seed,
+                      const SimDisk& disk) {
   const auto fail = [&](const std::string& what) {
     FAIL(what << "; rot seed " << rot_seed << ", " << record_.place_of(moment) << "; "
               << recovered.report.message());
@@ -170,7 +171,18 @@ void Judge::check_rot(const Moment& moment, const Recovered& recovered, std::uin
   if (!recovered.fault.empty()) {
     fail("delivered damage: " + recovered.fault);
   }
-  if (!recovered.ok || recovered.report.end == LogEnd::kDamaged) {
+  const std::uint64_t head = recovered.report.head.value();
+  const LogEvidence evidence = evidence_beyond(disk.image(kLogPath), head);
+  if (recovered.ok != evidence.readable) {
+    fail(recovered.ok ? "read without a superblock or a state"
+                      : "refused, though it can be read: " + recovered.error.message());
+  }
+  const bool is_damage = recovered.report.end == LogEnd::kDamaged;
+  if (recovered.ok && is_damage != (head < evidence.stable)) {
+    fail((is_damage ? "damage that nothing vouches for" : "a cut of what is vouched for") +
+         std::string(", stable up to ") + std::to_string(evidence.stable));
+  }
+  if (!recovered.ok || is_damage) {
     ++run_.tally.rot_detected;
   }
   const std::uint64_t last = recovered.report.last_sequence.value();
@@ -184,7 +196,7 @@ void Judge::check_rot(const Moment& moment, const Recovered& recovered, std::uin
            std::to_string(recovered.versions[id]) + ", expected " + std::to_string(want));
     }
   }
-  if (recovered.ok && recovered.report.end != LogEnd::kDamaged) {
+  if (recovered.ok && !is_damage) {
     ++(last < moment.forced ? run_.tally.rot_cut : run_.tally.rot_harmless);
   }
 }

@@ -30,7 +30,9 @@ class Judge {
   [[nodiscard]] Recovered recover_one(std::uint64_t state_seed);
   void check(const Moment& moment, const Recovered& recovered, std::uint64_t crash_seed,
              keel::SimFate fate);
-  void check_rot(const Moment& moment, const Recovered& recovered, std::uint64_t rot_seed);
+  // `disk`: with what was recovered from.
+  void check_rot(const Moment& moment, const Recovered& recovered, std::uint64_t rot_seed,
+                 const keel::SimDisk& disk);
 
   Run& run_;
   const LifeRecord& record_;

@@ -29,6 +29,8 @@ Beginning beginning_after(const LifeRecord& parent, const Moment& moment,
                           const Recovered& recovered) {
   Beginning child;
   child.sequence = recovered.report.last_sequence.value();
+  child.logged = recovered.versions;
+  child.erased = recovered.erased;
   for (std::size_t id = 0; id < kCrashObjects; ++id) {
     child.base[id] = parent.expected(id, child.sequence);
     // What went home while the snapshot was taken did so before it if the log has it no more.

@@ -13,12 +13,14 @@
 //   3. never "damaged": a crash is not rot.
 //
 // From some of those crashed disks the next life begins, three deep, so that incarnations and
-// leftovers of earlier laps and lives meet.
+// leftovers of earlier laps and lives meet. What its open() delivers must be what the judge got.
 //
 // With `may_fail`, whoever makes the plan also injects faults: a life then ends at its first error,
-// and what had been promised before it must be there. With `rot`, crashed disks are damaged on top:
-// bits flipped, sectors moved. Then all may be refused, and the newest may be missing; but nothing
-// is delivered that was not committed so.
+// before which a fault must have been met, and what had been promised before it must be there. With
+// `rot`, crashed disks are damaged on top: bits flipped, sectors moved. Then nothing is delivered
+// that was not committed so, and the newest may be missing only where nothing behind it says that
+// it was stable (log_evidence.h): elsewhere the log must be reported as damaged, and it may be
+// refused only if what is kept twice is gone.
 //
 // Its parts, from the top down: this, which life begins where; crash_judge.h, what a crash leaves
 // and whether recovery is right about it; crash_life.h and crash_committer.h, a life;
@@ -63,6 +65,8 @@ struct CrashPlan {
   std::function<std::unique_ptr<keel::SimDisk>(std::uint64_t seed)> make_disk = {};
   std::function<void(keel::SimDisk&)> inject = {};  // called when a life begins; may be empty
   bool may_fail = false;
+  // Whether the life that has this disk has met a fault by now; needed if it may fail.
+  std::function<bool(keel::SimDisk&)> met_fault = {};
   bool mixed_waits = false;  // also callbacks, timeouts, and threads that pause
   bool often = false;        // nearly every transaction is forced
   // One transaction in so many is followed by a pause, of up to `pause_ns`.
@@ -84,8 +88,8 @@ struct CrashTally {
   std::uint64_t bytes_logged = 0;
   std::uint64_t torn = 0;    // states whose report said so
   std::uint64_t failed = 0;  // lives that an injected fault ended
-  // Of the states, those with rot: refused or reported; delivered whole; or cut where rot and a
-  // torn tail look the same.
+  // Beside the states, those with rot: refused or reported; delivered whole; or cut where nothing
+  // vouches, so that rot and a torn tail look the same.
   std::uint64_t rot = 0;
   std::uint64_t rot_detected = 0;
   std::uint64_t rot_harmless = 0;

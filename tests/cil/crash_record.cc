@@ -11,9 +11,9 @@ namespace keel_test::crash_lab {
 
 LifeRecord::LifeRecord(Run& run, std::uint32_t depth, std::uint64_t seed, SimDisk& disk,
                        const Beginning& beginning)
-    : run_(run), depth_(depth), seed_(seed), disk_(disk), base_(beginning.base) {
+    : run_(run), depth_(depth), seed_(seed), disk_(disk), beginning_(beginning) {
   for (std::size_t id = 0; id < kCrashObjects; ++id) {
-    history_[id].push_back({beginning.sequence, base_[id]});
+    history_[id].push_back({beginning.sequence, beginning.base[id]});
   }
   MutexLock lock(mutex_);
   home_ = beginning.home;
@@ -38,7 +38,7 @@ void LifeRecord::recovered_goes_home() {
   MutexLock lock(mutex_);
   for (std::size_t id = 0; id < kCrashObjects; ++id) {
     // What this life has written home is newer.
-    home_[id] = std::max(home_[id], base_[id]);
+    home_[id] = std::max(home_[id], beginning_.base[id]);
   }
 }
 
@@ -71,11 +71,18 @@ void LifeRecord::take_moment(bool promised, const SimDurableWrite* write) {
 
 bool LifeRecord::succeeded(const Status& status, const char* what) {
   if (!status.ok()) {
-    KEEL_CHECK(run_.plan.may_fail, what, static_cast<std::uint64_t>(status.error().code),
-               static_cast<std::uint64_t>(status.error().sys_errno));
+    if (!failed()) {
+      check_fault_was_met(what, status.error());
+    }
     fail();
   }
   return status.ok();
+}
+
+void LifeRecord::check_fault_was_met(const char* what, const Error& error) const {
+  const CrashPlan& plan = run_.plan;
+  KEEL_CHECK(plan.may_fail && plan.met_fault(disk_), what, static_cast<std::uint64_t>(error.code),
+             static_cast<std::uint64_t>(error.sys_errno));
 }
 
 void LifeRecord::asked_for_callback(bool granted) {

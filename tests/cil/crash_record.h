@@ -25,6 +25,9 @@ struct Beginning {
   std::uint64_t sequence = 0;
   Versions base{};
   Versions home{};
+  // What the log has, as the parent's judge found it.
+  Versions logged{};
+  std::array<bool, kCrashObjects> erased{};
 };
 
 struct Change {
@@ -67,8 +70,10 @@ class LifeRecord {
   // Somebody met an injected fault: the life ends.
   void fail() { failed_ = true; }
   [[nodiscard]] bool failed() const { return failed_; }
-  // Whether it went well. If not, the life is over; faults must have been injected for that.
+  // Whether it went well. If not, the life is over; it must have met an injected fault for that.
   bool succeeded(const keel::Status& status, const char* what);
+  // Of what may fail without ending the life.
+  void check_fault_was_met(const char* what, const keel::Error& error) const;
   // Each callback that was asked for must be called.
   void asked_for_callback(bool granted);
   void callback_called();
@@ -82,6 +87,7 @@ class LifeRecord {
 
   [[nodiscard]] std::uint32_t depth() const { return depth_; }
   [[nodiscard]] std::uint64_t seed() const { return seed_; }
+  [[nodiscard]] const Beginning& beginning() const { return beginning_; }
   [[nodiscard]] std::uint64_t first_sequence() const { return history_[0].front().sequence; }
   [[nodiscard]] std::string place_of(const Moment& moment) const;
 
@@ -90,7 +96,7 @@ class LifeRecord {
   const std::uint32_t depth_;
   const std::uint64_t seed_;
   keel::SimDisk& disk_;
-  const Versions base_;
+  const Beginning beginning_;
 
   keel::Mutex mutex_{keel::LockRank::kLeaf};
   std::uint64_t forced_ KEEL_GUARDED_BY(mutex_) = 0;

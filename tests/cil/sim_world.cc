@@ -3,6 +3,7 @@
 #include <doctest/doctest.h>
 #include <malloc.h>
 
+#include <algorithm>
 #include <cstdlib>
 
 #include "keel/alloc/pool.h"
@@ -234,8 +235,16 @@ SimWorldResult run_sim_world(std::uint64_t seed, unsigned effort) {
     options.seed = disk_seed;
     return std::make_unique<SimScheduledDisk>(scheduler, options, world.latency);
   };
+  std::uint64_t refused_before = 0;  // threads, when the life began
   plan.inject = [&](SimDisk& disk) {
+    refused_before = scheduler.refused();
     inject(world, static_cast<SimScheduledDisk&>(disk), scheduler);
+  };
+  plan.met_fault = [&](SimDisk& disk) {
+    const auto log = disk.io_log();
+    return scheduler.refused() != refused_before ||
+           static_cast<SimScheduledDisk&>(disk).refused() != 0 ||
+           std::any_of(log.begin(), log.end(), [](const SimIo& io) { return io.faulty; });
   };
   plan.on_state = [&](std::uint64_t last, std::uint64_t end) {
     scheduler.note("state", "", last, end);

@@ -366,6 +366,7 @@ unsigned SimScheduler::current_cpu() { return running_->cpu; }
 std::uint32_t SimScheduler::announce(const char* name) {
   if (one_in(schedule_.refuse_thread_one_in)) {
     note("refused", name);
+    ++refused_;
     throw std::system_error(std::make_error_code(std::errc::resource_unavailable_try_again));
   }
   const auto place = std::find(tasks_.begin(), tasks_.end(), nullptr);

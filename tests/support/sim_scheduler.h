@@ -69,6 +69,8 @@ class SimScheduler : public ThreadScheduler {
   [[nodiscard]] std::uint64_t switches() const { return switches_; }
   // Waits that were tried for a lost wakeup.
   [[nodiscard]] std::uint64_t tried() const { return tried_; }
+  // Starts of threads that failed.
+  [[nodiscard]] std::uint64_t refused() const { return refused_; }
   // A number for the test's own choices.
   std::uint64_t draw();
   // Into the trace. Both texts of static storage.
@@ -129,6 +131,7 @@ class SimScheduler : public ThreadScheduler {
   std::uint64_t steps_ = 0;
   std::uint64_t switches_ = 0;
   std::uint64_t tried_ = 0;
+  std::uint64_t refused_ = 0;
   std::uint64_t tries_at_ns_ = 0;  // the time at which nobody could run, and who waits is tried
   Task* trying_ = nullptr;         // it runs, and nobody else can
   std::vector<std::uint64_t> changes_;  // steps, descending
