@@ -41,6 +41,8 @@ Tally run_limits(std::uint64_t first, std::uint64_t count);
 Tally run_memory(std::uint64_t first, std::uint64_t count);
 // Hangs, which the watchdog reports, and which end.
 Tally run_hangs(std::uint64_t first, std::uint64_t count);
+// A virtual machine that is killed with a writer in it.
+Tally run_qemu(std::uint64_t first, std::uint64_t count);
 
 // "--only NAME --first SEED --count 1"
 [[nodiscard]] std::string replay_of(const char* name, std::uint64_t seed);

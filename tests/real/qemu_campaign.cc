@@ -1,0 +1,148 @@
+// The whole machine goes: a guest kernel with a real ext4 or XFS, whose virtual machine is killed
+// while the writer runs in it.
+//
+// Half of the disks keep what they were given: what the guest's kernel had not passed on is lost.
+// The other half have a cache that is lost too, but for what they were told to flush (faultfs).
+#include <unistd.h>
+
+#include <chrono>
+#include <filesystem>
+
+#include "campaigns.h"
+#include "disk_lab.h"
+#include "guest.h"
+#include "guest_machine.h"
+#include "keel/cil/log_file.h"
+
+using namespace keel;
+
+namespace keel_test {
+namespace {
+
+using faultfs::Cut;
+using faultfs::random_step;
+
+// An emulated machine takes some seconds to come up, more where others want the CPUs.
+constexpr std::chrono::minutes kMostWait{10};
+// What a file system can be asked to survive of its own.
+constexpr Cut kFairCuts[] = {Cut::kNone, Cut::kAll, Cut::kWrites, Cut::kTorn4096};
+
+// The log that has room for large objects.
+constexpr std::uint64_t kWideLog = std::uint64_t{16} << 20U;
+
+struct Moment {
+  bool early = false;            // while the log is opened, and recovered
+  std::uint64_t begun = 0;       // else when so many transactions are
+  std::uint64_t later_usec = 0;  // and this much later
+};
+
+Moment draw_moment(std::uint64_t seed, std::uint64_t& random) {
+  Moment moment;
+  moment.early = seed % 7 == 6;
+  moment.begun = 1 + random_step(random) % 400;
+  moment.later_usec = random_step(random) % (moment.early ? 100'000 : 20'000);
+  return moment;
+}
+
+std::uint64_t begun(const Ledger& ledger) {
+  std::uint64_t sum = 0;
+  for (const LedgerThread& thread : ledger.threads) {
+    sum += thread.begun;
+  }
+  return sum;
+}
+
+// False if it does not come.
+bool wait_for(const Moment& moment, GuestMachine& guest, const Ledger& ledger) {
+  const auto end = std::chrono::steady_clock::now() + kMostWait;
+  const auto over = [&] {
+    return moment.early ? guest.said().find(kGuestMounted) != std::string::npos
+                        : begun(ledger) >= moment.begun || ledger.done != 0;
+  };
+  while (!over()) {
+    if (!guest.runs() || ledger.failed_with != 0 || std::chrono::steady_clock::now() > end) {
+      return false;
+    }
+    (void)::usleep(500);
+  }
+  (void)::usleep(static_cast<useconds_t>(moment.later_usec));
+  return guest.runs() && ledger.failed_with == 0;
+}
+
+WriterPlan plan_of(std::uint64_t& random, bool wide) {
+  WriterPlan plan = WriterPlan::draw(random);
+  plan.uring = random_step(random) % 2 == 0;  // the guest's kernel has it, whether ours has or not
+  plan.large = wide && random_step(random) % 2 == 0;
+  return plan;
+}
+
+void cut_once(const GuestImage& image, DiskLab& lab, Tally& tally, std::uint64_t seed,
+              const std::string& type) {
+  std::uint64_t random = seed * 2654435769U;
+  const std::string replay = replay_of("qemu", seed);
+  // Some logs go on from cut to cut, some are made anew.
+  const bool wide = random_step(random) % 2 == 0;
+  if (random_step(random) % 4 == 0 && !lab.make_log(wide ? kWideLog : kMinLogBytes.value())) {
+    tally.fail("the log could not be made on " + type, replay);
+    return;
+  }
+  const WriterPlan plan = plan_of(random, std::filesystem::file_size(lab.log()) >= kWideLog);
+  const Moment moment = draw_moment(seed, random);
+  if (!lab.take_down()) {
+    tally.fail("could not be unmounted", replay);
+    return;
+  }
+  GuestMachine guest(image, lab.file(), type, lab.ledger(), plan);
+  const bool came = wait_for(moment, guest, *lab.ledger());
+  const std::string stood = guest.runs() ? "killed" : "ended by itself";
+  guest.kill();
+  const auto fail = [&](const std::string& what) {
+    tally.fail(what + " (" + type + (lab.faults() != nullptr ? ", volatile" : "") +
+                   "); the guest said:\n" + guest.said(),
+               replay);
+  };
+  if (!came) {
+    const auto error = lab.ledger()->failed_with.load();
+    fail(error == 0 ? "the machine was " + stood + " before it came as far as it should"
+                    : "the writer met error " + std::to_string(error));
+    return;
+  }
+  if (lab.faults() != nullptr) {
+    lab.faults()->cut(kFairCuts[random_step(random) % std::size(kFairCuts)], random_step(random));
+  }
+  if (!lab.bring_up()) {
+    fail("could not be mounted again: " + lab.why());
+    return;
+  }
+  lab.judge_life(tally, replay);
+  if (!tally.ok()) {
+    tally.failures.back() += " (" + type + (plan.buffered ? ", buffered" : ", direct") +
+                             (plan.uring ? ", io_uring" : ", sync") +
+                             (lab.faults() != nullptr ? ", volatile" : "") +
+                             "); the guest said:\n" + guest.said();
+  }
+}
+
+}  // namespace
+
+Tally run_qemu(std::uint64_t first, std::uint64_t count) {
+  Tally tally("qemu");
+  std::string why = kWhyNoMount;
+  const auto image = is_root() ? GuestImage::make(why) : nullptr;
+  if (image == nullptr) {
+    tally.miss("guest", why);
+    return tally;
+  }
+  for (const bool forgets : {false, true}) {
+    on_each_file_system(tally, forgets ? DiskLab::Under::kFaultFs : DiskLab::Under::kFile,
+                        kMinLogBytes.value(), first, count,
+                        [&](DiskLab& lab, std::uint64_t seed, const std::string& type) {
+                          if ((seed / 2 % 2 == 1) == forgets) {
+                            cut_once(*image, lab, tally, seed, type);
+                          }
+                        });
+  }
+  return tally;
+}
+
+}  // namespace keel_test
