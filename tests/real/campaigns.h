@@ -13,7 +13,7 @@ namespace keel_test {
 struct RealCampaign {
   const char* name;
   const char* what;         // for --help
-  std::uint64_t slice;      // seeds of the slice that every test run takes
+  std::uint64_t slice;      // seeds of the slice that every test run takes; 0: none
   std::uint64_t sanitized;  // the same under a sanitizer
   Tally (*run)(std::uint64_t first, std::uint64_t count);
 };
