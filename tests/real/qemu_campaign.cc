@@ -40,7 +40,7 @@ Moment draw_moment(std::uint64_t seed, std::uint64_t& random) {
   Moment moment;
   moment.early = seed % 7 == 6;
   moment.begun = 1 + random_step(random) % 400;
-  moment.later_usec = random_step(random) % (moment.early ? 100'000 : 20'000);
+  moment.later_usec = random_step(random) % (moment.early ? 500'000 : 20'000);
   return moment;
 }
 
