@@ -2,11 +2,13 @@
 // while the writer runs in it.
 //
 // Half of the disks keep what they were given: what the guest's kernel had not passed on is lost.
-// The other half have a cache that is lost too, but for what they were told to flush (faultfs).
+// The other half have a cache that is lost too, but for what they were told to flush (faultfs). A
+// disk goes through several cuts, so the guest finds its log as the one before left it.
 #include <unistd.h>
 
 #include <chrono>
 #include <filesystem>
+#include <memory>
 
 #include "campaigns.h"
 #include "disk_lab.h"
@@ -27,6 +29,8 @@ constexpr std::chrono::minutes kMostWait{10};
 // What a file system can be asked to survive of its own.
 constexpr Cut kFairCuts[] = {Cut::kNone, Cut::kAll, Cut::kWrites, Cut::kTorn4096};
 
+// Seeds of one disk: those behind a multiple of it.
+constexpr std::uint64_t kCutsOfDisk = 5;
 // The log that has room for large objects.
 constexpr std::uint64_t kWideLog = std::uint64_t{16} << 20U;
 
@@ -76,14 +80,29 @@ WriterPlan plan_of(std::uint64_t& random, bool wide) {
   return plan;
 }
 
-void cut_once(const GuestImage& image, DiskLab& lab, Tally& tally, std::uint64_t seed,
-              const std::string& type) {
+// One disk of a run.
+struct Disk {
+  DiskLab lab;
+  std::string type;
+  std::uint64_t first;  // seed
+};
+
+std::unique_ptr<Disk> make_disk(std::uint64_t seed) {
+  const std::uint64_t kind = (seed - 1) / kCutsOfDisk % 4;
+  const std::string type = kind % 2 == 0 ? "ext4" : "xfs";
+  const auto under = kind < 2 ? DiskLab::Under::kFaultFs : DiskLab::Under::kFile;
+  return std::unique_ptr<Disk>(new Disk{{type, under}, type, seed});
+}
+
+void cut_once(const GuestImage& image, Disk& disk, Tally& tally, std::uint64_t seed) {
+  DiskLab& lab = disk.lab;
   std::uint64_t random = seed * 2654435769U;
-  const std::string replay = replay_of("qemu", seed);
-  // Some logs go on from cut to cut, some are made anew.
+  const std::string replay = "--only qemu --first " + std::to_string(disk.first) + " --count " +
+                             std::to_string(seed - disk.first + 1);
+  const bool anew = random_step(random) % 6 == 0 || seed == disk.first;
   const bool wide = random_step(random) % 2 == 0;
-  if (random_step(random) % 4 == 0 && !lab.make_log(wide ? kWideLog : kMinLogBytes.value())) {
-    tally.fail("the log could not be made on " + type, replay);
+  if (anew && !lab.make_log(wide ? kWideLog : kMinLogBytes.value())) {
+    tally.fail("the log could not be made on " + disk.type, replay);
     return;
   }
   const WriterPlan plan = plan_of(random, std::filesystem::file_size(lab.log()) >= kWideLog);
@@ -92,34 +111,32 @@ void cut_once(const GuestImage& image, DiskLab& lab, Tally& tally, std::uint64_t
     tally.fail("could not be unmounted", replay);
     return;
   }
-  GuestMachine guest(image, lab.file(), type, lab.ledger(), plan);
+  GuestMachine guest(image, lab.file(), disk.type, lab.ledger(), plan);
   const bool came = wait_for(moment, guest, *lab.ledger());
   const std::string stood = guest.runs() ? "killed" : "ended by itself";
   guest.kill();
-  const auto fail = [&](const std::string& what) {
-    tally.fail(what + " (" + type + (lab.faults() != nullptr ? ", volatile" : "") +
-                   "); the guest said:\n" + guest.said(),
-               replay);
-  };
+  const std::string where = " (" + disk.type + (lab.faults() != nullptr ? ", volatile" : "") +
+                            (plan.buffered ? ", buffered" : ", direct") +
+                            (plan.uring ? ", io_uring" : ", sync") + "); the guest said:\n" +
+                            guest.said();
   if (!came) {
     const auto error = lab.ledger()->failed_with.load();
-    fail(error == 0 ? "the machine was " + stood + " before it came as far as it should"
-                    : "the writer met error " + std::to_string(error));
+    const std::string what =
+        error == 0 ? "the machine was " + stood + " before it came as far as it should"
+                   : "the writer met error " + std::to_string(error);
+    tally.fail(what + where, replay);
     return;
   }
   if (lab.faults() != nullptr) {
     lab.faults()->cut(kFairCuts[random_step(random) % std::size(kFairCuts)], random_step(random));
   }
   if (!lab.bring_up()) {
-    fail("could not be mounted again: " + lab.why());
+    tally.fail("could not be mounted again: " + lab.why() + where, replay);
     return;
   }
   lab.judge_life(tally, replay);
   if (!tally.ok()) {
-    tally.failures.back() += " (" + type + (plan.buffered ? ", buffered" : ", direct") +
-                             (plan.uring ? ", io_uring" : ", sync") +
-                             (lab.faults() != nullptr ? ", volatile" : "") +
-                             "); the guest said:\n" + guest.said();
+    tally.failures.back() += where;
   }
 }
 
@@ -133,14 +150,17 @@ Tally run_qemu(std::uint64_t first, std::uint64_t count) {
     tally.miss("guest", why);
     return tally;
   }
-  for (const bool forgets : {false, true}) {
-    on_each_file_system(tally, forgets ? DiskLab::Under::kFaultFs : DiskLab::Under::kFile,
-                        kMinLogBytes.value(), first, count,
-                        [&](DiskLab& lab, std::uint64_t seed, const std::string& type) {
-                          if ((seed / 2 % 2 == 1) == forgets) {
-                            cut_once(*image, lab, tally, seed, type);
-                          }
-                        });
+  std::unique_ptr<Disk> disk;
+  for (std::uint64_t seed = first; seed < first + count && tally.ok(); ++seed) {
+    if (disk == nullptr || (seed - 1) % kCutsOfDisk == 0) {
+      disk.reset();
+      disk = make_disk(seed);
+    }
+    if (disk->lab.ready()) {
+      cut_once(*image, *disk, tally, seed);
+    } else {
+      tally.miss(disk->type, disk->lab.why());
+    }
   }
   return tally;
 }
