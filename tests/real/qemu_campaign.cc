@@ -40,10 +40,10 @@ struct Moment {
   std::uint64_t later_usec = 0;  // and this much later
 };
 
-Moment draw_moment(std::uint64_t seed, std::uint64_t& random) {
+Moment draw_moment(std::uint64_t seed, std::uint64_t& random, bool large) {
   Moment moment;
   moment.early = seed % 7 == 6;
-  moment.begun = 1 + random_step(random) % 400;
+  moment.begun = 1 + random_step(random) % (large ? 100 : 1000);
   moment.later_usec = random_step(random) % (moment.early ? 500'000 : 20'000);
   return moment;
 }
@@ -106,7 +106,7 @@ void cut_once(const GuestImage& image, Disk& disk, Tally& tally, std::uint64_t s
     return;
   }
   const WriterPlan plan = plan_of(random, std::filesystem::file_size(lab.log()) >= kWideLog);
-  const Moment moment = draw_moment(seed, random);
+  const Moment moment = draw_moment(seed, random, plan.large);
   if (!lab.take_down()) {
     tally.fail("could not be unmounted", replay);
     return;
