@@ -53,6 +53,7 @@ trust    python3              runs the campaigns and the mutants
 trust    clang                compiles the fuzzers, and the simulator with its switch points
 trust    libclang-rt-dev      libFuzzer and the sanitizers' run-time libraries
 trust    llvm                 names in their reports (llvm-symbolizer)
+trust    qemu-system-x86      virtual machines that are killed with their file systems
 END
 }
 

@@ -14,6 +14,8 @@ const std::vector<RealCampaign>& campaigns() {
       {"limits", "limits of files, memory, mappings, descriptors, threads", 17, 17, run_limits},
       {"memory", "a control group at its limit of memory", 4, 1, run_memory},
       {"hangs", "file systems and devices that hang, and the watchdog", 8, 2, run_hangs},
+      {"qemu", "a virtual machine killed with its file system and the writer in it", 0, 0,
+       run_qemu},
   };
   return all;
 }

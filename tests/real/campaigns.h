@@ -13,7 +13,7 @@ namespace keel_test {
 struct RealCampaign {
   const char* name;
   const char* what;         // for --help
-  std::uint64_t slice;      // seeds of the slice that every test run takes
+  std::uint64_t slice;      // seeds of the slice that every test run takes; 0: none
   std::uint64_t sanitized;  // the same under a sanitizer
   Tally (*run)(std::uint64_t first, std::uint64_t count);
 };
@@ -41,6 +41,8 @@ Tally run_limits(std::uint64_t first, std::uint64_t count);
 Tally run_memory(std::uint64_t first, std::uint64_t count);
 // Hangs, which the watchdog reports, and which end.
 Tally run_hangs(std::uint64_t first, std::uint64_t count);
+// A virtual machine that is killed with a writer in it.
+Tally run_qemu(std::uint64_t first, std::uint64_t count);
 
 // "--only NAME --first SEED --count 1"
 [[nodiscard]] std::string replay_of(const char* name, std::uint64_t seed);

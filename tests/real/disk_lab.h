@@ -30,6 +30,8 @@ class DiskLab {
   [[nodiscard]] Mounted& mounted() { return *mounted_; }
   [[nodiscard]] LoopDevice& loop() { return *loop_; }
   [[nodiscard]] LedgerFile& ledger() { return *ledger_; }
+  // What is under the device.
+  [[nodiscard]] const std::string& file() const { return file_; }
   [[nodiscard]] std::string log() const { return *mounted_ / "log"; }
 
   // Both: detached, and there again.

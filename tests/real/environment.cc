@@ -72,6 +72,14 @@ void tell_reaper(const std::string& line) {
   }
 }
 
+std::vector<std::string> words_of(const std::vector<std::string>& before,
+                                  const std::vector<std::string>& arguments) {
+  std::vector<std::string> words = before;
+  words.push_back(helper_path());
+  words.insert(words.end(), arguments.begin(), arguments.end());
+  return words;
+}
+
 }  // namespace
 
 void prepare_environment() {
@@ -142,16 +150,14 @@ Scratch::~Scratch() {
   reap_no_more("dir", gone);
 }
 
-Helper::Helper(const std::vector<std::string>& arguments, int control, bool dies_with_us,
-               const std::vector<std::string>& before) {
+Child::Child(const std::vector<std::string>& words, int control, bool dies_with_us,
+             const std::string& output) {
   prepare_environment();
-  std::vector<std::string> words = before;
-  words.push_back(helper_path());
-  words.insert(words.end(), arguments.begin(), arguments.end());
   const pid_t parent = ::getpid();
+  const bool quiet = std::getenv("KEEL_REAL_VERBOSE") == nullptr;
   (void)std::fflush(stdout);
   pid_ = ::fork();
-  KEEL_CHECK(pid_ >= 0, "fork a helper");
+  KEEL_CHECK(pid_ >= 0, "fork a child");
   if (pid_ == 0) {
     if (dies_with_us) {
       (void)::prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -159,14 +165,18 @@ Helper::Helper(const std::vector<std::string>& arguments, int control, bool dies
         ::_exit(127);
       }
     }
-    if (std::getenv("KEEL_REAL_VERBOSE") == nullptr) {
+    if (!output.empty()) {
+      const int fd = ::open(output.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_APPEND, 0600);
+      (void)::dup2(fd, 1);
+      (void)::dup2(fd, 2);
+    } else if (quiet) {
       (void)::dup2(::open("/dev/null", O_RDWR), 2);
     }
     become(words, control);
   }
 }
 
-Helper::~Helper() {
+Child::~Child() {
   if (pid_ > 0) {
     signal(SIGCONT);
     signal(SIGKILL);
@@ -174,7 +184,7 @@ Helper::~Helper() {
   }
 }
 
-int Helper::wait() {
+int Child::wait() {
   if (pid_ > 0) {
     int status = 0;
     while (::waitpid(pid_, &status, 0) < 0 && errno == EINTR) {
@@ -185,7 +195,7 @@ int Helper::wait() {
   return code_;
 }
 
-int Helper::poll() {
+int Child::poll() {
   int status = 0;
   if (pid_ > 0 && ::waitpid(pid_, &status, WNOHANG) == pid_) {
     pid_ = -1;
@@ -194,11 +204,15 @@ int Helper::poll() {
   return pid_ > 0 ? -1 : code_;
 }
 
-void Helper::signal(int number) {
+void Child::signal(int number) {
   if (pid_ > 0) {
     (void)::kill(pid_, number);
   }
 }
+
+Helper::Helper(const std::vector<std::string>& arguments, int control, bool dies_with_us,
+               const std::vector<std::string>& before)
+    : Child(words_of(before, arguments), control, dies_with_us) {}
 
 std::unique_ptr<Mounted> Mounted::mount(const std::string& device, const std::string& directory,
                                         const std::string& type, const std::string& options,

@@ -51,16 +51,17 @@ class Scratch {
 // The program of all helpers, beside the one that runs.
 [[nodiscard]] std::string helper_path();
 
-// A process of the helper binary, which dies with us.
-class Helper {
+// A process of any program, which dies with us.
+class Child {
  public:
-  // `control`: becomes descriptor 3 of it; -1: none. `before`: words of a command that starts it.
-  // What it says goes to nowhere unless KEEL_REAL_VERBOSE is set.
-  explicit Helper(const std::vector<std::string>& arguments, int control = -1,
-                  bool dies_with_us = true, const std::vector<std::string>& before = {});
-  ~Helper();  // kills and waits
-  Helper(const Helper&) = delete;
-  Helper& operator=(const Helper&) = delete;
+  // `words`: the program and its arguments. `control`: becomes descriptor 3 of it; -1: none.
+  // `output`: of a file that gets what it says; without one its errors go to nowhere unless
+  // KEEL_REAL_VERBOSE is set.
+  explicit Child(const std::vector<std::string>& words, int control = -1, bool dies_with_us = true,
+                 const std::string& output = {});
+  ~Child();  // kills and waits
+  Child(const Child&) = delete;
+  Child& operator=(const Child&) = delete;
   // The exit code, 128 + the signal.
   int wait();
   void signal(int number);
@@ -71,6 +72,14 @@ class Helper {
  private:
   pid_t pid_ = -1;
   int code_ = -1;
+};
+
+// One of the helper binary.
+class Helper : public Child {
+ public:
+  // `before`: words of a command that starts it.
+  explicit Helper(const std::vector<std::string>& arguments, int control = -1,
+                  bool dies_with_us = true, const std::vector<std::string>& before = {});
 };
 
 // A mounted file system, unmounted with it.

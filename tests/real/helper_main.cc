@@ -1,8 +1,10 @@
-// Processes that the tests on real kernel paths start: the fault file system, writers, the reaper.
+// Processes that the tests on real kernel paths start: the fault file system, writers, the reaper,
+// and the first process of a virtual machine.
 #include <cstdio>
 #include <string>
 #include <vector>
 
+#include "guest.h"
 #include "pool_user.h"
 #include "reaper.h"
 #include "writer.h"
@@ -12,6 +14,9 @@
 
 int main(int count, char** words) {
   using namespace keel_test;
+  if (is_guest()) {
+    run_guest({words + 1, words + count});
+  }
   const std::string verb = count > 1 ? words[1] : "";
   const std::vector<std::string> rest(words + (count > 1 ? 2 : 1), words + count);
   if (verb == "reap") {

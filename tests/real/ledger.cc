@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cstring>
@@ -14,7 +15,10 @@ namespace keel_test {
 LedgerFile::LedgerFile(const std::string& path) : path_(path) {
   const int fd = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
   KEEL_CHECK(fd >= 0, "open the ledger");
-  KEEL_CHECK(::ftruncate(fd, sizeof(Ledger)) == 0, "size of the ledger");
+  struct stat st {};
+  KEEL_CHECK(::fstat(fd, &st) == 0, "size of the ledger");
+  const bool whole = st.st_size >= static_cast<off_t>(kLedgerBytes);
+  KEEL_CHECK(whole || ::ftruncate(fd, kLedgerBytes) == 0, "size of the ledger");
   void* place = ::mmap(nullptr, sizeof(Ledger), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
   KEEL_CHECK(place != MAP_FAILED, "map the ledger");
   (void)::close(fd);

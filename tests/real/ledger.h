@@ -12,6 +12,7 @@
 
 #include <array>
 #include <atomic>
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <string>
@@ -69,6 +70,9 @@ struct Ledger {
   std::array<Version, kLedgerObjects> base{};
   std::array<LedgerThread, kLedgerThreads> threads{};
 };
+
+// Of its file: a power of two, so that it can be a device's memory in a virtual machine.
+inline constexpr std::size_t kLedgerBytes = std::bit_ceil(sizeof(Ledger));
 
 // The mapped file. Fails the process if it cannot be had: it is a few MiB.
 class LedgerFile {
