@@ -53,8 +53,8 @@ std::uint64_t choose_set_aside(const format::Superblock& superblock) {
   return std::min(superblock.data_bytes / 16, std::max(superblock.max_checkpoint_bytes / 2, least));
 }
 
-// More items than one pass looks at take several, each a checkpoint that may not be full. (That adds
-// less than a block to each, so never more than so many items take.)
+// More items than one pass looks at take several, each a checkpoint that may not be full. (That
+// adds less than a block to each, so never more than so many items take.)
 std::uint64_t need_again(const Homeless& homeless, std::uint32_t block_bytes) {
   const std::uint64_t unit = format::checkpoint_unit(block_bytes);
   return homeless.cost + unit + std::min(homeless.items / kMostLookedAt * unit, homeless.cost);

@@ -22,11 +22,11 @@
 //   a thread's start               on_stable_test, read_ahead_test, chain_reader_test
 //   a clock that stands still      here
 //
-// After each: an error is an error value of a kind that the call documents; a write, flush, submission
-// or wait that fails is told by the call that met it or, of an open journal, by the next force, and
-// by close() in any case; after it every later call gets the first error; nothing that was
-// acknowledged is lost, be it an object, an intent or that it is done, whether the power goes or not;
-// what the journal took of the system is given back; a fresh open works.
+// After each: an error is an error value of a kind that the call documents; a write, flush,
+// submission or wait that fails is told by the call that met it or, of an open journal, by the next
+// force, and by close() in any case; after it every later call gets the first error; nothing that
+// was acknowledged is lost, be it an object, an intent or that it is done, whether the power goes
+// or not; what the journal took of the system is given back; a fresh open works.
 //
 // Most calls do not meet most failures: what counts is how many were met. Each kind must be met by
 // some call.

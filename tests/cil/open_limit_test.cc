@@ -1,5 +1,5 @@
-// A log whose sequences, LSNs or generations are close to where a state slot may not go: it is read,
-// but never opened, since the journal's own writes could make both slots invalid.
+// A log whose sequences, LSNs or generations are close to where a state slot may not go: it is
+// read, but never opened, since the journal's own writes could make both slots invalid.
 #include <doctest/doctest.h>
 
 #include <cstring>

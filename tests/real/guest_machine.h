@@ -1,5 +1,6 @@
-// GuestMachine: a virtual machine (QEMU, emulated: no KVM is asked for) with a Debian kernel, a disk
-// that is a file of ours and one process, a writer (guest.h). It dies as machines do: without a word.
+// GuestMachine: a virtual machine (QEMU, emulated: no KVM is asked for) with a Debian kernel, a
+// disk that is a file of ours and one process, a writer (guest.h). It dies as machines do: without
+// a word.
 //
 // The ledger is the memory of a device of the machine, and is shared with us: what the writer notes
 // there outlives the machine, as what it has written to its disk does. So what holds for a writer

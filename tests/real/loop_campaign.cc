@@ -22,8 +22,8 @@ struct DiskFault {
 
 // The power cut; a write that fails; one flush that fails and loses what it was for ("fsyncgate").
 // Of a write that fails the writer need not be told: it may be the file system's own. What the page
-// cache could not write the kernel tells once, to whoever flushes next: so these have seeds of their
-// own.
+// cache could not write the kernel tells once, to whoever flushes next: so these have seeds of
+// their own.
 constexpr DiskFault kDiskFaults[] = {
     {"change % 999999999 off 0", true, false},
     {"write % 999999999 eio 0", true, true},

@@ -91,18 +91,18 @@ struct JournalFacts {
 };
 
 struct JournalStats {
-  std::uint64_t transactions = 0;     // committed
-  std::uint64_t items = 0;            // in them
-  Bytes committed{};                  // what they would have written, one by one
-  Bytes coalesced{};                  // of it, replaced in memory before it was written
-  std::uint64_t checkpoints = 0;      // stable
-  Bytes written{};                    // to the log, padding and headers included
-  std::uint64_t writes = 0;           // system calls, for checkpoints
-  std::uint64_t flushes = 0;          // for checkpoints and moves of the tail
-  std::uint64_t forces = 0;           // calls of force() that had to wait
-  Bytes log_used{};                   // tail to head, context included
-  Bytes log_reserved{};               // by open transactions
-  Bytes log_held{};                   // for the dones of open intents
+  std::uint64_t transactions = 0;  // committed
+  std::uint64_t items = 0;         // in them
+  Bytes committed{};               // what they would have written, one by one
+  Bytes coalesced{};               // of it, replaced in memory before it was written
+  std::uint64_t checkpoints = 0;   // stable
+  Bytes written{};                 // to the log, padding and headers included
+  std::uint64_t writes = 0;        // system calls, for checkpoints
+  std::uint64_t flushes = 0;       // for checkpoints and moves of the tail
+  std::uint64_t forces = 0;        // calls of force() that had to wait
+  Bytes log_used{};                // tail to head, context included
+  Bytes log_reserved{};            // by open transactions
+  Bytes log_held{};                // for the dones of open intents
   // For logging again, and granted to no transaction: what the checkpoint in the log that holds
   // most of items without a home needs for that, and at least a sixteenth of the log.
   Bytes log_set_aside{};
@@ -182,8 +182,9 @@ class Journal : public MetadataObject {
   // The log is the effective user's or root's, and nobody else may write to it, but for a block
   // device's group.
   // Errors: those of read_log_info(); kUntrusted; kBusy; kDamaged (unless config.salvage; more open
-  // intents than the log has room for, or a sequence, LSN or generation of 2^61 and more, in any case); kTooLarge (value: the cil_memory that the open
-  // intents need); kIo; kNoMemory; what the handler returns.
+  // intents than the log has room for, or a sequence, LSN or generation of 2^61 and more, in any
+  // case); kTooLarge (value: the cil_memory that the open intents need); kIo; kNoMemory; what the
+  // handler returns.
   [[nodiscard]] static Result<std::unique_ptr<Journal>> open(const std::string& path,
                                                              const JournalConfig& config,
                                                              const RecoveryHandler& handler);
