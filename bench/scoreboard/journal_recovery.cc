@@ -31,7 +31,7 @@ struct Log {
   ~Log() { (void)os().unlink(path.c_str()); }
 };
 
-// Commits until the log is full; the objects are never released, so all of it stays.
+// Commits to two thirds of the log; the objects are never released, so all of it stays.
 Result<std::shared_ptr<Log>> make_log(const Setting& setting) {
   const std::size_t log_bytes = setting.smoke ? 16 * kMiB : 1024 * kMiB;
   const std::size_t objects = log_bytes / kObjectBytes;
@@ -46,8 +46,8 @@ Result<std::shared_ptr<Log>> make_log(const Setting& setting) {
   (*rig)->keep_log();
   auto log = std::make_shared<Log>();
   log->path = setting.dir + "/recovery.log";
-  // Headers and padding take a little more than a fiftieth.
-  const std::size_t used = objects - objects / 20 - 200;
+  // As much as the largest checkpoint, a quarter of the log at most, is kept for logging again.
+  const std::size_t used = objects - objects / 3;
   for (std::size_t done = 0; done < used;) {
     const std::size_t now = std::min<std::size_t>(used - done, 4096);
     const auto sequence = (*rig)->commit_each(done, now);
