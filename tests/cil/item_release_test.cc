@@ -179,8 +179,8 @@ class Leaver : public Probe {
       gate.pass();
     }
     Probe::release(aborted);
-    if (!in_use() && last != nullptr) {
-      last();
+    if (const std::function<void()> call = last; !in_use() && call != nullptr) {
+      call();  // It may destroy the item, and what is called with it.
     }
   }
 };
