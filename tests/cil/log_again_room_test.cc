@@ -106,9 +106,9 @@ struct Life {
           newest[item.type] = item.regions.at(0);
         }
       }
-      for (const auto& [type, content] : contents) {
-        CAPTURE(type);
-        REQUIRE(newest[type] == content);
+      for (const auto& one : contents) {
+        CAPTURE(one.first);
+        REQUIRE(newest[one.first] == one.second);
       }
     }
   }
