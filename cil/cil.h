@@ -79,6 +79,8 @@ struct ClosedContext {
   ContextSums sums;
 };
 
+// Padded on purpose: what every commit writes stands apart from what it only reads.
+// NOLINTNEXTLINE(clang-analyzer-optin.performance.Padding)
 class KEEL_CAPABILITY("context lock") Cil {
  public:
   static constexpr unsigned kMostParts = 32;
@@ -176,13 +178,14 @@ class VectorSorter {
   std::array<LogVector*, 64> runs_{};  // slot i: the merge of 2^i runs
 };
 
-// Takes every item's vector of this closed context away from it and chains them in order; `written`
-// is the number of those that have regions. No allocation.
+// What items without a home add up to.
 struct Homeless {
   std::uint64_t items = 0;
   std::uint64_t cost = 0;  // to log them again, without a checkpoint's unit
 };
-// `homeless`: what it adds up to of items without a home, if wanted.
+
+// Takes every item's vector of this closed context away from it and chains them in order; `written`
+// is the number of those that have regions; `homeless`: told, if wanted. No allocation.
 [[nodiscard]] LogVector* take_vectors(const ClosedContext& context, std::uint64_t& written,
                                       Homeless* homeless = nullptr);
 
