@@ -140,7 +140,6 @@ bool Ail::take_out(LogItem& item, bool is_held, bool if_wanted) {
 
 Ail::Removed Ail::remove_first() {
   MutexLock lock(mutex_);
-  drop_empty_front();
   for (Bucket* bucket = front_; bucket != nullptr; bucket = bucket->next) {
     if (LogItem* item = bucket->first; item != nullptr) {
       unlink_tracked(*item);

@@ -37,6 +37,16 @@ void go_to_cpu(int number) {
   }
 }
 
+// Until the gate is opened.
+void hang(LogWorld& world, ClosableGate& gate) {
+  gate.close();
+  world.disk.on_io([&gate](const SimIo& io) {
+    if (io.op == SimOp::kWrite || io.op == SimOp::kFlush) {
+      gate.pass();
+    }
+  });
+}
+
 }  // namespace
 
 TEST_CASE("a force behind a device that hangs is reported once, with the write it waits for") {
@@ -49,12 +59,7 @@ TEST_CASE("a force behind a device that hangs is reported once, with the write i
   auto journal = world.open(reports.config());
   const Sequence sequence = commit(*journal, {&item});
   const Lsn head = journal->stats().tail + journal->stats().log_used;
-  gate.close();
-  world.disk.on_io([&](const SimIo& io) {
-    if (io.op == SimOp::kWrite || io.op == SimOp::kFlush) {
-      gate.pass();
-    }
-  });
+  hang(world, gate);
   std::thread forcer([&] { CHECK(journal->force(sequence).ok()); });
   const StallReport force = reports.wait_for(What::kForce);
   const StallReport push = reports.wait_for(What::kPush);
@@ -87,12 +92,7 @@ TEST_CASE("a close behind a device that hangs is reported once, and returns when
   auto journal = world.open(reports.config());
   const Sequence sequence = commit(*journal, {&item});
   CHECK(journal->force(sequence).ok());
-  gate.close();
-  world.disk.on_io([&](const SimIo& io) {
-    if (io.op == SimOp::kWrite || io.op == SimOp::kFlush) {
-      gate.pass();
-    }
-  });
+  hang(world, gate);
   std::thread closer([&] { CHECK(journal->close().ok()); });
   const StallReport close = reports.wait_for(What::kClose);
   let_it_look();
