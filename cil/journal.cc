@@ -127,35 +127,29 @@ JournalStats Journal::stats() const {
   const auto get = [](const std::atomic<std::uint64_t>& counter) {
     return counter.load(std::memory_order_relaxed);
   };
-  CommitCounts counts;
-  Reservation credit;
-  ContextSums context;
-  impl_->sum_parts(counts, credit, context);
-  const LogSpace::Sums sums = impl_->space.sums();
   JournalStats stats;
-  stats.transactions = counts.transactions;
-  stats.items = counts.items;
-  stats.committed = Bytes(counts.committed_bytes);
-  stats.coalesced = Bytes(counts.coalesced_bytes);
+  stats.stable = impl_->stable.now();  // first: it may reach what is current now
+  const Impl::Sums sums = impl_->sums();
+  stats.transactions = sums.counts.transactions;
+  stats.items = sums.counts.items;
+  stats.committed = Bytes(sums.counts.committed_bytes);
+  stats.coalesced = Bytes(sums.counts.coalesced_bytes);
   stats.checkpoints = get(counters.checkpoints);
   stats.written = Bytes(get(counters.written_bytes));
   stats.writes = get(counters.writes);
   stats.flushes = get(counters.flushes);
   stats.forces = get(counters.forces);
-  stats.log_used = sums.used + Bytes(context.cost);
-  // Sums taken one after the other: a commit in between may be in both.
-  const std::uint64_t spoken_for = credit.log_bytes + context.cost;
-  stats.log_reserved = Bytes(sums.granted.log_bytes - std::min(sums.granted.log_bytes, spoken_for));
-  stats.log_held = Bytes(sums.held_bytes);
-  stats.log_set_aside = Bytes(sums.set_aside_bytes);
+  stats.log_used = sums.space.used + Bytes(sums.context.cost);
+  const Reservation& granted = sums.space.granted;
+  stats.log_reserved = Bytes(granted.log_bytes - sums.credit.log_bytes - sums.context.cost);
+  stats.log_held = Bytes(sums.space.held_bytes);
+  stats.log_set_aside = Bytes(sums.space.set_aside_bytes);
   stats.memory_held = Bytes(get(impl_->held_memory));
-  stats.memory =
-      Bytes(sums.granted.memory_bytes - std::min(sums.granted.memory_bytes, credit.memory_bytes));
-  stats.in_flight = sums.in_flight;
+  stats.memory = Bytes(granted.memory_bytes - sums.credit.memory_bytes);
+  stats.in_flight = sums.space.in_flight;
   stats.ail_max_hold_ns = impl_->ail.max_hold_ns();
-  stats.tail = sums.tail;
-  stats.current = impl_->cil.sequence();
-  stats.stable = impl_->stable.now();
+  stats.tail = sums.space.tail;
+  stats.current = sums.current;
   return stats;
 }
 

@@ -97,7 +97,15 @@ struct Journal::Impl : MetadataObject {
   // Adds to the part's credit; false, and nothing, if that would be more than it may keep.
   [[nodiscard]] bool keep_credit(CilPart& part, const Reservation& unused) const;
   void drain_credit();
-  void sum_parts(CommitCounts& counts, Reservation& credit, ContextSums& context);
+  // What the log's space and the CIL's parts add up to at one moment.
+  struct Sums {
+    CommitCounts counts;
+    Reservation credit;
+    ContextSums context;
+    LogSpace::Sums space;
+    Sequence current{};
+  };
+  [[nodiscard]] Sums sums();
 
   // Intents (intents.cc).
   [[nodiscard]] Status check_intents() const;

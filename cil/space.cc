@@ -120,14 +120,18 @@ void Journal::Impl::drain_credit() {
   }
 }
 
-void Journal::Impl::sum_parts(CommitCounts& counts, Reservation& credit, ContextSums& context) {
+Journal::Impl::Sums Journal::Impl::sums() {
+  Sums all;
   cil.lock_exclusive();
   cil.for_each_part([&](CilPart& part) {
-    counts += part.counts;
-    credit += part.credit;
-    context += part.sums;
+    all.counts += part.counts;
+    all.credit += part.credit;
+    all.context += part.sums;
   });
+  all.space = space.sums();
+  all.current = cil.sequence();
   cil.unlock_exclusive();
+  return all;
 }
 
 }  // namespace keel

@@ -104,7 +104,8 @@ struct JournalStats {
   Bytes log_reserved{};            // by open transactions
   Bytes log_held{};                // for the dones of open intents
   // For logging again, and granted to no transaction: what the checkpoint in the log that holds
-  // most of items without a home needs for that, and at least a sixteenth of the log.
+  // most of items without a home needs for that, and at least a sixteenth of the log, or half of
+  // the largest checkpoint where that is less.
   Bytes log_set_aside{};
   Bytes memory{};                     // of snapshots, and reserved or held for them
   Bytes memory_held{};                // of it, for dones
