@@ -45,7 +45,23 @@ void Journal::Impl::release_recovered() {
   }
 }
 
+// A step of close() that forces nothing: what the watchdog is told while it lasts.
+class Journal::Impl::CloseStep {
+ public:
+  CloseStep(Impl& journal, StallReport::WaitsFor waits_for) : journal_(journal) {
+    journal_.close_waits_for.store(waits_for, std::memory_order_relaxed);
+    journal_.close_since_ns.store(os().monotonic_ns(), std::memory_order_relaxed);
+  }
+  ~CloseStep() { journal_.close_since_ns.store(0, std::memory_order_relaxed); }
+  CloseStep(const CloseStep&) = delete;
+  CloseStep& operator=(const CloseStep&) = delete;
+
+ private:
+  Impl& journal_;
+};
+
 Status Journal::Impl::close() {
+  using WaitsFor = StallReport::WaitsFor;
   if (auto status = owned(); !status) {
     return status;
   }
@@ -62,15 +78,20 @@ Status Journal::Impl::close() {
   // begin(), and its commit would join a context that nobody writes.
   space.fail({Errc::kShutdown, 0, "the journal is closed", 0});
   // Before the force: the upkeep might log something again after it, or be pushing items home.
-  close_since_ns.store(os().monotonic_ns(), std::memory_order_relaxed);
-  stop_upkeep();
-  close_since_ns.store(0, std::memory_order_relaxed);
+  {
+    const CloseStep step(*this, WaitsFor::kWrite);
+    stop_upkeep();
+  }
   Status status = force(cil.sequence(), WaitWord::kForever);
-  callbacks.close();  // what they have committed is forced below
+  {
+    const CloseStep step(*this, WaitsFor::kStableCallback);
+    callbacks.close();  // what they have committed is forced below
+  }
   if (status.ok()) {
     status = force(cil.sequence(), WaitWord::kForever);
   }
   if (status.ok()) {
+    const CloseStep step(*this, WaitsFor::kClientPush);
     push_all_home();
   }
   stop_threads();
@@ -79,23 +100,27 @@ Status Journal::Impl::close() {
     status = stable.status();  // a thread may have failed after what was forced
   }
   if (status.ok()) {
-    close_since_ns.store(os().monotonic_ns(), std::memory_order_relaxed);
+    const CloseStep step(*this, WaitsFor::kWrite);
     status = mark_clean();
   }
-  watchdog.stop();
   if (!status) {
     stable.fail(status.error());
   }
-  const bool aborted = stable.failed();
+  let_go_of_all(stable.failed());
+  watchdog.stop();
+  stable.fail({Errc::kShutdown, 0, "the journal is closed", 0});
+  close_status = status;
+  return status;
+}
+
+void Journal::Impl::let_go_of_all(bool aborted) {
+  const CloseStep step(*this, StallReport::WaitsFor::kCompletion);
   release_recovered();
   for (Ail::Removed one = ail.remove_first(); one.item != nullptr; one = ail.remove_first()) {
     if (one.held) {
       let_go_of(*one.item, aborted, false);
     }
   }
-  stable.fail({Errc::kShutdown, 0, "the journal is closed", 0});
-  close_status = status;
-  return status;
 }
 
 // So that there is nothing to replay: asks everything with a home to go there, as long as that

@@ -182,7 +182,9 @@ struct Journal::Impl : MetadataObject {
   [[nodiscard]] static bool reach_bucket(LogItem& item, Again& again);
   [[nodiscard]] bool trim_shadows();
   [[nodiscard]] bool trim_tracked(const std::function<bool(LogItem&)>& trim);
+  class CloseStep;
   void push_all_home();
+  void let_go_of_all(bool aborted);
   [[nodiscard]] Status move_tail(bool needed) KEEL_EXCLUDES(state_mutex);
   // Rewrites the state if a checkpoint up to `end` would lie too far beyond what it says.
   [[nodiscard]] Status keep_state_near(Lsn end) KEEL_EXCLUDES(state_mutex);
@@ -248,9 +250,10 @@ struct Journal::Impl : MetadataObject {
   std::atomic<std::uint64_t> home_pushes_ended{0};
   std::atomic<std::uint32_t> home_push_type{0};
 
-  // For the watchdog: since when close() has been at a step that forces nothing; 0: at none.
-  // Relaxed: only reported.
+  // For the watchdog: since when close() has been at a step that forces nothing, 0: at none; and
+  // what such a step waits for. Relaxed: only reported.
   std::atomic<std::uint64_t> close_since_ns{0};
+  std::atomic<StallReport::WaitsFor> close_waits_for{StallReport::WaitsFor::kWrite};
 
   Mutex state_mutex{LockRank::kJournalState};
   std::uint64_t incarnation = 0;  // constant once the log is taken over

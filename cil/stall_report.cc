@@ -52,6 +52,7 @@ const char* to_string(StallReport::WaitsFor waits_for) {
     case StallReport::WaitsFor::kTail: return "log space behind the tail";
     case StallReport::WaitsFor::kOpenTransactions: return "space of open transactions";
     case StallReport::WaitsFor::kThread: return "a thread that pushes";
+    case StallReport::WaitsFor::kStableCallback: return "the callbacks of on_stable()";
   }
   return "unknown";
 }

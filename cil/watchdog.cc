@@ -189,28 +189,37 @@ void Watchdog::look_at_begins() {
   StallReport report;
   report.what = What::kBegin;
   report.sequence = journal_.cil.sequence();
-  if (home_push_.identity != 0 && home_push_.since_ns < now_ns_) {
-    report.waits_for = WaitsFor::kClientPush;
-    report.holders[0].type = journal_.home_push_type.load(std::memory_order_relaxed);
-    report.holder_count = 1;
-    report.lsn = journal_.ail.tail().lsn;
-  } else if (!blame_flight(report)) {
+  if (!blame_home_push(report) && !blame_flight(report)) {
     blame_tail(report);
   }
   send(report, begin_);
 }
 
-// What it forces is watched as a force, and what is in flight then as a push.
+// What it forces is watched as a force, and what is in flight then as a push. It asks many items to
+// go home: each that has answered is progress.
 void Watchdog::look_at_close() {
   const std::uint64_t since_ns = journal_.close_since_ns.load(std::memory_order_relaxed);
-  if (!is_stalled(close_, since_ns, 0, since_ns)) {
+  if (!is_stalled(close_, since_ns, home_push_.progress, since_ns)) {
     return;
   }
   StallReport report;
   report.what = What::kClose;
   report.sequence = journal_.cil.sequence();
-  report.waits_for = home_push_.identity != 0 ? WaitsFor::kClientPush : WaitsFor::kWrite;
+  if (!blame_home_push(report)) {
+    report.waits_for = journal_.close_waits_for.load(std::memory_order_relaxed);
+  }
   send(report, close_);
+}
+
+bool Watchdog::blame_home_push(StallReport& report) {
+  if (home_push_.identity == 0 || home_push_.since_ns >= now_ns_) {
+    return false;
+  }
+  report.waits_for = WaitsFor::kClientPush;
+  report.holders[0].type = journal_.home_push_type.load(std::memory_order_relaxed);
+  report.holder_count = 1;
+  report.lsn = journal_.ail.tail().lsn;
+  return true;
 }
 
 void Watchdog::blame_tail(StallReport& report) {

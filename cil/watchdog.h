@@ -63,6 +63,8 @@ class Watchdog {
   void look_at_begins();
   void look_at_close();
   [[nodiscard]] std::uint32_t stuck_part() const;
+  // An item's push() is under way for two looks; false if none is.
+  [[nodiscard]] bool blame_home_push(StallReport& report);
   // The oldest in flight says what holds up the rest; false if there is none.
   [[nodiscard]] bool blame_flight(StallReport& report);
   [[nodiscard]] FlightSeen see_flight(unsigned index, bool& is_first) const;

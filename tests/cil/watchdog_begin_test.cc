@@ -1,6 +1,5 @@
 // The watchdog on transactions that cannot begin: what has the room that they wait for, and who
-// holds that. No test here waits for time to pass but for a report that must come: it fails by
-// hanging.
+// holds that. A report that must come is waited for: its test fails by hanging.
 #include <doctest/doctest.h>
 
 #include <atomic>

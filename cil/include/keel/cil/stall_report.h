@@ -16,7 +16,7 @@ struct StallReport {
     kBegin,   // the first that waits in begin()
     kCommit,  // a commit that holds a part of the context lock
     kPush,    // a checkpoint in flight
-    kClose,   // close(), where it forces nothing: it ends the upkeep or records the log's end
+    kClose,   // close(), where it forces nothing
   };
   enum class WaitsFor : std::uint8_t {
     kFormat,            // the items' callbacks in a commit
@@ -29,6 +29,7 @@ struct StallReport {
     kTail,              // log space; the holders are among the items that hold the tail at `lsn`
     kOpenTransactions,  // log space: no item holds the tail, transactions have reserved the rest
     kThread,            // nobody has taken up the push
+    kStableCallback,    // close: the callbacks of Journal::on_stable()
   };
   struct Holder {
     std::uint32_t type = 0;  // of the item
