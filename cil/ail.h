@@ -9,7 +9,8 @@
 //    before it: the tail then stays lower than it need, never higher.
 // I4 ItemState::kTracked says that an item is in a bucket; it changes under the lock, and not while
 //    an item only moves.
-// Locks: one, taken for a batch of items at a time, so that nobody waits longer than for that.
+// Locks: one, taken for a batch of items at a time, so that nobody waits longer than for that; but
+//    for_oldest() holds it for as many as it is asked for.
 // Source: AIL (XFS); a bucket for a checkpoint instead of one list, so that a checkpoint of any
 // size enters in constant time.
 #pragma once

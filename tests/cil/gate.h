@@ -2,6 +2,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <thread>
 
 namespace keel_test {
@@ -35,9 +36,25 @@ void yield_until(const Until& until) {
   }
 }
 
-// Gives other threads time. Nothing depends on it but how much the test can see.
+// True as soon as `until` is; false if that takes so long that nothing explains it but that it is
+// missing: a minute of the clock, for on a busy machine who is to do it may not run for long.
+template <class Until>
+[[nodiscard]] bool soon(const Until& until) {
+  const auto end = std::chrono::steady_clock::now() + std::chrono::minutes(1);
+  while (!until()) {
+    if (std::chrono::steady_clock::now() > end) {
+      return false;
+    }
+    std::this_thread::yield();
+  }
+  return true;
+}
+
+// Gives other threads time, some 20 ms at most. Nothing depends on it but how much the test can
+// see.
 inline void let_others_run() {
-  for (int i = 0; i < 20000; ++i) {
+  const auto end = std::chrono::steady_clock::now() + std::chrono::milliseconds(20);
+  for (int i = 0; i < 20000 && std::chrono::steady_clock::now() < end; ++i) {
     std::this_thread::yield();
   }
 }

@@ -1,4 +1,5 @@
 #include "log_space.h"
+#include "gate.h"
 
 #include <doctest/doctest.h>
 #include <unistd.h>
@@ -13,6 +14,7 @@
 #include "support/kernel_threads.h"
 
 using namespace keel;
+using namespace keel_test;
 
 namespace {
 
@@ -338,9 +340,7 @@ TEST_CASE("a log is not called full while a pass that was asked for is still to 
   // transaction is cancelled.
   space.pass_asked();
   space.give_back({50, 0});
-  for (int i = 0; i < 20000; ++i) {
-    std::this_thread::yield();
-  }
+  let_others_run();
   CHECK(space.contended());
   space.pass_begins();
   space.tail_moved(Lsn(500));

@@ -8,6 +8,7 @@
 #include <thread>
 #include <vector>
 
+#include "gate.h"
 #include "keel/cil/object_item.h"
 #include "probe.h"
 #include "support/test_seed.h"
@@ -39,10 +40,11 @@ TEST_CASE("a full log says who holds the tail, and its space is usable again aft
   CHECK(items.size() > 10);
   CHECK(journal->force_all().ok());
   // Releasing one in the middle helps nobody; releasing the oldest does.
-  CHECK(journal->release(*items[5]));
+  // (A pass of the upkeep may have them just now, and lets go of them then.)
+  (void)journal->release(*items[5]);
   CHECK(fill().code == Errc::kLogFull);
   for (std::size_t i = 0; i < 5; ++i) {
-    CHECK(journal->release(*items[i]));
+    (void)journal->release(*items[i]);
   }
   const std::size_t before = items.size();
   full = fill();
@@ -113,10 +115,11 @@ TEST_CASE("relogging the item at the tail moves the tail") {
 
 namespace {
 
-// At a quiet point: no transaction is open.
+// At a quiet point: no transaction is open. (A pass of the upkeep may still have what it wanted to
+// log again.)
 void expect_nothing_reserved(const Journal& journal) {
   journal.audit();
-  REQUIRE(journal.stats().log_reserved == Bytes(0));
+  REQUIRE(soon([&] { return journal.stats().log_reserved == Bytes(0); }));
 }
 
 }  // namespace
@@ -210,17 +213,6 @@ TEST_CASE("what was recovered holds its space until release_recovered()") {
   }
   finish(journal);
 }
-
-namespace {
-
-// Gives another thread time to fall asleep. Nothing depends on it but how much the test can see.
-void let_others_run() {
-  for (int i = 0; i < 20000; ++i) {
-    std::this_thread::yield();
-  }
-}
-
-}  // namespace
 
 TEST_CASE("releasing an item wakes a thread that waits for the space it held") {
   LogWorld world;

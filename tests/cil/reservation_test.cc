@@ -173,7 +173,8 @@ void run(const Shape& shape, std::uint64_t seed) {
     side.join();
     REQUIRE(journal->force_all().ok());
     yield_until([&] { return journal->stats().in_flight == 0; });
-    CHECK(journal->stats().log_reserved == Bytes(0));
+    // A pass of the upkeep may still have what it wanted to log again.
+    CHECK(soon([&] { return journal->stats().log_reserved == Bytes(0); }));
     journal->audit();
   }
   finish(journal);

@@ -93,10 +93,7 @@ TEST_CASE("whatever makes room wakes who waits for it") {
     yield_until([&] { return asked != 0; });
     let_others_run();  // until it sleeps
     one.make_room(space);
-    for (int i = 0; i < 10 && !returned; ++i) {
-      let_others_run();
-    }
-    CHECK(returned);
+    CHECK(soon([&] { return returned.load(); }));
     space.fail({Errc::kShutdown, 0, "the test is over", 0});
     waiter.join();
     CHECK(status.ok());
@@ -123,10 +120,7 @@ TEST_CASE("who waits gets what processors keep as credit") {
     status = space.reserve({100, 0});
     returned = true;
   });
-  for (int i = 0; i < 10 && !returned; ++i) {
-    let_others_run();
-  }
-  CHECK(returned);
+  CHECK(soon([&] { return returned.load(); }));
   space.fail({Errc::kShutdown, 0, "the test is over", 0});
   waiter.join();
   CHECK(status.ok());
@@ -158,10 +152,7 @@ TEST_CASE("room that comes while a waiter looks whether there is something to pu
   });
   yield_until([&] { return looking.load(); });
   space.free_memory(20);
-  for (int i = 0; i < 10 && !returned; ++i) {
-    let_others_run();
-  }
-  CHECK(returned);
+  CHECK(soon([&] { return returned.load(); }));
   space.fail({Errc::kShutdown, 0, "the test is over", 0});
   waiter.join();
   CHECK(status.ok());

@@ -77,10 +77,7 @@ TEST_CASE("a release asks for a pass of the upkeep if somebody waits for space")
   for (std::size_t i = 0; i < 5; ++i) {
     (void)journal->release(*items[i]);  // or later, if a pass has it just now
   }
-  for (int i = 0; i < 50 && !granted; ++i) {
-    let_others_run();
-  }
-  CHECK(granted);
+  CHECK(soon([&] { return granted.load(); }));
   { const Transaction over = std::move(*transaction); }  // ends the wait in any case
   waiter.join();
   finish(journal);
@@ -92,17 +89,24 @@ TEST_CASE("a journal at rest whose state cannot be written is shut down, and no 
   Probe item(trace, 1);
   item.regions = {"x"};
   auto journal = world.open({.cover_after_ns = 1'000'000});
-  // The checkpoint is written, the state that covers it is not.
+  // The checkpoint is written, the state that covers it is not; which nobody hears of before the
+  // force has returned.
+  std::atomic<bool> forced{false};
+  world.disk.on_io([&](const SimIo& io) {
+    if (io.faulty) {
+      yield_until([&] { return forced.load(); });
+    }
+  });
   world.disk.inject({.op = SimOp::kWrite, .nth = 2, .for_good = true});
   const Sequence sequence = commit(*journal, {&item});
-  REQUIRE(journal->force(sequence).ok());
-  for (int i = 0; i < 100 && journal->begin(100, 1).ok(); ++i) {
-    let_others_run();
-  }
-  CHECK_FALSE(journal->begin(100, 1).ok());
+  const Status status = journal->force(sequence);
+  forced = true;
+  REQUIRE(status.ok());
+  CHECK(soon([&] { return !journal->begin(100, 1).ok(); }));
   CHECK(journal->stable_sequence() == sequence);
   CHECK_FALSE(journal->force_all().ok());  // though all that was committed is stable
   CHECK_FALSE(journal->close().ok());
+  world.disk.on_io({});
 }
 
 TEST_CASE("a log killed when it was almost full is recovered whole, though its tail never moved") {

@@ -64,7 +64,7 @@ TEST_CASE("log bench that is interrupted prints what it has, removes its log, ex
   const TestDirectory directory;
   const auto outcome =
       run("log bench --json --workload w1,w2 --seconds 100 --size 4M --dir " + directory.root(),
-          "timeout --preserve-status -s INT 2");
+          "timeout --preserve-status -s INT 4");
   CAPTURE(outcome.err);
   CHECK(outcome.code == 130);
   CHECK(outcome.err.empty());

@@ -85,7 +85,7 @@ TEST_CASE("mem bench prints a table, with the workloads that were asked for") {
 
 TEST_CASE("mem bench that is interrupted prints what it has and exits with 130") {
   const auto outcome = run("mem bench --json --seconds 100 --workload fifo,loop",
-                           "timeout --preserve-status -s INT 2", false);
+                           "timeout --preserve-status -s INT 4", false);
   CAPTURE(outcome.err);
   CHECK(outcome.code == 130);
   CHECK(outcome.err.empty());

@@ -38,6 +38,7 @@ int main(int argument_count, char** arguments) {
   (void)::mallopt(M_MMAP_THRESHOLD, 64 << 20);
   (void)::mallopt(M_TRIM_THRESHOLD, 256 << 20);
   prepare_environment();
+  judge_clocks();
   bool found = false;
   bool ok = true;
   for (const RealCampaign& campaign : campaigns()) {

@@ -50,4 +50,9 @@ struct Tally {
   std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now();
 };
 
+// What takes too long by the clock is a failure from now on: in a campaign that runs alone, and in
+// no test.
+void judge_clocks();
+[[nodiscard]] bool clocks_are_judged();
+
 }  // namespace keel_test

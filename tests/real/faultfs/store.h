@@ -84,7 +84,6 @@ class FaultFile {
   void flush();
   // A failed write-back: readers still see the writes, no later flush makes them durable.
   void drop_pending();
-  [[nodiscard]] std::size_t pending_writes() const { return pending_.size(); }
 
   void cut(Cut cut, std::uint64_t seed);
   [[nodiscard]] FileMoment moment() const;
