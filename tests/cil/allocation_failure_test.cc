@@ -13,6 +13,7 @@
 #include <string>
 
 #include "gate.h"
+#include "intent_world.h"
 #include "item_home.h"
 #include "keel/alloc/pool.h"
 #include "keel/base/os.h"
@@ -86,11 +87,6 @@ struct Content {
   }
 };
 
-struct Begun : IntentItem {
-  explicit Begun(std::uint64_t id) : IntentItem(id, {}) {}
-  DoneItem done{*this};
-};
-
 class Lives {
  public:
   Lives() {
@@ -113,7 +109,7 @@ class Lives {
         items_[i].emplace(i);
         items_[i]->set(bytes_[i].data(), bytes_[i].size());
       }
-      intent_.emplace(round_);
+      intent_.emplace(round_, "");
       const NewRefusal refusal(nth, for_good);
       live(for_good);
       refused = NewRefusal::refused();
@@ -243,7 +239,7 @@ class Lives {
   Content content_;
   std::array<std::string, kObjects> bytes_;
   std::array<std::optional<ObjectItem>, kObjects> items_;
-  std::optional<Begun> intent_;
+  std::optional<Intent> intent_;
 };
 
 }  // namespace

@@ -8,6 +8,7 @@
 #include <thread>
 #include <utility>
 
+#include "intent_world.h"
 #include "probe.h"
 
 using namespace keel;
@@ -50,11 +51,6 @@ class MomentDisk : public SimDisk {
     }
     return result;
   }
-};
-
-struct Begun : IntentItem {
-  explicit Begun(std::uint64_t id) : IntentItem(id, {}) {}
-  DoneItem done{*this};
 };
 
 // What a base leaves behind.
@@ -132,7 +128,7 @@ class Client {
   struct Items {
     std::array<std::unique_ptr<ObjectItem>, ClientState::kObjects> objects;
     std::unique_ptr<RangeItem> range;
-    std::vector<std::unique_ptr<Begun>> begun;
+    std::vector<std::unique_ptr<Intent>> begun;
   };
 
   void fault(const std::string& what) {
@@ -269,7 +265,7 @@ class Client {
   void begin_intent() {
     auto transaction = begin(1);
     const std::uint64_t id = sequence() * 100 + step_;
-    items_->begun.push_back(std::make_unique<Begun>(id));
+    items_->begun.push_back(std::make_unique<Intent>(id, ""));
     REQUIRE(transaction.log(*items_->begun.back()).ok());
     state_.intents.insert(id);
     committed(transaction.commit());

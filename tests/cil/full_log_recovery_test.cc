@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "intent_world.h"
 #include "item_home.h"
 #include "keel/cil/intent_item.h"
 #include "support/test_seed.h"
@@ -19,13 +20,6 @@ using namespace keel_test;
 namespace {
 
 using Ids = std::set<std::uint64_t>;
-
-const std::string kPayload = "to be finished";
-
-struct Begun : IntentItem {
-  explicit Begun(std::uint64_t id) : IntentItem(id, bytes_of(kPayload)) {}
-  DoneItem done{*this};
-};
 
 Status try_commit(Journal& journal, LogItem& item, std::size_t bytes, std::uint32_t intents) {
   auto transaction = journal.begin(bytes, 1, intents);
@@ -43,11 +37,11 @@ Status try_commit(Journal& journal, LogItem& item, std::size_t bytes, std::uint3
 struct FullLog {
   explicit FullLog(std::uint64_t intents) {
     Trace trace;
-    std::vector<std::unique_ptr<Begun>> begun;
+    std::vector<std::unique_ptr<Intent>> begun;
     std::vector<std::unique_ptr<Probe>> items;
     auto journal = world.open();
     for (std::uint64_t id = 1; id <= intents; ++id) {
-      begun.push_back(std::make_unique<Begun>(id));
+      begun.push_back(std::make_unique<Intent>(id));
       REQUIRE(try_commit(*journal, *begun.back(), IntentItem::log_bytes(100), 1).ok());
       open.insert(id);
     }
@@ -69,12 +63,9 @@ struct FullLog {
   SimSnapshot killed;
 };
 
-Ids open_intents(const Journal& journal) {
-  Ids ids;
-  for (const IntentItem* intent : journal.recovered_intents()) {
-    ids.insert(intent->id());
-  }
-  return ids;
+Ids ids_of_open(const Journal& journal) {
+  const auto ids = open_intents(journal);
+  return {ids.begin(), ids.end()};
 }
 
 std::unique_ptr<Journal> reopen() {
@@ -115,7 +106,7 @@ class Life {
     });
     auto journal = reopen();
     CHECK(journal->recovery().end != LogEnd::kDamaged);
-    const Ids found = open_intents(*journal);
+    const Ids found = ids_of_open(*journal);
     CHECK(std::includes(found.begin(), found.end(), surely.begin(), surely.end()));
     Ids most = surely;
     most.insert(maybe.begin(), maybe.end());
@@ -202,7 +193,7 @@ TEST_CASE("a log full to the brim is recovered, and every intent finds the room 
   disk.boot_with(full.killed, [](const SimSector&) { return SimFate::kKeep; });
   const ScopedOs scope(disk);
   auto journal = reopen();
-  REQUIRE(open_intents(*journal) == full.open);
+  REQUIRE(ids_of_open(*journal) == full.open);
   CHECK(journal->begin(60'000, 1).error().code == Errc::kLogFull);
   for (IntentItem* intent : journal->recovered_intents()) {
     DoneItem done(*intent);

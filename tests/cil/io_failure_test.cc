@@ -307,7 +307,8 @@ TEST_CASE("all waiters get the first error and wake, items of all contexts are a
   CHECK(trace.count(Call::kCommitted) == 0);
 }
 
-TEST_CASE("a commit whose context a failed tail update emptied is not acknowledged") {
+TEST_CASE(
+    "a commit whose context was emptied when the state could not be written is not acknowledged") {
   LogWorld world;
   Trace trace;
   Probe first(trace, 1), second(trace, 2);
@@ -317,7 +318,8 @@ TEST_CASE("a commit whose context a failed tail update emptied is not acknowledg
   auto journal = world.open();
   REQUIRE(journal->force(commit(*journal, {&first}, 150000)).ok());
   REQUIRE(journal->release(first));
-  // Once half of the log is used the push thread moves the tail: a write of one block, which hangs.
+  // A checkpoint that would end more than half a log beyond what the state says has it written
+  // first: a block, which hangs.
   std::promise<void> writing, go;
   std::atomic<bool> hung{false};
   world.disk.on_io([&](const SimIo& io) {

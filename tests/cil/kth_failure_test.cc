@@ -182,11 +182,6 @@ std::vector<Failure> all_failures() {
   };
 }
 
-struct Begun : IntentItem {
-  explicit Begun(std::uint64_t id) : IntentItem(id, bytes_of(kPayload)) {}
-  DoneItem done{*this};
-};
-
 // A journal in the midst of its life, and what of it was acknowledged.
 class Scene {
  public:
@@ -214,7 +209,7 @@ class Scene {
     REQUIRE(open().ok());
     REQUIRE(put(0).ok());
     REQUIRE(force().ok());
-    intent_ = std::make_unique<Begun>(kIntent);
+    intent_ = std::make_unique<Intent>(kIntent, kPayload);
     auto transaction = journal_->begin(IntentItem::log_bytes(100), 1, 1);
     REQUIRE(transaction.ok());
     REQUIRE(transaction->log(*intent_).ok());
@@ -373,7 +368,7 @@ class Scene {
   ScopedOs scope_;
   std::array<std::string, kObjects> bytes_;
   std::array<std::unique_ptr<ObjectItem>, kObjects> items_;
-  std::unique_ptr<Begun> intent_;
+  std::unique_ptr<Intent> intent_;
   std::unique_ptr<Journal> journal_;
   std::unique_ptr<Follower> follower_;
   std::set<std::uint64_t> committed_, acknowledged_, released_;

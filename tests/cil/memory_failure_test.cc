@@ -99,7 +99,7 @@ TEST_CASE(
     CHECK(trace.count(Call::kPin) == 0);
     CHECK_FALSE(small.pinned());
     CHECK_FALSE(large.pinned());
-    // (Not log_used: the pool's background reclaim may have the early item written meanwhile.)
+    // (Not log_used: the pool's shrinker may have the early item written meanwhile.)
     CHECK(journal->stats().transactions == stats.transactions);
     CHECK(journal->stats().log_reserved == stats.log_reserved);
     // Checkpoints need no memory.
