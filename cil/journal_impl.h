@@ -171,6 +171,7 @@ struct Journal::Impl : MetadataObject {
     std::uint64_t enough;  // from here on no further bucket is begun
     std::uint64_t used = 0;
     LogVector* trash = nullptr;
+    std::size_t items = 0;           // logged
     const Bucket* bucket = nullptr;  // at hand
     bool stays = false;              // something of it
     bool is_oldest = true;
