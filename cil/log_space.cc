@@ -124,8 +124,11 @@ Status LogSpace::wait_for_room(Waiter& self) {
         ++grants_;
         return {};
       }
-      if (hopeless(passes_seen)) {
-        return Error{Errc::kLogFull, 0, "items that are not home hold the tail at LSN",
+      // A pass serves the first waiter: what it left for others before this one was says nothing.
+      if (asked && hopeless(passes_seen)) {
+        return Error{Errc::kLogFull, 0,
+                     lacks_log(self.wanted) ? "items that are not home hold the tail at LSN"
+                                            : "what is in the log holds the memory; its tail, LSN",
                      tail_.value()};
       }
       // Asked for already, but since that pass a commit has put something into a context that was
@@ -312,14 +315,15 @@ void LogSpace::pass_ended(bool hope) {
   wake_first();
 }
 
-bool LogSpace::tail_wanted() const {
-  MutexLock lock(mutex_);
-  if (first_waiter_ == nullptr) {
-    return false;
-  }
-  const std::uint64_t gathering = granted_.log_bytes + first_waiter_->wanted.log_bytes;
+bool LogSpace::lacks_log(const Reservation& wanted) const {
+  const std::uint64_t gathering = granted_.log_bytes + wanted.log_bytes;
   return (head_ - tail_).value() + gathering + held_bytes_ + set_aside(gathering) >
          limits_.log_bytes;
+}
+
+bool LogSpace::tail_wanted() const {
+  MutexLock lock(mutex_);
+  return first_waiter_ != nullptr && lacks_log(first_waiter_->wanted);
 }
 
 std::uint64_t LogSpace::most_behind() const {

@@ -16,7 +16,8 @@
 //    whose units the need counts. So whether the oldest can be logged again is a question of free
 //    log space alone, never of max_checkpoint; and what was begun can be ended, for each part takes
 //    no more than it was counted for.
-// I4 A waiter that nothing can help any more gets kLogFull; until then it has asked for help.
+// I4 A waiter that nothing can help any more gets kLogFull; until then it has asked for help, and a
+//    pass has looked at what it lacks.
 // I5 While somebody waits in unhold(), begin() is granted nothing new: what is held goes first.
 // Locks: one (kJournalSpace). Who waits for a grant sleeps on a condition of his own and is woken
 //    in turn; all in unhold() sleep on one, and look again whenever something granted came back.
@@ -165,6 +166,7 @@ class LogSpace {
 
   [[nodiscard]] std::uint64_t set_aside(std::uint64_t gathering) const KEEL_REQUIRES(mutex_);
   [[nodiscard]] bool fits(const Reservation& wanted, bool again) const KEEL_REQUIRES(mutex_);
+  [[nodiscard]] bool lacks_log(const Reservation& wanted) const KEEL_REQUIRES(mutex_);
   [[nodiscard]] bool hopeless(std::uint64_t passes_seen) const KEEL_REQUIRES(mutex_);
   [[nodiscard]] Status wait_for_room(Waiter& self) KEEL_REQUIRES(mutex_);
   [[nodiscard]] bool fits_checkpoint(std::uint64_t log_bytes) const KEEL_REQUIRES(mutex_);
