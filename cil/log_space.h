@@ -17,7 +17,7 @@
 //    log space alone, never of max_checkpoint; and what was begun can be ended, for each part takes
 //    no more than it was counted for.
 // I4 A waiter that nothing can help any more gets kLogFull; until then it has asked for help, and a
-//    pass has looked at what it lacks.
+//    pass has looked at what it lacks. Whoever makes room outside says so before it is had.
 // I5 While somebody waits in unhold(), begin() is granted nothing new: what is held goes first.
 // Locks: one (kJournalSpace). Who waits for a grant sleeps on a condition of his own and is woken
 //    in turn; all in unhold() sleep on one, and look again whenever something granted came back.

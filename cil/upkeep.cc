@@ -33,6 +33,14 @@ void Journal::Impl::nudge() {
   upkeep_wanted.notify_one();
 }
 
+// First said, so that who is woken before the pass begins does not call the log full.
+void Journal::Impl::ask_for_pass() {
+  if (space.contended()) {
+    space.pass_asked();
+    nudge();
+  }
+}
+
 bool Journal::Impl::upkeep_due() const {
   const std::uint64_t log_bytes = file.geometry().data_bytes;
   return space.sums().used.value() > log_bytes - log_bytes / 4;
