@@ -208,9 +208,9 @@ std::uint64_t Journal::Impl::cost_of_oldest(Again& again) {
 
 // A commit that was cancelled may have left another.
 void Journal::Impl::put_again(LogItem& item, LogVector* vector, Again& again) {
-  if (!ItemAccess::put_shadow(item, vector)) {
-    vector->next = again.trash;
-    again.trash = vector;
+  if (LogVector* left_over = ItemAccess::return_shadow(item, vector); left_over != nullptr) {
+    left_over->next = again.trash;
+    again.trash = left_over;
   }
 }
 
