@@ -6,6 +6,7 @@ namespace keel {
 
 void AgainNeeds::add(Lsn start, std::uint64_t need_bytes, bool joined) {
   newest_ = need_bytes + (joined ? newest_ : 0);
+  joined_ = joined;
   const bool fresh =
       count_ == 0 ||
       (count_ < kMostStretches && (start - stretches_[count_ - 1].first).value() >= stretch_bytes_);

@@ -27,6 +27,9 @@ class AgainNeeds {
   // The tail is there.
   void tail_moved(Lsn tail);
   [[nodiscard]] std::uint64_t most() const;
+  // What a further checkpoint may be needed with: of the newest and those that it joined, if it
+  // did.
+  [[nodiscard]] std::uint64_t joined() const { return count_ != 0 && joined_ ? newest_ : 0; }
 
  private:
   static constexpr std::size_t kParts = 16;
@@ -43,6 +46,7 @@ class AgainNeeds {
   std::array<Stretch, kMostStretches> stretches_{};  // oldest first
   std::size_t count_ = 0;
   std::uint64_t newest_ = 0;  // need of the newest checkpoint, and of those that it joined
+  bool joined_ = false;       // it did
 };
 
 }  // namespace keel

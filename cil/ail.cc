@@ -42,7 +42,7 @@ Ail::~Ail() {
     Bucket* bucket = front_;
     KEEL_CHECK(bucket->items == 0, "the AIL dies with items in it", bucket->items);
     front_ = bucket->next;
-    if (bucket != &reserve_) {
+    if (!is_own(bucket) && bucket != &reserve_) {
       os().metadata_free(bucket);
     }
   }
@@ -59,8 +59,16 @@ Bucket* Ail::make_bucket() {
       return std::exchange(spares_, spares_->next);
     }
   }
-  void* memory = os().metadata_allocate(sizeof(Bucket));
-  return memory == nullptr ? nullptr : ::new (memory) Bucket;
+  if (void* memory = os().metadata_allocate(sizeof(Bucket)); memory != nullptr) {
+    return ::new (memory) Bucket;
+  }
+  MutexLock lock(mutex_);
+  for (std::size_t i = 0; i < own_.size(); ++i) {
+    if (!std::exchange(own_taken_[i], true)) {
+      return &own_[i];
+    }
+  }
+  return nullptr;
 }
 
 void Ail::give_bucket(Bucket* bucket) {
@@ -259,6 +267,10 @@ void Ail::drop_empty_front() {
 }
 
 void Ail::keep_or_free(Bucket* bucket) {
+  if (is_own(bucket)) {
+    own_taken_[static_cast<std::size_t>(bucket - own_.data())] = false;
+    return;
+  }
   if (bucket == &reserve_) {
     return;
   }

@@ -6,7 +6,9 @@
 // I1 Buckets are in LSN order; an item is in at most one and only ever moves to a later one.
 // I2 A bucket that is being filled is kept even if it is empty, so the tail cannot jump past it.
 // I3 No call allocates, but for make_bucket(). Without memory for a bucket, items join the bucket
-//    before it: the tail then stays lower than it need, never higher.
+//    before it: the tail then stays lower than it need, never higher. But two buckets are the
+//    AIL's own, for when there is none: so while all items are in one, the next checkpoint has
+//    another, and what is logged again in it leaves the oldest.
 // I4 ItemState::kTracked says that an item is in a bucket; it changes under the lock, and not while
 //    an item only moves.
 // Locks: one, taken for a batch of items at a time, so that nobody waits longer than for that; but
@@ -67,7 +69,8 @@ class Ail {
   Ail(const Ail&) = delete;
   Ail& operator=(const Ail&) = delete;
 
-  // Memory for one bucket, or nullptr; give_bucket() takes back what publish() has not.
+  // A bucket, or nullptr if there is no memory for one and the AIL's own are taken; give_bucket()
+  // takes back what publish() has not.
   [[nodiscard]] Bucket* make_bucket() KEEL_EXCLUDES(mutex_);
   void give_bucket(Bucket* bucket) KEEL_EXCLUDES(mutex_);
   // Adds a held bucket for the checkpoint at `lsn`, above all others.
@@ -145,6 +148,9 @@ class Ail {
   [[nodiscard]] bool take_out(LogItem& item, bool is_held, bool if_wanted) KEEL_EXCLUDES(mutex_);
   static bool hold_untracked(LogItem& item);
   static void hold(LogItem& item, Batch& batch);
+  [[nodiscard]] bool is_own(const Bucket* bucket) const KEEL_REQUIRES(mutex_) {
+    return bucket == own_.data() || bucket == own_.data() + 1;
+  }
   void drop_empty_front() KEEL_REQUIRES(mutex_);
   void keep_or_free(Bucket* bucket) KEEL_REQUIRES(mutex_);
 
@@ -153,6 +159,8 @@ class Ail {
   Bucket* back_ KEEL_GUARDED_BY(mutex_) = nullptr;
   Bucket* spares_ KEEL_GUARDED_BY(mutex_) = nullptr;
   std::size_t spare_count_ KEEL_GUARDED_BY(mutex_) = 0;
+  std::array<Bucket, 2> own_ KEEL_GUARDED_BY(mutex_);  // what make_bucket() gives at the last
+  std::array<bool, 2> own_taken_ KEEL_GUARDED_BY(mutex_){};
   Bucket reserve_ KEEL_GUARDED_BY(mutex_);    // used only while the list is empty
   std::atomic<std::uint64_t> departures_{0};  // written under the lock, as the next
   std::atomic<std::uint64_t> max_hold_ns_{0};

@@ -105,9 +105,7 @@ bool Journal::release(LogItem& item) {
     return false;
   }
   impl_->trim_shadow(item);
-  if (impl_->space.contended()) {
-    impl_->nudge();
-  }
+  impl_->ask_for_pass();
   return true;
 }
 

@@ -40,9 +40,7 @@ void Journal::Impl::release_recovered() {
     ail.let_go(*recovered);
     recovered = nullptr;
   }
-  if (space.contended()) {
-    nudge();
-  }
+  ask_for_pass();
 }
 
 // A step of close() that forces nothing: what the watchdog is told while it lasts.

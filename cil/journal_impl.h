@@ -158,6 +158,9 @@ struct Journal::Impl : MetadataObject {
   [[nodiscard]] bool upkeep_due() const;
   // Asks the upkeep for a pass.
   void nudge() KEEL_EXCLUDES(upkeep_mutex);
+  // The same if somebody waits for space: something has left the log, and only a pass makes room of
+  // it.
+  void ask_for_pass() KEEL_EXCLUDES(upkeep_mutex);
   // Returns true if something may still free log space.
   [[nodiscard]] bool upkeep_pass(bool idle);
   struct PushSums {
@@ -171,6 +174,7 @@ struct Journal::Impl : MetadataObject {
     std::uint64_t enough;  // from here on no further bucket is begun
     std::uint64_t used = 0;
     LogVector* trash = nullptr;
+    std::size_t items = 0;           // logged
     const Bucket* bucket = nullptr;  // at hand
     bool stays = false;              // something of it
     bool is_oldest = true;

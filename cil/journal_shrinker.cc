@@ -42,15 +42,15 @@ void JournalShrinker::trim(bool snapshots_too, std::uint64_t until_used) {
   (void)journal_.trim_tracked(std::cref(trim_one));
 }
 
-// A shadow is claimed to be looked at: one that is to stay goes back, unless the item has got
-// another meanwhile. While the context lock is held no context closes, so for an item without a pin
-// nothing becomes stable that is newer than what goes back.
+// A shadow is claimed to be looked at: one that is to stay goes back, and takes the place of what a
+// cancelled commit has left meanwhile. While the context lock is held no context closes, so for an
+// item without a pin nothing becomes stable that is newer than what goes back.
 LogVector* JournalShrinker::take_shadow(LogItem& item, bool snapshots_too) {
   CilPart& part = journal_.cil.lock_shared();
   LogVector* shadow = item.pinned() ? nullptr : ItemAccess::claim_shadow(item);
   const bool stays = shadow != nullptr && shadow->is_snapshot && !snapshots_too;
-  if (stays && ItemAccess::put_shadow(item, shadow)) {
-    shadow = nullptr;
+  if (stays) {
+    shadow = ItemAccess::return_shadow(item, shadow);
   }
   journal_.cil.unlock_shared(part);
   return shadow;

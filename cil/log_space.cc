@@ -27,10 +27,12 @@ Status LogSpace::check(const Reservation& wanted) const {
   return {};
 }
 
-// What is gathered may become a checkpoint of items without a home too, and then needs as much.
+// What is gathered may become a checkpoint of items without a home too, and then needs as much;
+// with what the newest one needs if that has had to join another, as this one may.
 std::uint64_t LogSpace::set_aside(std::uint64_t gathering) const {
   const std::uint64_t most = needs_.most();
-  const std::uint64_t next = most == 0 ? 0 : std::min(gathering, limits_.log_bytes / 4);
+  const std::uint64_t next =
+      most == 0 ? 0 : needs_.joined() + std::min(gathering, limits_.log_bytes / 4);
   return std::max({limits_.set_aside_bytes, most, next});
 }
 
@@ -75,6 +77,7 @@ LogSpace::AgainGrant LogSpace::grant_again(std::uint64_t unit) {
   // it counts twice.
   const std::uint64_t taken = (head_ - tail_).value() + 2 * granted_.log_bytes + held_bytes_;
   const std::uint64_t free = limits_.log_bytes - std::min(limits_.log_bytes, taken);
+  // More than fits a checkpoint is logged in parts.
   const std::uint64_t kept = set_aside(granted_.log_bytes);
   const std::uint64_t most = std::min(kept, limits_.max_checkpoint_bytes);
   const std::uint64_t bytes =
@@ -82,10 +85,10 @@ LogSpace::AgainGrant LogSpace::grant_again(std::uint64_t unit) {
   // Each part takes a unit of its own. Others commit what they have, or end: it is better to wait.
   const bool in_parts = bytes < most && others && free < kept + unit;
   if (failed_ || bytes <= unit || in_parts) {
-    return {0, !others};
+    return {0, free, !others};
   }
   granted_.log_bytes += bytes;
-  return {bytes, !others};
+  return {bytes, free, !others};
 }
 
 Status LogSpace::reserve(const Reservation& wanted) {
@@ -121,8 +124,11 @@ Status LogSpace::wait_for_room(Waiter& self) {
         ++grants_;
         return {};
       }
-      if (hopeless(passes_seen)) {
-        return Error{Errc::kLogFull, 0, "items that are not home hold the tail at LSN",
+      // A pass serves the first waiter: what it left for others before this one was says nothing.
+      if (asked && hopeless(passes_seen)) {
+        return Error{Errc::kLogFull, 0,
+                     lacks_log(self.wanted) ? "items that are not home hold the tail at LSN"
+                                            : "what is in the log holds the memory; its tail, LSN",
                      tail_.value()};
       }
       // Asked for already, but since that pass a commit has put something into a context that was
@@ -309,14 +315,15 @@ void LogSpace::pass_ended(bool hope) {
   wake_first();
 }
 
-bool LogSpace::tail_wanted() const {
-  MutexLock lock(mutex_);
-  if (first_waiter_ == nullptr) {
-    return false;
-  }
-  const std::uint64_t gathering = granted_.log_bytes + first_waiter_->wanted.log_bytes;
+bool LogSpace::lacks_log(const Reservation& wanted) const {
+  const std::uint64_t gathering = granted_.log_bytes + wanted.log_bytes;
   return (head_ - tail_).value() + gathering + held_bytes_ + set_aside(gathering) >
          limits_.log_bytes;
+}
+
+bool LogSpace::tail_wanted() const {
+  MutexLock lock(mutex_);
+  return first_waiter_ != nullptr && lacks_log(first_waiter_->wanted);
 }
 
 std::uint64_t LogSpace::most_behind() const {

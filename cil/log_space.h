@@ -10,9 +10,14 @@
 //    granted until the context closes; the rest comes back.
 // I2 "tail" is the one that is stable in the state slots: space is reused only after that.
 // I3 What is set aside is only for logging again what holds the tail: a fixed least, or what the
-//    neediest checkpoint in the log needs for that. That much is free when one becomes the oldest,
-//    unless what lives, and a grant that came before the need was known, leave less.
-// I4 A waiter that nothing can help any more gets kLogFull; until then it has asked for help.
+//    neediest bucket of the AIL needs for that (a checkpoint, or several that share one). That much
+//    is free when one becomes the oldest, unless what lives, and a grant that came before the need
+//    was known, leave less. It need not fit in one checkpoint: what does not is logged in parts,
+//    whose units the need counts. So whether the oldest can be logged again is a question of free
+//    log space alone, never of max_checkpoint; and what was begun can be ended, for each part takes
+//    no more than it was counted for.
+// I4 A waiter that nothing can help any more gets kLogFull; until then it has asked for help, and a
+//    pass has looked at what it lacks. Whoever makes room outside says so before it is had.
 // I5 While somebody waits in unhold(), begin() is granted nothing new: what is held goes first.
 // Locks: one (kJournalSpace). Who waits for a grant sleeps on a condition of his own and is woken
 //    in turn; all in unhold() sleep on one, and look again whenever something granted came back.
@@ -77,7 +82,8 @@ class LogSpace {
   [[nodiscard]] bool try_reserve_again(const Reservation& wanted) KEEL_EXCLUDES(mutex_);
   struct AgainGrant {
     std::uint64_t log_bytes = 0;
-    bool is_last_word = true;  // nothing else was granted that could come back
+    std::uint64_t room_bytes = 0;  // these, and what is there for further parts
+    bool is_last_word = true;      // nothing else was granted that could come back
   };
   // Log space out of what is set aside, past all who wait, as much as there is of what the oldest
   // checkpoint may need. Nothing if that is no more than a checkpoint's unit, or if it would have
@@ -160,6 +166,7 @@ class LogSpace {
 
   [[nodiscard]] std::uint64_t set_aside(std::uint64_t gathering) const KEEL_REQUIRES(mutex_);
   [[nodiscard]] bool fits(const Reservation& wanted, bool again) const KEEL_REQUIRES(mutex_);
+  [[nodiscard]] bool lacks_log(const Reservation& wanted) const KEEL_REQUIRES(mutex_);
   [[nodiscard]] bool hopeless(std::uint64_t passes_seen) const KEEL_REQUIRES(mutex_);
   [[nodiscard]] Status wait_for_room(Waiter& self) KEEL_REQUIRES(mutex_);
   [[nodiscard]] bool fits_checkpoint(std::uint64_t log_bytes) const KEEL_REQUIRES(mutex_);

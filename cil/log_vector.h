@@ -158,6 +158,14 @@ struct ItemAccess {
   [[nodiscard]] static LogVector* exchange_shadow(LogItem& item, LogVector* vector) {
     return item.shadow_.exchange(vector, std::memory_order_acq_rel);
   }
+  // Gives back a shadow that was claimed to be looked at. Returns what is left over, or nullptr: a
+  // commit that was cancelled meanwhile may have left a vector, which is no snapshot.
+  [[nodiscard]] static LogVector* return_shadow(LogItem& item, LogVector* vector) {
+    if (put_shadow(item, vector)) {
+      return nullptr;
+    }
+    return vector->is_snapshot ? exchange_shadow(item, vector) : vector;
+  }
   static const LogVector* shadow(const LogItem& item) {
     return item.shadow_.load(std::memory_order_acquire);
   }

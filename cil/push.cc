@@ -229,8 +229,11 @@ bool Journal::Impl::close_context(Flight& flight) {
     checkpoint.first = take_vectors(*closed, checkpoint.item_count, &homeless);
     // Told while no other context can be closed: what was granted since fits in one checkpoint.
     if (homeless.items != 0) {
-      space.needs_again(Lsn(checkpoint.id.start_lsn), need_again(homeless, block_bytes()),
-                        flight.bucket == nullptr);
+      const bool joined = flight.bucket == nullptr;
+      const std::uint64_t need =
+          need_again(homeless, block_bytes(), space.limits().max_checkpoint_bytes);
+      space.needs_again(Lsn(checkpoint.id.start_lsn),
+                        need + (joined ? need_to_join(block_bytes()) : 0), joined);
     }
   }
   return closed.has_value();

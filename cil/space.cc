@@ -53,11 +53,26 @@ std::uint64_t choose_set_aside(const format::Superblock& superblock) {
   return std::min(superblock.data_bytes / 16, std::max(superblock.max_checkpoint_bytes / 2, least));
 }
 
-// More items than one pass looks at take several, each a checkpoint that may not be full. (That
-// adds less than a block to each, so never more than so many items take.)
-std::uint64_t need_again(const Homeless& homeless, std::uint32_t block_bytes) {
+// More items than one pass logs take several, each a checkpoint that may not be full. (That adds
+// less than a block to each, so never more than so many items take.)
+std::uint64_t least_again(const Homeless& homeless, std::uint32_t block_bytes) {
   const std::uint64_t unit = format::checkpoint_unit(block_bytes);
-  return homeless.cost + unit + std::min(homeless.items / kMostLookedAt * unit, homeless.cost);
+  return homeless.cost + unit + std::min(homeless.items / kMostAgainItems * unit, homeless.cost);
+}
+
+// A part that ends because the next item does not fit has with the next part more than a checkpoint
+// can take: so what n checkpoints can take has 2(n - 1) such parts at most, and what one can take,
+// none.
+std::uint64_t need_again(const Homeless& homeless, std::uint32_t block_bytes,
+                         std::uint64_t max_checkpoint_bytes) {
+  const std::uint64_t unit = format::checkpoint_unit(block_bytes);
+  const std::uint64_t n = format::div_round_up(homeless.cost, max_checkpoint_bytes - unit);
+  return least_again(homeless, block_bytes) + (n > 1 ? 2 * (n - 1) * unit : 0);
+}
+
+// Two further parts may end by size, and one by count. The joining one has a unit already.
+std::uint64_t need_to_join(std::uint32_t block_bytes) {
+  return 2 * format::checkpoint_unit(block_bytes);
 }
 
 // None at all where it would be a noticeable part of a small log.

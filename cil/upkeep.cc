@@ -22,8 +22,8 @@ constexpr std::uint64_t kDefaultCoverNs = 5'000'000'000;
 constexpr std::uint64_t kRetryNs = 10'000'000;
 // Logged again at a time of others than the oldest bucket's items: so much, or less.
 constexpr std::uint64_t kEnoughAgainBytes = std::uint64_t{1} << 20;
-// Of the oldest bucket's items, to see whether all can be: while no commit can go on.
-constexpr std::size_t kMostSummed = 65'536;
+// Items that are looked at for that, while no commit can go on.
+constexpr std::size_t kMostSeen = 65'536;
 
 }  // namespace
 
@@ -31,6 +31,14 @@ void Journal::Impl::nudge() {
   MutexLock lock(upkeep_mutex);
   upkeep_nudged = true;
   upkeep_wanted.notify_one();
+}
+
+// First said, so that who is woken before the pass begins does not call the log full.
+void Journal::Impl::ask_for_pass() {
+  if (space.contended()) {
+    space.pass_asked();
+    nudge();
+  }
 }
 
 bool Journal::Impl::upkeep_due() const {
@@ -127,10 +135,10 @@ Journal::Impl::PushSums Journal::Impl::push_items(Lsn target) {
 }
 
 // Puts the newest snapshots of the oldest items into the current context: of all in the oldest
-// bucket, whatever they take, for until they have left it nothing is free; then of further ones
-// until that is enough, so that what little is left of many checkpoints comes to stand in one. True
-// if it did: then the context is pushed, and the tail moves when it is stable. True also if it may
-// at a later time.
+// bucket, whatever they take, for until they have left it nothing is free (what is too much for one
+// checkpoint, in parts); then of further ones until that is enough, so that what little is left of
+// many checkpoints comes to stand in one. True if it did: then the context is pushed, and the tail
+// moves when it is stable. True also if it may at a later time.
 bool Journal::Impl::log_again(std::uint64_t enough_bytes) {
   const std::uint64_t unit = format::checkpoint_unit(block_bytes());
   // Only if somebody waits, and no more than once round the log until somebody was granted what he
@@ -157,8 +165,9 @@ bool Journal::Impl::log_again(std::uint64_t enough_bytes) {
     sequence = cil.sequence();
     again.used = cil.is_open() ? 0 : unit;
     CilPart& part = cil.first_part();
-    if (again.used + cost_of_oldest(again) <= again.budget) {
-      ail.for_items(kMostLookedAt, [&](LogItem& item) {
+    // A part of it would take space and free none.
+    if (again.used + cost_of_oldest(again) <= grant.room_bytes) {
+      ail.for_items(kMostSeen, [&](LogItem& item) {
         return reach_bucket(item, again) && log_again_item(item, part, sequence, again);
       });
     }
@@ -182,11 +191,10 @@ bool Journal::Impl::log_again(std::uint64_t enough_bytes) {
   return again.used != 0 || !grant.is_last_word;
 }
 
-// What it takes to log again what holds the tail, as far as that can be. A part of it would take
-// space and free none.
+// What it takes to log again what holds the tail, in whatever parts, as far as that can be.
 std::uint64_t Journal::Impl::cost_of_oldest(Again& again) {
   Homeless oldest;
-  ail.for_oldest(kMostSummed, [&](LogItem& item) {
+  ail.for_oldest(kMostSeen, [&](LogItem& item) {
     LogVector* vector = item.pinned() ? nullptr : ItemAccess::claim_shadow(item);
     if (vector != nullptr) {
       oldest.items += vector->is_snapshot ? 1 : 0;
@@ -195,14 +203,14 @@ std::uint64_t Journal::Impl::cost_of_oldest(Again& again) {
     }
     return true;
   });
-  return need_again(oldest, block_bytes()) - format::checkpoint_unit(block_bytes());
+  return least_again(oldest, block_bytes()) - format::checkpoint_unit(block_bytes());
 }
 
 // A commit that was cancelled may have left another.
 void Journal::Impl::put_again(LogItem& item, LogVector* vector, Again& again) {
-  if (!ItemAccess::put_shadow(item, vector)) {
-    vector->next = again.trash;
-    again.trash = vector;
+  if (LogVector* left_over = ItemAccess::return_shadow(item, vector); left_over != nullptr) {
+    left_over->next = again.trash;
+    again.trash = left_over;
   }
 }
 
@@ -219,7 +227,7 @@ bool Journal::Impl::reach_bucket(LogItem& item, Again& again) {
   return !again.stays && again.used < again.enough;
 }
 
-// False when the budget is used up.
+// False when the budget is used up, or so many were logged.
 bool Journal::Impl::log_again_item(LogItem& item, CilPart& part, Sequence sequence, Again& again) {
   if (const IntentItem* intent = IntentAccess::intent(item);
       intent != nullptr && IntentAccess::is_done(*intent)) {
@@ -246,12 +254,13 @@ bool Journal::Impl::log_again_item(LogItem& item, CilPart& part, Sequence sequen
     return !usable || fits;
   }
   again.used += vector->cost();
+  ++again.items;
   vector->order = cil.take_orders(1);
   ItemAccess::active(item, sequence) = vector;
   part.sums.packed_bytes += vector->packed_bytes;
   part.sums.bulk_blocks += vector->bulk_blocks;
   part.append(item, sequence);
-  return true;
+  return again.items < kMostAgainItems;
 }
 
 // Frees standby snapshots of tracked items until that is enough. True if there may be more.

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "ail_support.h"
+#include "lasting_life.h"
 #include "probe.h"
 #include "support/fault_os.h"
 
@@ -183,4 +184,30 @@ TEST_CASE("an item is pinned from outside only if nothing pins it and nobody wan
   CHECK_FALSE(item.pinned());
   CHECK(trace.count(Call::kPin) == 1);
   ItemAccess::state(item) = 0;
+}
+
+TEST_CASE("without memory for buckets there are two, and again once they are empty") {
+  BucketlessDisk disk;
+  disk.no_buckets = true;
+  const ScopedOs scope(disk);
+  Ail ail;
+  Bucket* first = ail.make_bucket();
+  Bucket* second = ail.make_bucket();
+  REQUIRE(first != nullptr);
+  REQUIRE(second != nullptr);
+  CHECK(first != second);
+  CHECK(ail.make_bucket() == nullptr);
+  ail.give_bucket(second);
+  CHECK(ail.make_bucket() == second);
+  REQUIRE(ail.publish(first, Lsn(1), {}) == first);
+  REQUIRE(ail.publish(second, Lsn(2), {}) == second);
+  CHECK(ail.publish(nullptr, Lsn(3), {}) == second);
+  ail.let_go(*second);
+  ail.let_go(*first);
+  CHECK(ail.tail().lsn == Lsn(2));
+  CHECK(ail.make_bucket() == first);
+  ail.let_go(*second);
+  CHECK(ail.tail().empty);
+  CHECK(ail.make_bucket() == second);
+  CHECK(ail.make_bucket() == nullptr);
 }

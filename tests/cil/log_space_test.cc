@@ -386,6 +386,10 @@ TEST_CASE("what the neediest checkpoint takes is set aside until the tail has pa
   (void)close(100, 60);
   (void)close(100, 30, true);
   CHECK(aside() == 90);
+  // And so may be what is gathered now.
+  REQUIRE(space.try_reserve({40, 0}));
+  CHECK(aside() == 130);
+  space.give_back({40, 0});
   (void)close(100, 70);
   CHECK(aside() == 90);
 }
@@ -409,6 +413,13 @@ TEST_CASE("logging again takes what there is, but no part of it while others may
   CHECK(grant.log_bytes == 100);
   CHECK_FALSE(grant.is_last_word);
   CHECK(roomy.sums().granted.log_bytes == 250);
+  // What does not fit in one checkpoint is done in parts too: there is room for them all.
+  LogSpace large({2000, 250, 100, kMemory}, Lsn(0), Lsn(800), no_help());
+  large.needs_again(Lsn(500), 200, false);
+  large.needs_again(Lsn(700), 300, true);
+  grant = large.grant_again(10);
+  CHECK(grant.log_bytes == 250);
+  CHECK(grant.room_bytes == 1200);
   // A fuller log gives what is left, and nothing if that is a unit at most.
   LogSpace full({1000, 250, 100, kMemory}, Lsn(0), Lsn(960), no_help());
   grant = full.grant_again(10);

@@ -1,5 +1,6 @@
 // Whose turn it is to get log space, and what they are told who ask after the end.
 #include <doctest/doctest.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <cerrno>
@@ -8,6 +9,7 @@
 #include "gate.h"
 #include "keel/base/check.h"
 #include "log_space.h"
+#include "support/kernel_threads.h"
 
 using namespace keel;
 using namespace keel_test;
@@ -55,4 +57,39 @@ TEST_CASE("who asks for space after several failures is told the first") {
   REQUIRE_FALSE(status.ok());
   CHECK(status.error().code == Errc::kIo);
   CHECK(status.error().value == 1);
+}
+
+TEST_CASE("a waiter is not told that the log is full before a pass has looked at what it lacks") {
+  std::atomic<int> asked{0};
+  // Nine tenths of the memory are held for dones, so the first lacks memory alone; the second lacks
+  // log space.
+  LogSpace space({1000, 250, 0, 100}, Lsn(0), Lsn(800),
+                 {[] {}, [&] { ++asked; }, [] { return Sequence{}; }});
+  space.adopt_held({0, 90});
+  Status first_status;
+  std::thread first([&] { first_status = space.reserve({10, 20}); });
+  yield_until([&] { return asked == 1; });
+  std::atomic<pid_t> second_id{0};
+  Status second_status;
+  std::thread second([&] {
+    second_id = ::gettid();
+    second_status = space.reserve({250, 5});
+  });
+  yield_until([&] { return second_id != 0 && keel_test::is_asleep(second_id); });
+  CHECK_FALSE(space.tail_wanted());
+  space.pass_begins();
+  space.pass_ended(false);
+  first.join();
+  REQUIRE_FALSE(first_status.ok());
+  CHECK(first_status.error().code == Errc::kLogFull);
+  yield_until([&] { return asked == 2 || !space.contended(); });
+  CHECK(asked == 2);
+  if (asked == 2) {
+    CHECK(space.tail_wanted());
+    space.pass_begins();
+    space.tail_moved(Lsn(800));
+    space.pass_ended(false);
+  }
+  second.join();
+  CHECK(second_status.ok());
 }

@@ -269,3 +269,28 @@ TEST_CASE("the shape of a checkpoint is what its records add up to") {
     REQUIRE(bytes == shape.bytes);
   }
 }
+
+TEST_CASE("a snapshot that is given back stays, whatever a cancelled commit has left meanwhile") {
+  ItemSize size(kBlock);
+  size.region(100);
+  const auto vector = [&size](bool is_snapshot) {
+    LogVector* made = allocate_log_vector(default_pool(), layout_of(size), kBlock);
+    REQUIRE(made != nullptr);
+    made->is_snapshot = is_snapshot;
+    return made;
+  };
+  Trace trace;
+  Probe item(trace, 1);
+  Vector snapshot(vector(true));
+  Vector scratch(vector(false));
+  // Nothing came meanwhile.
+  CHECK(ItemAccess::return_shadow(item, snapshot.get()) == nullptr);
+  CHECK(ItemAccess::claim_shadow(item) == snapshot.get());
+  // A commit that found no shadow, and was cancelled, has left what it had made.
+  REQUIRE(ItemAccess::put_shadow(item, scratch.get()));
+  CHECK(ItemAccess::return_shadow(item, snapshot.get()) == scratch.get());
+  CHECK(ItemAccess::shadow(item) == snapshot.get());
+  // What is no snapshot takes nobody's place.
+  CHECK(ItemAccess::return_shadow(item, scratch.get()) == scratch.get());
+  CHECK(ItemAccess::claim_shadow(item) == snapshot.get());
+}
