@@ -120,11 +120,30 @@ struct ItemState {
   static constexpr std::uint32_t kHeld = 1U << 17;
   static constexpr std::uint32_t kReleaseWanted = 1U << 18;  // leaves when nothing holds it
   static constexpr std::uint32_t kKnown = kPins | kTracked;  // to the journal
+
+  // Of an item that is to leave and has no pins: the caller takes it, or leaves a mark to whoever
+  // holds it.
+  static constexpr std::uint32_t taken(std::uint32_t now) {
+    return now | ((now & kHeld) == 0 ? kHeld : kReleaseWanted);
+  }
 };
 
 // The journal's way to the private part of an item.
 struct ItemAccess {
   static std::atomic<std::uint32_t>& state(LogItem& item) { return item.state_; }
+  // What one thread does to an item is one step of its state, to next(state). True if the caller
+  // holds the item by that. Without a hold, a pin or the AIL's lock it does not touch the item
+  // again: whoever has it may let go of it at once, and it may be destroyed.
+  template <class Next>
+  static bool change_state(LogItem& item, const Next& next) {
+    std::uint32_t now = item.state_.load(std::memory_order_acquire);
+    std::uint32_t wanted = next(now);
+    while (wanted != now &&
+           !item.state_.compare_exchange_weak(now, wanted, std::memory_order_acq_rel)) {
+      wanted = next(now);
+    }
+    return (~now & wanted & ItemState::kHeld) != 0;
+  }
   static LogVector*& active(LogItem& item, Sequence context) {
     return item.memberships_[context.value() & 1].active;
   }
