@@ -184,9 +184,15 @@ struct ItemAccess {
   static void size(const LogItem& item, ItemSize& size) { item.size(size); }
   // Writes a snapshot of the item into a vector that it fits in.
   static void snapshot(LogItem& item, LogVector& vector, const SnapshotLayout& layout);
-  static void pin(LogItem& item) {
-    item.state_.fetch_add(1, std::memory_order_relaxed);  // The pin publishes nothing.
-    item.pin();
+  // By a commit, which takes back a wish that the item leave; `pins`: it is new to the context. One
+  // step: an earlier checkpoint that becomes stable either finds it pinned, or has wished before.
+  static void commit(LogItem& item, bool pins) {
+    (void)change_state(item, [pins](std::uint32_t now) {
+      return (now & ~ItemState::kReleaseWanted) + (pins ? 1U : 0U);
+    });
+    if (pins) {
+      item.pin();
+    }
   }
   // False, and nothing, if it is pinned or about to leave.
   [[nodiscard]] static bool try_pin(LogItem& item);

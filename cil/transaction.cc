@@ -296,16 +296,11 @@ void Transaction::insert_item(Entry& entry, CilPart& part, Sequence sequence, st
   if (!entry.layout.ordered) {
     ItemAccess::logged_order(item) = order;
   }
-  std::atomic<std::uint32_t>& state = ItemAccess::state(item);
-  // Relaxed: flag and pin are of one word, and the object lock orders commits.
-  if ((state.load(std::memory_order_relaxed) & ItemState::kReleaseWanted) != 0) {
-    state.fetch_and(~ItemState::kReleaseWanted, std::memory_order_relaxed);
-  }
   if (first) {
     ItemAccess::forget_abort(item);
-    ItemAccess::pin(item);
     part.append(item, sequence);
   }
+  ItemAccess::commit(item, first);
 }
 
 // Puts the difference into the part, turns what was used of the reservation into the context's, and

@@ -210,4 +210,73 @@ TEST_CASE(
   });
 }
 
+namespace {
+
+// Of its three checkpoints the second lets it go.
+class Returning : public Probe {
+ public:
+  explicit Returning(Trace& trace) : Probe(trace, 1) { regions = {"x"}; }
+  std::atomic<int> stable{0};  // checkpoints of it
+
+ protected:
+  Tracking committed(Lsn /*lsn*/) override {
+    return ++stable == 2 ? Tracking::kRelease : Tracking::kTrack;
+  }
+};
+
+// The third commit comes while the second checkpoint is completed.
+void return_once(SimJournal& journal, Returning& item) {
+  const Sequence second = journal.commit(item);
+  auto transaction = journal->begin(1000, 1);
+  REQUIRE(transaction.ok());
+  REQUIRE(transaction->log(item).ok());
+  Thread forcer("forcer", [&] { journal.force(second); });
+  turn_until([&] { return item.stable == 2; });
+  const auto third = transaction->commit();
+  REQUIRE(third.ok());
+  journal.force(*third);
+  forcer.join();
+  REQUIRE(item.stable == 3);
+}
+
+}  // namespace
+
+TEST_CASE("a commit takes back what an earlier checkpoint says of its item at that moment") {
+  constexpr std::size_t kItems = 6;
+  for_seeds("returning items", [](std::uint64_t seed) {
+    Trace trace;
+    SimJournal journal(seed);
+    std::atomic<bool> is_pushed{false};
+    std::atomic<bool> is_over{false};
+    Probe slow(trace, 2);
+    slow.regions = {"x"};
+    // While it is pushed home the walk holds the others too.
+    slow.home = [&](Probe&) {
+      is_pushed = true;
+      turn_until([&] { return is_over.load(); });
+      return PushResult::kLocked;
+    };
+    journal.force(journal.commit(slow));
+    std::vector<std::unique_ptr<Returning>> items;
+    Sequence first{};
+    for (std::size_t i = 0; i < kItems; ++i) {
+      items.push_back(std::make_unique<Returning>(trace));
+      first = journal.commit(*items.back());
+    }
+    journal.force(first);
+    journal.fill(trace);
+    turn_until([&] { return is_pushed.load(); });
+    for (const auto& item : items) {
+      return_once(journal, *item);
+    }
+    is_over = true;
+    CAPTURE(seed);
+    for (const auto& item : items) {
+      turn_until([&] { return (ItemAccess::state(*item) & ItemState::kHeld) == 0; });
+      CHECK(item->tracked());
+    }
+    journal.close();
+  });
+}
+
 #endif
