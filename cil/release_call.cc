@@ -39,7 +39,10 @@ bool ReleaseCall::make(LogItem& item, bool aborted) {
 bool ReleaseCall::ends_with(LogItem& item) {
   MutexLock lock(g_mutex);
   CallOfRelease* call = ItemAccess::call(item);
-  if (call == nullptr || ItemAccess::is_known(item)) {
+  if (call == nullptr) {
+    return ItemAccess::state(item) == 0;  // It has ended since the caller looked.
+  }
+  if (ItemAccess::is_known(item)) {
     return false;
   }
   call->destroyed = true;

@@ -19,6 +19,7 @@
 #include "keel/cil/intent_item.h"
 #include "log_vector.h"
 #include "probe.h"
+#include "support/bug_recorder.h"
 #include "support/sim_scheduled_disk.h"
 #include "support/test_seed.h"
 
@@ -276,6 +277,46 @@ TEST_CASE("a commit takes back what an earlier checkpoint says of its item at th
       CHECK(item->tracked());
     }
     journal.close();
+  });
+}
+
+namespace {
+
+class Told : public Probe {
+ public:
+  Told(Trace& trace, std::atomic<bool>& told) : Probe(trace, 1), told_(told) {
+    regions = {"x"};
+    after = Tracking::kRelease;
+  }
+
+ protected:
+  void release(bool /*aborted*/) override {
+    told_ = true;
+    yield_thread();
+  }
+
+ private:
+  std::atomic<bool>& told_;
+};
+
+}  // namespace
+
+TEST_CASE("an item destroyed while its last release() returns is no bug, whoever is first") {
+  for_seeds("told item", [](std::uint64_t seed) {
+    const BugRecorder bugs;
+    Trace trace;
+    std::atomic<bool> told{false};
+    SimJournal journal(seed);
+    auto item = std::make_unique<Told>(trace, told);
+    Thread owner("owner", [&] {
+      turn_until([&] { return told.load(); });
+      item.reset();
+    });
+    journal.force(journal.commit(*item));
+    owner.join();
+    journal.close();
+    CAPTURE(seed);
+    CHECK(bugs.count() == 0);
   });
 }
 
