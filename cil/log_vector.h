@@ -186,13 +186,17 @@ struct ItemAccess {
   static void snapshot(LogItem& item, LogVector& vector, const SnapshotLayout& layout);
   // By a commit, which takes back a wish that the item leave; `pins`: it is new to the context. One
   // step: an earlier checkpoint that becomes stable either finds it pinned, or has wished before.
-  static void commit(LogItem& item, bool pins) {
-    (void)change_state(item, [pins](std::uint32_t now) {
+  // False if the journal did not know the item: what it still has is of a former life.
+  static bool commit(LogItem& item, bool pins) {
+    bool is_known = false;
+    (void)change_state(item, [&is_known, pins](std::uint32_t now) {
+      is_known = (now & ItemState::kKnown) != 0;
       return (now & ~ItemState::kReleaseWanted) + (pins ? 1U : 0U);
     });
     if (pins) {
       item.pin();
     }
+    return is_known;
   }
   // False, and nothing, if it is pinned or about to leave.
   [[nodiscard]] static bool try_pin(LogItem& item);

@@ -15,7 +15,7 @@ namespace keel {
 struct Transaction::Entry {
   LogItem* item;
   LogVector* shadow;  // the item's, claimed, or a new one; nullptr before prepare()
-  LogVector* kept;    // the item's snapshot, if a larger vector is to take its place
+  LogVector* kept;    // the item's snapshot, if a larger vector is to take its place, or none
   SnapshotLayout layout;
   bool empty;
 };
@@ -300,7 +300,11 @@ void Transaction::insert_item(Entry& entry, CilPart& part, Sequence sequence, st
     ItemAccess::forget_abort(item);
     part.append(item, sequence);
   }
-  ItemAccess::commit(item, first);
+  if (!ItemAccess::commit(item, first) && entry.layout.ordered) {
+    // Whoever let go of it leaves what it has to this commit, which took nothing of that. Logged
+    // again, it would come to stand behind what has been home since.
+    entry.kept = ItemAccess::claim_shadow(item);
+  }
 }
 
 // Puts the difference into the part, turns what was used of the reservation into the context's, and

@@ -38,7 +38,7 @@ struct Tracked {
 
 TEST_CASE("an item that a checkpoint has is not forgotten, nor one that is not to leave") {
   Tracked tracked;
-  ItemAccess::commit(tracked.item, true);
+  (void)ItemAccess::commit(tracked.item, true);
   CHECK_FALSE(forget(tracked.ail, tracked.item));
   CHECK(tracked.item.tracked());
   ItemAccess::state(tracked.item).fetch_and(~ItemState::kReleaseWanted);
@@ -47,7 +47,7 @@ TEST_CASE("an item that a checkpoint has is not forgotten, nor one that is not t
   CHECK_FALSE(tracked.ail.leave(tracked.item, true));
   CHECK(tracked.item.tracked());
   REQUIRE(tracked.walk().count == 1);
-  ItemAccess::commit(tracked.item, true);
+  (void)ItemAccess::commit(tracked.item, true);
   CHECK_FALSE(tracked.ail.leave(tracked.item, false));
   CHECK(tracked.item.tracked());
   CHECK_FALSE(ItemAccess::unpin(tracked.item, false));
@@ -58,7 +58,7 @@ TEST_CASE("an item that a checkpoint has is not forgotten, nor one that is not t
 
 TEST_CASE("a walk passes by what is pinned, and by what is about to leave") {
   Tracked tracked;
-  ItemAccess::commit(tracked.item, true);
+  (void)ItemAccess::commit(tracked.item, true);
   const Ail::Batch pinned = tracked.walk();
   CHECK(pinned.count == 0);
   CHECK(pinned.pinned == 1);
