@@ -225,6 +225,13 @@ bool ItemAccess::stop_holding(LogItem& item) {
   return stops;
 }
 
+bool ItemAccess::may_clean(const LogItem& item) {
+  const std::uint32_t now = item.state_.load(std::memory_order_acquire);
+  const bool is_to_stay =
+      (now & (ItemState::kTracked | ItemState::kReleaseWanted)) == ItemState::kTracked;
+  return (now & ItemState::kPins) == 0 && !(is_to_stay && ReleaseCall::is_under_way(item));
+}
+
 LogItem::LogItem(std::uint32_t type) : type_(type) {
   static_assert(kFirstClientType == format::kFirstClientType);
   KEEL_CHECK(type >= kFirstClientType, "item types below 16 are keel's own", type);

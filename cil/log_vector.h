@@ -210,6 +210,10 @@ struct ItemAccess {
   static bool is_known(const LogItem& item) {
     return (item.state_.load(std::memory_order_acquire) & ItemState::kKnown) != 0;
   }
+  // Whether clean() is true of all that was committed: no checkpoint that is not stable yet has the
+  // item; and who calls it in release() does not speak of a commit that has crossed with that call,
+  // unless that is to be let go of too.
+  [[nodiscard]] static bool may_clean(const LogItem& item);
   static void committing(LogItem& item, Sequence sequence) { item.committing(sequence); }
   static Tracking committed(LogItem& item, Lsn lsn) { return item.committed(lsn); }
   static bool has_home(const LogItem& item) { return item.has_home(); }

@@ -49,6 +49,11 @@ bool ReleaseCall::ends_with(LogItem& item) {
   return true;
 }
 
+bool ReleaseCall::is_under_way(const LogItem& item) {
+  MutexLock lock(g_mutex);
+  return ItemAccess::call(item) != nullptr;
+}
+
 bool ReleaseCall::is_here(const LogItem& item) {
   const CallOfRelease* call = t_innermost;
   while (call != nullptr && call->item != &item) {
