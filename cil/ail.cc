@@ -14,24 +14,21 @@ constexpr std::size_t kMostSpares = 16;
 
 enum class Cleared : std::uint8_t { kNo, kYes, kTracked };
 
-// Clears the state of an item that nothing holds but perhaps the caller, who keeps his hold; if
-// something does, ends his hold. A tracked one only if `locked`. In one step: it may be committed
-// at any time.
-Cleared clear_state(LogItem& item, bool is_held, bool if_wanted, bool locked) {
-  std::atomic<std::uint32_t>& state = ItemAccess::state(item);
-  const std::uint32_t hold = is_held ? ItemState::kHeld : 0;
-  std::uint32_t now = state.load(std::memory_order_acquire);
-  for (;;) {
-    const bool stays = (now & ItemState::kPins) != 0 || (now & ItemState::kHeld) != hold ||
-                       (if_wanted && (now & ItemState::kReleaseWanted) == 0);
-    if (!stays && !locked && (now & ItemState::kTracked) != 0) {
-      return Cleared::kTracked;
-    }
-    const std::uint32_t wanted = stays ? now & ~hold : hold;
-    if (state.compare_exchange_weak(now, wanted, std::memory_order_acq_rel)) {
-      return stays ? Cleared::kNo : Cleared::kYes;
-    }
-  }
+constexpr std::uint32_t kBusy = ItemState::kPins | ItemState::kHeld;
+
+// Clears the state of an item that the caller holds, to `left`: his hold, or nothing. If a
+// checkpoint has it, or it is not to leave, ends his hold. A tracked one only if `locked`. In one
+// step: it may be committed at any time.
+Cleared clear_state(LogItem& item, bool if_wanted, bool locked, std::uint32_t left) {
+  Cleared cleared = Cleared::kNo;
+  (void)ItemAccess::change_state(item, [&](std::uint32_t now) {
+    const bool stays =
+        (now & ItemState::kPins) != 0 || (if_wanted && (now & ItemState::kReleaseWanted) == 0);
+    const bool may_clear = locked || (now & ItemState::kTracked) == 0;
+    cleared = stays ? Cleared::kNo : may_clear ? Cleared::kYes : Cleared::kTracked;
+    return stays ? now & ~ItemState::kHeld : may_clear ? left : now;
+  });
+  return cleared;
 }
 
 }  // namespace
@@ -130,15 +127,26 @@ void Ail::let_go(Bucket& bucket) {
   drop_empty_front();
 }
 
-bool Ail::forget(LogItem& item) { return take_out(item, false, true); }
+// Marked as well as held, so that no checkpoint takes it up again (try_pin) before it is out.
+bool Ail::forget(LogItem& item, bool in_release) {
+  bool gone = false;
+  const bool is_held = ItemAccess::change_state(item, [&](std::uint32_t now) {
+    gone = now == 0 || (in_release && now == ItemState::kHeld);
+    const std::uint32_t hold = (now & kBusy) == 0 ? ItemState::kHeld : 0;
+    return gone ? now : now | ItemState::kReleaseWanted | hold;
+  });
+  return gone || (is_held && take_out(item, true, 0));
+}
 
-bool Ail::leave(LogItem& item, bool if_wanted) { return take_out(item, true, if_wanted); }
+bool Ail::leave(LogItem& item, bool if_wanted) {
+  return take_out(item, if_wanted, ItemState::kHeld);
+}
 
-bool Ail::take_out(LogItem& item, bool is_held, bool if_wanted) {
-  Cleared cleared = clear_state(item, is_held, if_wanted, false);
+bool Ail::take_out(LogItem& item, bool if_wanted, std::uint32_t left) {
+  Cleared cleared = clear_state(item, if_wanted, false, left);
   if (cleared == Cleared::kTracked) {
     MutexLock lock(mutex_);
-    cleared = clear_state(item, is_held, if_wanted, true);
+    cleared = clear_state(item, if_wanted, true, left);
     if (cleared == Cleared::kYes) {
       unlink_tracked(item);
     }
@@ -160,18 +168,10 @@ Ail::Removed Ail::remove_first() {
 // Of an item that was unlinked: it is not in the AIL any more, and the caller's, unless something
 // holds it. In one step, after which it is not touched if it is not the caller's.
 bool Ail::hold_untracked(LogItem& item) {
-  std::atomic<std::uint32_t>& state = ItemAccess::state(item);
-  std::uint32_t now = state.load(std::memory_order_acquire);
-  for (;;) {
-    std::uint32_t left = now & ~ItemState::kTracked;
-    const bool mine = (now & (ItemState::kPins | ItemState::kHeld)) == 0;
-    if ((now & ItemState::kPins) == 0) {
-      left |= mine ? ItemState::kHeld : ItemState::kReleaseWanted;
-    }
-    if (state.compare_exchange_weak(now, left, std::memory_order_acq_rel)) {
-      return mine;
-    }
-  }
+  return ItemAccess::change_state(item, [](std::uint32_t now) {
+    const std::uint32_t left = now & ~ItemState::kTracked;
+    return (left & ItemState::kPins) != 0 ? left : ItemState::taken(left);
+  });
 }
 
 // Items that were seen go to the back of their bucket, so that the walk finds new ones in front. It
@@ -204,18 +204,16 @@ Ail::Batch Ail::hold_next(AilCursor& cursor, Lsn limit) {
 }
 
 void Ail::hold(LogItem& item, Batch& batch) {
-  constexpr std::uint32_t kBusy = ItemState::kPins | ItemState::kHeld;  // held by another walk
-  std::atomic<std::uint32_t>& state = ItemAccess::state(item);
-  std::uint32_t now = state.load(std::memory_order_acquire);
-  // Whoever wants to release it sees the mark, or has left its own.
-  while ((now & (kBusy | ItemState::kReleaseWanted)) == 0 &&
-         !state.compare_exchange_weak(now, now | ItemState::kHeld, std::memory_order_acq_rel)) {
-  }
-  if ((now & kBusy) != 0) {
-    ++batch.pinned;
-  } else if ((now & ItemState::kReleaseWanted) == 0) {
+  bool busy = false;
+  // Whoever wants to release it finds it held, or holds it.
+  const bool is_held = ItemAccess::change_state(item, [&busy](std::uint32_t now) {
+    busy = (now & kBusy) != 0;
+    return busy ? now : now | ItemState::kHeld;
+  });
+  if (is_held) {
     batch.items[batch.count++] = &item;
   }
+  batch.pinned += busy ? 1 : 0;
 }
 
 TailPosition Ail::tail() const {

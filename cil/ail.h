@@ -84,11 +84,12 @@ class Ail {
 
   // Puts an item that is not tracked into a bucket that is held.
   void adopt(Bucket& bucket, LogItem& item) KEEL_EXCLUDES(mutex_);
-  // Takes out an item that is marked ItemState::kReleaseWanted: the journal knows it no more. False
-  // if a checkpoint has it (again), or whoever holds it is left to see to that.
-  [[nodiscard]] bool forget(LogItem& item) KEEL_EXCLUDES(mutex_);
-  // The same for an item that the caller holds: true, and it is held still; or it is put back.
-  // `if_wanted`: only if it is marked.
+  // The journal knows the item no more; `in_release`: the caller is in its release(). False if
+  // something has it: that is left to see to it, and the item, which may be gone as soon as it is
+  // marked for that, is not touched again.
+  [[nodiscard]] bool forget(LogItem& item, bool in_release) KEEL_EXCLUDES(mutex_);
+  // Takes out an item that the caller holds: true, and it is held still; or a checkpoint has it
+  // (again), and it is held no more. `if_wanted`: only if it is marked ItemState::kReleaseWanted.
   [[nodiscard]] bool leave(LogItem& item, bool if_wanted) KEEL_EXCLUDES(mutex_);
   // Takes any one item out: nullptr if there is none.
   struct Removed {
@@ -145,7 +146,8 @@ class Ail {
   void link(Bucket& bucket, LogItem& item) KEEL_REQUIRES(mutex_);
   void unlink(LogItem& item) KEEL_REQUIRES(mutex_);
   void unlink_tracked(LogItem& item) KEEL_REQUIRES(mutex_);
-  [[nodiscard]] bool take_out(LogItem& item, bool is_held, bool if_wanted) KEEL_EXCLUDES(mutex_);
+  [[nodiscard]] bool take_out(LogItem& item, bool if_wanted, std::uint32_t left)
+      KEEL_EXCLUDES(mutex_);
   static bool hold_untracked(LogItem& item);
   static void hold(LogItem& item, Batch& batch);
   [[nodiscard]] bool is_own(const Bucket* bucket) const KEEL_REQUIRES(mutex_) {

@@ -177,8 +177,9 @@ void Journal::Impl::let_go_of(LogItem& item, bool aborted, bool if_wanted) {
 }
 
 // Frees what the journal had of an item that it has let go of, and not what a commit that has
-// crossed with that has given it. While the context lock is held nothing becomes stable that joins
-// now: what an item that the journal does not know has is of its former life.
+// crossed with that has given it (which frees the rest: insert_item). While the context lock is
+// held nothing becomes stable that joins now: what an item that the journal does not know has is of
+// its former life.
 void Journal::Impl::trim_left(LogItem& item) {
   if (ItemAccess::shadow(item) == nullptr) {
     return;

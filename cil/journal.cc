@@ -94,14 +94,7 @@ bool Journal::release(LogItem& item) {
   if (!impl_->owned()) {
     return true;  // A forked child's copy: nobody will ask it for anything.
   }
-  std::atomic<std::uint32_t>& state = ItemAccess::state(item);
-  const std::uint32_t now = state.load(std::memory_order_acquire);
-  if (now == 0 || (now == ItemState::kHeld && ReleaseCall::is_here(item))) {
-    return true;
-  }
-  // Whoever holds the item finds the mark when it lets go, or has let go before it was set.
-  state.fetch_or(ItemState::kReleaseWanted, std::memory_order_acq_rel);
-  if (!impl_->ail.forget(item)) {
+  if (!impl_->ail.forget(item, ReleaseCall::is_here(item))) {
     return false;
   }
   impl_->trim_shadow(item);

@@ -181,14 +181,15 @@ void ItemAccess::snapshot(LogItem& item, LogVector& vector, const SnapshotLayout
 }
 
 bool ItemAccess::try_pin(LogItem& item) {
-  std::uint32_t now = item.state_.load(std::memory_order_acquire);
-  do {
-    if ((now & (ItemState::kPins | ItemState::kReleaseWanted)) != 0) {
-      return false;
-    }
-  } while (!item.state_.compare_exchange_weak(now, now + 1, std::memory_order_acq_rel));
-  item.pin();
-  return true;
+  bool pins = false;
+  (void)change_state(item, [&pins](std::uint32_t now) {
+    pins = (now & (ItemState::kPins | ItemState::kReleaseWanted)) == 0;
+    return pins ? now + 1 : now;
+  });
+  if (pins) {
+    item.pin();
+  }
+  return pins;
 }
 
 bool ItemAccess::unpin(LogItem& item, bool leaves) {
@@ -204,36 +205,31 @@ bool ItemAccess::abort(LogItem& item) {
 }
 
 // In one step with the hold: whoever sees an item that nothing holds may destroy it, or pin it for
-// another checkpoint, which may then end on another thread.
+// another checkpoint, which may then end on another thread. (Its release pairs with the acquire in
+// pinned().)
 bool ItemAccess::take_pin(LogItem& item, bool leaves, bool even_tracked) {
-  std::uint32_t now = item.state_.load(std::memory_order_relaxed);
-  for (;;) {
-    std::uint32_t left = now - 1;
+  return change_state(item, [&](std::uint32_t now) {
+    const std::uint32_t left = now - 1;
     const bool wanted = (left & ItemState::kReleaseWanted) != 0 ||
                         (leaves && (even_tracked || (left & ItemState::kTracked) == 0));
-    const bool goes = wanted && (left & ItemState::kPins) == 0;
-    const bool mine = goes && (left & ItemState::kHeld) == 0;
-    if (goes) {
-      left |= mine ? ItemState::kHeld : ItemState::kReleaseWanted;
-    }
-    // Release pairs with the acquire in pinned().
-    if (item.state_.compare_exchange_weak(now, left, std::memory_order_acq_rel)) {
-      return mine;
-    }
-  }
+    return wanted && (left & ItemState::kPins) == 0 ? ItemState::taken(left) : left;
+  });
 }
 
 bool ItemAccess::stop_holding(LogItem& item) {
-  std::uint32_t now = item.state_.load(std::memory_order_acquire);
-  for (;;) {
-    if ((now & ItemState::kPins) == 0 && (now & ItemState::kReleaseWanted) != 0) {
-      return false;
-    }
-    if (item.state_.compare_exchange_weak(now, now & ~ItemState::kHeld,
-                                          std::memory_order_acq_rel)) {
-      return true;
-    }
-  }
+  bool stops = false;
+  (void)change_state(item, [&stops](std::uint32_t now) {
+    stops = (now & ItemState::kPins) != 0 || (now & ItemState::kReleaseWanted) == 0;
+    return stops ? now & ~ItemState::kHeld : now;
+  });
+  return stops;
+}
+
+bool ItemAccess::may_clean(const LogItem& item) {
+  const std::uint32_t now = item.state_.load(std::memory_order_acquire);
+  const bool is_to_stay =
+      (now & (ItemState::kTracked | ItemState::kReleaseWanted)) == ItemState::kTracked;
+  return (now & ItemState::kPins) == 0 && !(is_to_stay && ReleaseCall::is_under_way(item));
 }
 
 LogItem::LogItem(std::uint32_t type) : type_(type) {

@@ -120,11 +120,30 @@ struct ItemState {
   static constexpr std::uint32_t kHeld = 1U << 17;
   static constexpr std::uint32_t kReleaseWanted = 1U << 18;  // leaves when nothing holds it
   static constexpr std::uint32_t kKnown = kPins | kTracked;  // to the journal
+
+  // Of an item that is to leave and has no pins: the caller takes it, or leaves a mark to whoever
+  // holds it.
+  static constexpr std::uint32_t taken(std::uint32_t now) {
+    return now | ((now & kHeld) == 0 ? kHeld : kReleaseWanted);
+  }
 };
 
 // The journal's way to the private part of an item.
 struct ItemAccess {
   static std::atomic<std::uint32_t>& state(LogItem& item) { return item.state_; }
+  // What one thread does to an item is one step of its state, to next(state). True if the caller
+  // holds the item by that. Without a hold, a pin or the AIL's lock it does not touch the item
+  // again: whoever has it may let go of it at once, and it may be destroyed.
+  template <class Next>
+  static bool change_state(LogItem& item, const Next& next) {
+    std::uint32_t now = item.state_.load(std::memory_order_acquire);
+    std::uint32_t wanted = next(now);
+    while (wanted != now &&
+           !item.state_.compare_exchange_weak(now, wanted, std::memory_order_acq_rel)) {
+      wanted = next(now);
+    }
+    return (~now & wanted & ItemState::kHeld) != 0;
+  }
   static LogVector*& active(LogItem& item, Sequence context) {
     return item.memberships_[context.value() & 1].active;
   }
@@ -173,9 +192,19 @@ struct ItemAccess {
   static void size(const LogItem& item, ItemSize& size) { item.size(size); }
   // Writes a snapshot of the item into a vector that it fits in.
   static void snapshot(LogItem& item, LogVector& vector, const SnapshotLayout& layout);
-  static void pin(LogItem& item) {
-    item.state_.fetch_add(1, std::memory_order_relaxed);  // The pin publishes nothing.
-    item.pin();
+  // By a commit, which takes back a wish that the item leave; `pins`: it is new to the context. One
+  // step: an earlier checkpoint that becomes stable either finds it pinned, or has wished before.
+  // False if the journal did not know the item: what it still has is of a former life.
+  static bool commit(LogItem& item, bool pins) {
+    bool is_known = false;
+    (void)change_state(item, [&is_known, pins](std::uint32_t now) {
+      is_known = (now & ItemState::kKnown) != 0;
+      return (now & ~ItemState::kReleaseWanted) + (pins ? 1U : 0U);
+    });
+    if (pins) {
+      item.pin();
+    }
+    return is_known;
   }
   // False, and nothing, if it is pinned or about to leave.
   [[nodiscard]] static bool try_pin(LogItem& item);
@@ -189,6 +218,10 @@ struct ItemAccess {
   static bool is_known(const LogItem& item) {
     return (item.state_.load(std::memory_order_acquire) & ItemState::kKnown) != 0;
   }
+  // Whether clean() is true of all that was committed: no checkpoint that is not stable yet has the
+  // item; and who calls it in release() does not speak of a commit that has crossed with that call,
+  // unless that is to be let go of too.
+  [[nodiscard]] static bool may_clean(const LogItem& item);
   static void committing(LogItem& item, Sequence sequence) { item.committing(sequence); }
   static Tracking committed(LogItem& item, Lsn lsn) { return item.committed(lsn); }
   static bool has_home(const LogItem& item) { return item.has_home(); }

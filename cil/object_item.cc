@@ -5,6 +5,7 @@
 
 #include "keel/base/check.h"
 #include "log/format.h"
+#include "log_vector.h"
 
 namespace keel {
 namespace {
@@ -68,7 +69,7 @@ void ObjectItem::erase() {
 }
 
 void ObjectItem::clean() {
-  if (pinned()) {
+  if (!ItemAccess::may_clean(*this)) {
     return;
   }
   dirty_ = false;

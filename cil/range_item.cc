@@ -8,6 +8,7 @@
 #include "keel/base/check.h"
 #include "keel/base/os.h"
 #include "log/format.h"
+#include "log_vector.h"
 
 namespace keel {
 namespace {
@@ -85,7 +86,7 @@ void RangeItem::mark(std::size_t offset, std::size_t length_bytes) {
 }
 
 void RangeItem::clean() {
-  if (!pinned() && dirty_ != nullptr) {
+  if (ItemAccess::may_clean(*this) && dirty_ != nullptr) {
     std::fill_n(dirty_, words_for(length_bytes_), 0);
   }
 }

@@ -20,7 +20,9 @@ class ReleaseCall {
   [[nodiscard]] static bool make(LogItem& item, bool aborted);
   // By the item's destructor: true if it is destroyed as release() allows.
   [[nodiscard]] static bool ends_with(LogItem& item);
-  // This thread is in release() of that item.
+  // Some thread is in release() of that item.
+  [[nodiscard]] static bool is_under_way(const LogItem& item);
+  // This thread is in release() of that item, which is not touched.
   [[nodiscard]] static bool is_here(const LogItem& item);
 };
 

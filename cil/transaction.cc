@@ -15,7 +15,7 @@ namespace keel {
 struct Transaction::Entry {
   LogItem* item;
   LogVector* shadow;  // the item's, claimed, or a new one; nullptr before prepare()
-  LogVector* kept;    // the item's snapshot, if a larger vector is to take its place
+  LogVector* kept;    // the item's snapshot, if a larger vector is to take its place, or none
   SnapshotLayout layout;
   bool empty;
 };
@@ -296,15 +296,14 @@ void Transaction::insert_item(Entry& entry, CilPart& part, Sequence sequence, st
   if (!entry.layout.ordered) {
     ItemAccess::logged_order(item) = order;
   }
-  std::atomic<std::uint32_t>& state = ItemAccess::state(item);
-  // Relaxed: flag and pin are of one word, and the object lock orders commits.
-  if ((state.load(std::memory_order_relaxed) & ItemState::kReleaseWanted) != 0) {
-    state.fetch_and(~ItemState::kReleaseWanted, std::memory_order_relaxed);
-  }
   if (first) {
     ItemAccess::forget_abort(item);
-    ItemAccess::pin(item);
     part.append(item, sequence);
+  }
+  if (!ItemAccess::commit(item, first) && entry.layout.ordered) {
+    // Whoever let go of it leaves what it has to this commit, which took nothing of that. Logged
+    // again, it would come to stand behind what has been home since.
+    entry.kept = ItemAccess::claim_shadow(item);
   }
 }
 

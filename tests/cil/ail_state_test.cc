@@ -29,7 +29,6 @@ struct Tracked {
     AilCursor cursor;
     return ail.hold_next(cursor, Lsn(UINT64_MAX));
   }
-  void wish_to_leave() { ItemAccess::state(item).fetch_or(ItemState::kReleaseWanted); }
 
   Trace trace;
   Probe item{trace, 1};
@@ -40,14 +39,19 @@ struct Tracked {
 
 TEST_CASE("an item that a checkpoint has is not forgotten, nor one that is not to leave") {
   Tracked tracked;
-  ItemAccess::pin(tracked.item);
-  tracked.wish_to_leave();
-  CHECK_FALSE(tracked.ail.forget(tracked.item));
+  (void)ItemAccess::commit(tracked.item, true);
+  CHECK_FALSE(forget(tracked.ail, tracked.item));
   CHECK(tracked.item.tracked());
   ItemAccess::state(tracked.item).fetch_and(~ItemState::kReleaseWanted);
   CHECK_FALSE(ItemAccess::unpin(tracked.item, false));
-  CHECK_FALSE(tracked.ail.forget(tracked.item));
+  REQUIRE(tracked.walk().count == 1);
+  CHECK_FALSE(tracked.ail.leave(tracked.item, true));
   CHECK(tracked.item.tracked());
+  REQUIRE(tracked.walk().count == 1);
+  (void)ItemAccess::commit(tracked.item, true);
+  CHECK_FALSE(tracked.ail.leave(tracked.item, false));
+  CHECK(tracked.item.tracked());
+  CHECK_FALSE(ItemAccess::unpin(tracked.item, false));
   CHECK(forget(tracked.ail, tracked.item));
   CHECK_FALSE(tracked.item.tracked());
   CHECK(tracked.ail.tail().empty);
@@ -55,18 +59,18 @@ TEST_CASE("an item that a checkpoint has is not forgotten, nor one that is not t
 
 TEST_CASE("a walk passes by what is pinned, and by what is about to leave") {
   Tracked tracked;
-  ItemAccess::pin(tracked.item);
+  (void)ItemAccess::commit(tracked.item, true);
   const Ail::Batch pinned = tracked.walk();
   CHECK(pinned.count == 0);
   CHECK(pinned.pinned == 1);
   CHECK((ItemAccess::state(tracked.item) & ItemState::kHeld) == 0);
-  (void)ItemAccess::unpin(tracked.item, false);
-  tracked.wish_to_leave();
+  CHECK_FALSE(forget(tracked.ail, tracked.item));
+  REQUIRE(ItemAccess::unpin(tracked.item, false));  // held now, to be let go of
   const Ail::Batch leaving = tracked.walk();
   CHECK(leaving.count == 0);
-  CHECK(leaving.pinned == 0);
-  CHECK((ItemAccess::state(tracked.item) & ItemState::kHeld) == 0);
-  CHECK(forget(tracked.ail, tracked.item));
+  CHECK(leaving.pinned == 1);
+  let_go(tracked.ail, tracked.item, true);
+  CHECK_FALSE(tracked.item.tracked());
 }
 
 TEST_CASE("memory for a bucket that was not needed is the next bucket, and goes with the AIL") {

@@ -36,7 +36,7 @@ void enter_one(Ail& ail, std::vector<QuietItem>& items, std::uint64_t lsn, std::
     vectors[i].item = &items[(first + i * 5) % kItems];
     vectors[i].cancelled = sim_random(random) % 8 == 0;
     vectors[i].next = i + 1 < vectors.size() ? &vectors[i + 1] : nullptr;
-    ItemAccess::pin(*vectors[i].item);
+    (void)ItemAccess::commit(*vectors[i].item, true);
   }
   Bucket* bucket = ail.publish(ail.make_bucket(), Lsn(lsn), {1, lsn, lsn, 4096});
   ail.enter(*bucket, vectors.data(), nullptr);

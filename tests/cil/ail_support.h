@@ -7,8 +7,7 @@ namespace keel_test {
 
 // Journal::release().
 inline bool forget(keel::Ail& ail, keel::LogItem& item) {
-  keel::ItemAccess::state(item).fetch_or(keel::ItemState::kReleaseWanted);
-  return ail.forget(item);
+  return ail.forget(item, false);
 }
 
 // Ends a hold; `if_wanted`: the item leaves only if it is marked.

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "gate.h"
+#include "keel/base/thread_scheduler.h"
 #include "log_vector.h"
 #include "probe.h"
 #include "support/bug_recorder.h"
@@ -283,3 +284,64 @@ TEST_CASE("a commit that fails while release() is under way is told after it, on
   CHECK(leaving.trace.count(Call::kReleaseAborted) == 1);
   CHECK(last == 1);
 }
+
+#if defined(KEEL_DEBUG)
+
+namespace {
+
+// Where the thread that has just let go of an item comes upon its next lock that it only tries.
+Gate* g_left = nullptr;
+thread_local bool t_lets_go = false;
+
+void stop_where_left(ThreadPoint what) {
+  if (t_lets_go && what == ThreadPoint::kTryLock) {
+    t_lets_go = false;
+    g_left->pass();
+  }
+}
+
+class Watched : public Probe {
+ public:
+  using Probe::Probe;
+  std::atomic<bool> is_watched{false};
+
+ protected:
+  void unpin(bool aborted) override {
+    t_lets_go = is_watched.exchange(false);
+    Probe::unpin(aborted);
+  }
+};
+
+}  // namespace
+
+TEST_CASE("an item that is only ordered as it leaves is not logged again from its former life") {
+  LogWorld world;
+  Trace trace;
+  Gate left;
+  Watched item(trace, 1);
+  item.regions = {"released"};
+  auto journal = world.open();
+  REQUIRE(journal->force(commit(*journal, {&item})).ok());
+  REQUIRE(ItemAccess::shadow(item) != nullptr);
+  item.is_ordered = true;
+  const Sequence last = commit(*journal, {&item});
+  CHECK_FALSE(journal->release(item));
+  item.is_watched = true;
+  g_left = &left;
+  const ThreadPointHook before = set_thread_point_hook(stop_where_left);
+  std::thread forcer([&] { CHECK(journal->force(last).ok()); });
+  left.wait_for_arrival();
+  CHECK_FALSE(item.tracked());
+  const Sequence ordered = commit(*journal, {&item});
+  left.open();
+  forcer.join();
+  (void)set_thread_point_hook(before);
+  REQUIRE(journal->force(ordered).ok());
+  CHECK(item.tracked());
+  const LogVector* shadow = ItemAccess::shadow(item);
+  CHECK((shadow == nullptr || !shadow->is_snapshot));
+  journal->audit();
+  finish(journal);
+}
+
+#endif

@@ -16,6 +16,7 @@ same, says so with its reason (`equivalent`) and is not built.
   count = 4               # optional: so often with other seeds, for what only some seeds reach
   tsan = true             # optional: built with ThreadSanitizer
   asan = true             # optional: built with AddressSanitizer and UBSan
+  sim = true              # optional: built for the simulator, whose seeds order atomic operations
 
 With test = "fuzz" the cases are fuzzers (log_image, ...): a corpus that stops passing catches it.
 
@@ -51,8 +52,8 @@ COPIED = ["CMakeLists.txt", "CMakePresets.json", "base", "vmap", "alloc", "cil",
           "third_party"]
 TEST_SECONDS = 60  # what takes longer hangs, if it does so again
 SURE_SECONDS = 5 * TEST_SECONDS
-ALLOWED = {"why", "file", "find", "replace", "test", "cases", "count", "tsan", "asan",
-           "equivalent"}
+BUILDS = ("tsan", "asan", "sim")  # presets
+ALLOWED = {"why", "file", "find", "replace", "test", "cases", "count", *BUILDS, "equivalent"}
 BASELINE = "(baseline)"  # its key among the results
 HANGS = "hangs twice"    # what is known of a mutant that is caught by that
 
@@ -65,8 +66,8 @@ def load():
                 sys.exit(f"{path.name}: {name} is there twice")
             if unknown := set(mutant) - ALLOWED:
                 sys.exit(f"{path.name}: {name}: unknown {', '.join(sorted(unknown))}")
-            if mutant.get("tsan") and mutant.get("asan"):
-                sys.exit(f"{path.name}: {name}: either tsan or asan")
+            if sum(mutant.get(build, False) for build in BUILDS) > 1:
+                sys.exit(f"{path.name}: {name}: one of {', '.join(BUILDS)}")
             mutants[name] = {"name": name, "layer": path.stem} | mutant
     return mutants
 
@@ -166,7 +167,7 @@ class Tree:
 
 
 def preset_of(mutant):
-    return "tsan" if mutant.get("tsan") else "asan" if mutant.get("asan") else "dev"
+    return next((build for build in BUILDS if mutant.get(build)), "dev")
 
 
 def ends_without(tree, mutant, original, turn, known):

@@ -5,7 +5,8 @@
 //    every chunk marked since clean(), not only those of its own commit: it is enough on top of
 //    what is home.
 // I2 Marks are cleared by clean() alone, and never while a checkpoint that is not yet stable holds
-//    the item: a commit that joins that checkpoint would take the place of what it has.
+//    the item: a commit that joins that checkpoint would take the place of what it has. Nor by a
+//    release() with which a commit has crossed that is stable by then: it does not speak of that.
 // Source: xfs_buf_log_item (XFS).
 #pragma once
 
@@ -46,7 +47,8 @@ class RangeItem : public LogItem, public MetadataObject {
   // stable already: later commits log only what is marked from here on. A commit without a mark
   // logs nothing. To be called with Journal::release() (whatever it answers) or by
   // LogItem::release(), not between a mark and its commit.
-  // No effect while pinned(): then the next snapshot holds the old marks too.
+  // No effect while pinned(), nor while a release() is under way if a commit has crossed with that
+  // and is in the log to stay: then the next snapshot holds the old marks too.
   void clean();
 
   [[nodiscard]] std::uint64_t id() const { return id_; }
