@@ -169,10 +169,14 @@ void Journal::Impl::free_chain(LogVector* first) {
 
 void Journal::Impl::let_go_of(LogItem& item, bool aborted, bool if_wanted) {
   bool again = ail.leave(item, if_wanted);
+  const bool has_left = again;
   while (again) {
     trim_left(item);
     // A commit that failed may have crossed.
     again = ReleaseCall::make(item, aborted || item.aborted()) && ail.leave(item, true);
+  }
+  if (has_left) {
+    ask_for_pass();  // Who released it, while it was held, was told that it would leave later.
   }
 }
 

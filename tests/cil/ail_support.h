@@ -6,9 +6,7 @@
 namespace keel_test {
 
 // Journal::release().
-inline bool forget(keel::Ail& ail, keel::LogItem& item) {
-  return ail.forget(item, false);
-}
+inline bool forget(keel::Ail& ail, keel::LogItem& item) { return ail.forget(item, false); }
 
 // Ends a hold; `if_wanted`: the item leaves only if it is marked.
 inline void let_go(keel::Ail& ail, keel::LogItem& item, bool if_wanted) {

@@ -7,7 +7,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cstdlib>
 #include <memory>
 #include <new>
 #include <string>
@@ -21,7 +20,7 @@
 #include "probe.h"
 #include "support/bug_recorder.h"
 #include "support/sim_scheduled_disk.h"
-#include "support/test_seed.h"
+#include "support/sim_seeds.h"
 
 #if defined(KEEL_DEBUG)
 
@@ -102,16 +101,6 @@ class SimJournal {
   std::unique_ptr<Journal> journal_;
 };
 
-// Calls round(seed) for as many seeds as there shall be; with a seed in the environment for it.
-template <class Round>
-void for_seeds(const char* what, const Round& round) {
-  const std::uint64_t first = test_seed(what, 1);
-  const std::uint64_t rounds = std::getenv("KEEL_TEST_SEED") != nullptr ? 1 : test_rounds(60, 10);
-  for (std::uint64_t seed = first; seed < first + rounds; ++seed) {
-    round(seed);
-  }
-}
-
 // An intent and its done in a page that nobody may touch any more once release() was called: who
 // does ends the process.
 class Life {
@@ -165,7 +154,7 @@ void finish_intent(SimJournal& journal, Life::Fleeting& intent) {
 TEST_CASE(
     "an intent that a walk holds when its done is stable is not touched once it is released") {
   constexpr std::size_t kIntents = 6;
-  for_seeds("fleeting intents", [](std::uint64_t seed) {
+  for_sim_seeds("fleeting intents", 60, [](std::uint64_t seed) {
     Trace trace;
     std::vector<std::unique_ptr<Life>> intents;
     std::atomic<bool> is_over{false};
@@ -244,7 +233,7 @@ void return_once(SimJournal& journal, Returning& item) {
 
 TEST_CASE("a commit takes back what an earlier checkpoint says of its item at that moment") {
   constexpr std::size_t kItems = 6;
-  for_seeds("returning items", [](std::uint64_t seed) {
+  for_sim_seeds("returning items", 60, [](std::uint64_t seed) {
     Trace trace;
     SimJournal journal(seed);
     std::atomic<bool> is_pushed{false};
@@ -302,7 +291,7 @@ class Told : public Probe {
 }  // namespace
 
 TEST_CASE("an item destroyed while its last release() returns is no bug, whoever is first") {
-  for_seeds("told item", [](std::uint64_t seed) {
+  for_sim_seeds("told item", 60, [](std::uint64_t seed) {
     const BugRecorder bugs;
     Trace trace;
     std::atomic<bool> told{false};

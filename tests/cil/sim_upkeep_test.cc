@@ -12,7 +12,7 @@
 #include "keel/base/thread.h"
 #include "lasting_life.h"
 #include "support/sim_scheduled_disk.h"
-#include "support/test_seed.h"
+#include "support/sim_seeds.h"
 
 #if defined(KEEL_DEBUG)
 
@@ -102,22 +102,20 @@ Status wait_while(std::uint64_t seed, std::size_t before, std::size_t now, std::
 }  // namespace
 
 TEST_CASE("who waits while release_recovered() frees the log is not told that it is full") {
-  const std::uint64_t seeds = test_rounds(40, 10);
-  for (std::uint64_t seed = 1; seed <= seeds; ++seed) {
+  for_sim_seeds("recovered", 40, [](std::uint64_t seed) {
     CAPTURE(seed);
     CHECK(wait_while(seed, 12, 0, 230'000, [](Journal&, LogItem&) {}).ok());
-  }
+  });
 }
 
 TEST_CASE("who waits while items are released is not told that the log is full") {
-  const std::uint64_t seeds = test_rounds(40, 10);
-  for (std::uint64_t seed = 1; seed <= seeds; ++seed) {
+  for_sim_seeds("released", 40, [](std::uint64_t seed) {
     CAPTURE(seed);
     // More lives than can be moved out of the way: that has been tried once round the log.
     const Status status = wait_while(
         seed, 0, 10, 230'000, [](Journal& journal, LogItem& item) { (void)journal.release(item); });
     CHECK(status.ok());
-  }
+  });
 }
 
 #endif
