@@ -353,6 +353,7 @@ void* Pool::Impl::map_chain(Pfn chain, const Request& request) {
       window->map(frames, {.owner = request.owner, .cookie = chain.value(), .guard = true});
   if (!mapped) {
     pages->free_chain(chain);
+    note_freed();  // Others may have found nothing while they were here.
     return nullptr;
   }
   counters.add(PoolCount::kVmalloc);
