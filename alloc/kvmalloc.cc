@@ -20,6 +20,9 @@ namespace {
 constexpr std::uint64_t kMessageIntervalNs = 1'000'000'000;
 constexpr std::uint64_t kFirstSleepNs = 1'000'000;
 constexpr std::uint64_t kLongestSleepNs = 50'000'000;
+// Passes of one request, each of which found enough that others took. A shrinker may say that it
+// gives and not do it. Source: MAX_RECLAIM_RETRIES (Linux).
+constexpr unsigned kMostRounds = 16;
 constexpr std::size_t kMaxClassBytes = std::size_t{kMaxClassPages} << kPageShift;
 
 // What the thread's scopes and kNoFail make of the caller's flags. Inside a scan, of another pool's
@@ -209,8 +212,8 @@ void* Pool::Impl::try_tiers(const Request& request) {
     if (void* buffer = try_contiguous(request)) {
       return buffer;
     }
-    reclaim(request);
-    (void)window->purge();  // What it could not remove stays lazy.
+    (void)reclaim(request, true);  // What it got shows below.
+    (void)window->purge();         // What it could not remove stays lazy.
   }
   if (void* buffer = try_contiguous(request)) {
     return buffer;
@@ -243,10 +246,15 @@ void* Pool::Impl::make_buffer(const Request& request) {
     return buffer;
   }
   const std::uint64_t frees_before = begin_pass();
-  reclaim(request);
-  void* buffer = try_contiguous(request);
-  if (buffer == nullptr) {
-    buffer = try_vmalloc(request);
+  void* buffer = nullptr;
+  bool again = true;
+  for (unsigned round = 0; again && round < kMostRounds; ++round) {
+    const bool enough = reclaim(request, round == 0);
+    buffer = try_contiguous(request);
+    if (buffer == nullptr) {
+      buffer = try_vmalloc(request);
+    }
+    again = buffer == nullptr && enough && pages->free_hint() < request.pages;
   }
   end_pass(frees_before, request, buffer != nullptr);
   return buffer;

@@ -149,7 +149,7 @@ struct Pool::Impl final : MetadataObject, Evictor, Upkeep {
   Bytes trim(unsigned most_chunks) KEEL_EXCLUDES(grow_lock);
 
   // reclaim.cc
-  void reclaim(const Request& request);
+  bool reclaim(const Request& request, bool shares);
   [[nodiscard]] std::uint64_t begin_pass() KEEL_EXCLUDES(gate_lock);
   void end_pass(std::uint64_t frees_before, const Request& request, bool found)
       KEEL_EXCLUDES(gate_lock);
