@@ -161,9 +161,10 @@ bool Pool::Impl::is_within_limit(std::size_t size_bytes) const {
 }
 
 void* Pool::Impl::allocate_once(const Request& request) {
-  // Charged first and for the whole class, so that no order of threads passes a limit.
+  // Charged first and for as much as a new buffer may hold, so that no order of threads passes a
+  // limit.
   const unsigned tag = tags.any() ? tags.find(request.owner) : TagLimits::kUnlimited;
-  const std::uint64_t charge = bytes_of(class_pages(request.pages));
+  const std::uint64_t charge = bytes_of(wanted_pages(request.pages));
   if (tag != TagLimits::kUnlimited && !tags.charge(tag, charge)) {
     return nullptr;
   }
@@ -171,21 +172,26 @@ void* Pool::Impl::allocate_once(const Request& request) {
   if (tag == TagLimits::kUnlimited) {
     return buffer;
   }
+  if (buffer != nullptr && !settle_charge(tag, charge, buffer)) {
+    // The limit has no room for all of an idle one. It has for a new one.
+    buffer = try_new(request);
+    KEEL_CHECK(buffer == nullptr || settle_charge(tag, charge, buffer),
+               "a new buffer holds more than was charged", charge);
+  }
   if (buffer == nullptr) {
     tags.uncharge(tag, charge);
     return nullptr;
   }
-  return settle_charge(tag, charge, buffer) ? buffer : nullptr;
+  return buffer;
 }
 
 // Makes the charge what the buffer holds, which may be more: an idle one that is larger. If that
-// passes the limit the buffer goes, and false is returned.
+// passes the limit the buffer goes, the charge stays, and false is returned.
 bool Pool::Impl::settle_charge(unsigned tag, std::uint64_t charge, void* buffer) {
   FrameUse expected{};
   const std::uint32_t frame = frame_at(buffer, expected);
   const std::uint64_t held = held_bytes(frame);
   if (held > charge && !tags.charge(tag, held - charge)) {
-    tags.uncharge(tag, charge);
     give_back(frame);
     return false;
   }
@@ -203,6 +209,11 @@ void* Pool::Impl::try_tiers(const Request& request) {
   if (void* buffer = try_cache(request)) {
     return buffer;
   }
+  return try_new(request);
+}
+
+// Past what is idle.
+void* Pool::Impl::try_new(const Request& request) {
   if (is_exhausted(request) && !has(request.flags, AllocFlags::kNoFail)) {
     counters.add(PoolCount::kRefusals);
     KEEL_PROBE(exhausted, request.size_bytes, request.owner);

@@ -84,6 +84,7 @@ struct Pool::Impl final : MetadataObject, Evictor, Upkeep {
   [[nodiscard]] void* allocate_once(const Request& request) KEEL_EXCLUDES(grow_lock);
   [[nodiscard]] bool settle_charge(unsigned tag, std::uint64_t charge, void* buffer);
   [[nodiscard]] void* try_tiers(const Request& request) KEEL_EXCLUDES(grow_lock);
+  [[nodiscard]] void* try_new(const Request& request) KEEL_EXCLUDES(grow_lock);
   [[nodiscard]] void* try_cache(const Request& request);
   [[nodiscard]] void* make_buffer(const Request& request) KEEL_EXCLUDES(grow_lock);
   [[nodiscard]] bool is_roomy(Pages wanted) const;
