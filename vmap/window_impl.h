@@ -27,6 +27,7 @@ struct Window::Impl : MetadataObject {
 
   // Mapping (window.cc).
   [[nodiscard]] Result<FrameListShape> measure(JoinedSource& frames) const;
+  [[nodiscard]] Status check_shape(const FrameListShape& shape, const MapOptions& options) const;
   [[nodiscard]] Result<void*> try_map(JoinedSource& frames, const FrameListShape& shape,
                                       const MapOptions& options, bool everywhere);
   [[nodiscard]] Result<PageIndex> reserve(const FrameListShape& shape, const MapOptions& options,
