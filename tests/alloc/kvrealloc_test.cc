@@ -110,6 +110,19 @@ TEST_CASE("who asked for the usable size keeps what was written up to it") {
   pool->kvfree(moved);
 }
 
+TEST_CASE(
+    "a buffer does not grow beyond the limit of a buffer, even where its pages reach further") {
+  const Messages messages;
+  const auto pool = make_pool({.capacity_bytes = 2 * kMiB, .kvmalloc_max_bytes = 5000});
+  auto* buffer = filled(*pool, 4500, 0x3d);
+  REQUIRE(pool->kvsize(buffer) == 8192);
+  CHECK(pool->kvrealloc(buffer, 5000) == buffer);
+  REQUIRE(pool->kvrealloc(buffer, 5001) == nullptr);
+  CHECK(all_bytes_are(buffer, 4500, 0x3d));
+  pool->kvfree_sized(buffer, 5000);
+  CHECK(pool->stats().live == Bytes(0));
+}
+
 TEST_CASE("a reallocation that fails leaves the old buffer as it was") {
   const Messages messages;
   const auto pool = make();
