@@ -386,8 +386,10 @@ void* Pool::Impl::map_chain(Pfn chain, const Request& request) {
   // Relaxed, as its declaration says.
   area_frames[record.area].store(static_cast<std::uint32_t>(chain.value()) + 1,
                                  std::memory_order_relaxed);
-  if (record.area + held.value() > highest_area.load(std::memory_order_relaxed)) {
-    highest_area.store(record.area + held.value(), std::memory_order_relaxed);  // Near enough.
+  const std::uint64_t end = record.area + held.value();
+  std::uint64_t highest = highest_area.load(std::memory_order_relaxed);  // As its declaration says.
+  while (highest < end &&
+         !highest_area.compare_exchange_weak(highest, end, std::memory_order_relaxed)) {
   }
   unpoison_buffer(*mapped, request.size_bytes, bytes_of(held));
   if (hardened.on()) {
