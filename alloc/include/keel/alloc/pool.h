@@ -82,7 +82,8 @@ class Pool : public MetadataObject {
 
   // Gives back what kvmalloc() gave; nullptr is allowed. Threads: any. Never fails, never
   // allocates.
-  // Errors: a wrong address is a reported bug and changes nothing. No effect in a forked child.
+  // Errors: a wrong address is a reported bug and changes nothing; two frees of one buffer at the
+  // same time may not be seen (alloc/README.md, wrong frees). No effect in a forked child.
   void kvfree(void* address);
 
   // False in a child forked later: it has none of the pool's memory, and may not touch the
