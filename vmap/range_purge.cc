@@ -218,6 +218,14 @@ std::optional<PurgeSlice> RangeTable::claim_lazy(const PurgeBudget& budget) {
   return slice;
 }
 
+// Once, also if the purge is abandoned and begun again: what is gone stays one piece.
+void RangeTable::note_cut(PageIndex area) {
+  RangeEntry& head = entries_[area];
+  KEEL_CHECK(head.state() == RangeState::kPurging && !head.cut(), "cut of the area at page", area);
+  head.count = (head.count | RangeEntry::kCutBit) + 1;
+  ++area_mappings_;
+}
+
 void RangeTable::finish_purge(const PurgeSlice& slice) {
   const PageIndex end = slice.first + slice.pages;
   for (PageIndex at = slice.first; at < end;) {

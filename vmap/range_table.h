@@ -92,6 +92,8 @@ class RangeTable {
   // Takes the oldest lazy area and the lazy ones beside it, over small free gaps too, within the
   // budget. None if nothing is lazy.
   [[nodiscard]] std::optional<PurgeSlice> claim_lazy(const PurgeBudget& budget);
+  // The area goes in pieces. The caller has charged the totals with one mapping more.
+  void note_cut(PageIndex area);
   // The slice's aliases are gone: its pages are free.
   void finish_purge(const PurgeSlice& slice);
   // They are not: its areas are lazy again, behind the others.
