@@ -169,7 +169,7 @@ Result<void*> Window::Impl::try_map(JoinedSource& frames, const FrameListShape& 
   }
   Shard& shard = space.shard_of(*area);
   MutexLock guard(shard.lock);
-  shard.table.set_live(*area, options.cookie);
+  shard.table.set_live(*area, static_cast<std::uint32_t>(shape.runs), options.cookie);
   ++shard.maps;
   return static_cast<void*>(address_of(*area));
 }

@@ -1,7 +1,10 @@
 // The window's count of mappings beside the kernel's own, at every moment.
 #include <doctest/doctest.h>
+#include <sys/mman.h>
 
+#include <cerrno>
 #include <cstdio>
+#include <functional>
 #include <vector>
 
 #include "support/fault_os.h"
@@ -12,6 +15,7 @@ using keel_test::FaultOs;
 using keel_test::mask_of;
 using keel_test::OsCall;
 using keel_test::run_of;
+using Fixture = keel_test::WindowFixture;
 
 namespace {
 
@@ -32,7 +36,88 @@ std::uint64_t kernel_count(const Window& window, std::size_t bytes) {
   return count;
 }
 
+// Calls back after each alias that was made; refuses the n-th, and from there on mappings of
+// nothing too.
+class AfterAlias final : public Os {
+ public:
+  std::function<void()> made = [] {};
+  unsigned refuse_nth = 0;
+
+  int mremap(void* old_address, std::size_t old_bytes, std::size_t new_bytes, int flags,
+             void* new_address, void** out) override {
+    if (refuse_nth != 0 && ++count_ == refuse_nth) {
+      refuses_ = true;
+      return -EFAULT;
+    }
+    const int result = Os::mremap(old_address, old_bytes, new_bytes, flags, new_address, out);
+    made();
+    return result;
+  }
+  int mmap(void* address, std::size_t bytes, int protection, int flags, int fd,
+           std::uint64_t offset, void** out) override {
+    if (refuses_ && (flags & MAP_FIXED) != 0) {
+      return -ENOMEM;
+    }
+    return Os::mmap(address, bytes, protection, flags, fd, offset, out);
+  }
+  void disarm() {
+    refuse_nth = 0;
+    refuses_ = false;
+  }
+
+ private:
+  unsigned count_ = 0;
+  bool refuses_ = false;
+};
+
 }  // namespace
+
+TEST_CASE("aliases that are put over lazy ones are counted with them while both are there") {
+  constexpr std::size_t kBytes = 1U << 20;
+  for (const bool fails : {false, true}) {
+    CAPTURE(fails);
+    AfterAlias os;
+    const ScopedOs scope(os);
+    Fixture f({.bytes = kBytes, .lazy_max = Pages(1), .shards = 1});
+    std::vector<Pfn> before = run_of(100, 4);
+    std::vector<Pfn> after;
+    for (std::uint64_t i = 0; i < 4; ++i) {
+      before.emplace_back(2 * i);
+      after.emplace_back(50 + 2 * i);
+    }
+    const auto end = run_of(120, 4);
+    after.insert(after.end(), end.begin(), end.end());
+    std::byte* at = f.map(before);
+    const std::uint64_t one_of_five = f.window->stats().mappings;
+    CHECK(f.window->unmap(at));
+    unsigned moments = 0;
+    const auto check = [&] {
+      ++moments;
+      CHECK(f.window->stats().mappings >= kernel_count(*f.window, kBytes));
+    };
+    os.made = check;
+    if (fails) {
+      os.refuse_nth = 5;
+      CHECK(f.window->map(after).error().sys_errno == EFAULT);
+      CHECK(f.window->lazy_pages() == Pages(8));
+      os.disarm();
+      check();
+      f.window->audit();
+    } else {
+      CHECK(f.map(after) == at);
+      CHECK(f.window->stats().mappings == one_of_five);
+    }
+    CHECK(moments == 5);
+    os.made = [] {};
+    f.window->audit();
+    if (!fails) {
+      CHECK(f.window->unmap(at));
+    }
+    REQUIRE(f.window->purge().ok());
+    CHECK(f.window->stats().mappings == 1);
+    f.window->audit();
+  }
+}
 
 TEST_CASE("an area that goes in pieces is counted with the piece that is gone") {
   constexpr std::size_t kBytes = 16U << 20;
