@@ -26,7 +26,8 @@
 
 namespace keel {
 
-// Takes back what the cache has no room for. Called without the cache's locks.
+// Takes back what the cache has no room for. Called without the cache's locks, but for kCacheDrain
+// by a drain.
 class Evictor {
  public:
   virtual void evict(std::span<const Pfn> buffers) = 0;

@@ -9,7 +9,9 @@
 namespace keel {
 namespace {
 constexpr std::uint64_t kPagesPerMiB = 256;
-}
+// What lies idle may be taken and be idle again as fast as it is given back.
+constexpr unsigned kMostDrains = 3;
+}  // namespace
 
 bool Pool::Impl::grow(GrowthPages kind) {
   const Result<FrameRun> next = store->next_chunk();
@@ -68,9 +70,13 @@ Status Pool::reserve(Bytes bytes) {
 // Grows the store until so much is free; where it cannot grow idle buffers make room.
 bool Pool::Impl::make_free(Pages wanted) {
   MutexLock lock(grow_lock);
+  unsigned drains = 0;
   for (Pages free = pages->free_hint(); free < wanted; free = pages->free_hint()) {
-    if (!grow(GrowthPages::kHuge) && cache.shrink(wanted - free) == Pages(0) &&
-        pages->free_hint() < wanted) {
+    if (grow(GrowthPages::kHuge)) {
+      continue;
+    }
+    const bool drained = drains++ < kMostDrains && cache.shrink(wanted - free) != Pages(0);
+    if (!drained && pages->free_hint() < wanted) {
       return false;
     }
   }

@@ -302,7 +302,8 @@ void* Pool::kvrealloc(void* address, std::size_t size_bytes, AllocFlags flags, c
   const std::size_t held = impl_->held_bytes(frame);
   const std::size_t kept = record.bytes;
   // In place if it fits and does not hold on to more than twice what is asked for.
-  if (size_bytes != 0 && size_bytes <= held && size_bytes > held / 2 && !impl_->hardened.on()) {
+  if (impl_->is_within_limit(size_bytes) && size_bytes <= held && size_bytes > held / 2 &&
+      !impl_->hardened.on()) {
     record.bytes = static_cast<std::uint32_t>(size_bytes);
     resize_buffer(address, kept, size_bytes, held);
     if (has(flags, AllocFlags::kZero) && size_bytes > kept) {

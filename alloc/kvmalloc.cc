@@ -20,6 +20,9 @@ namespace {
 constexpr std::uint64_t kMessageIntervalNs = 1'000'000'000;
 constexpr std::uint64_t kFirstSleepNs = 1'000'000;
 constexpr std::uint64_t kLongestSleepNs = 50'000'000;
+// Passes of one request, each of which found enough that others took. A shrinker may say that it
+// gives and not do it. Source: MAX_RECLAIM_RETRIES (Linux).
+constexpr unsigned kMostRounds = 16;
 constexpr std::size_t kMaxClassBytes = std::size_t{kMaxClassPages} << kPageShift;
 
 // What the thread's scopes and kNoFail make of the caller's flags. Inside a scan, of another pool's
@@ -158,9 +161,10 @@ bool Pool::Impl::is_within_limit(std::size_t size_bytes) const {
 }
 
 void* Pool::Impl::allocate_once(const Request& request) {
-  // Charged first and for the whole class, so that no order of threads passes a limit.
+  // Charged first and for as much as a new buffer may hold, so that no order of threads passes a
+  // limit.
   const unsigned tag = tags.any() ? tags.find(request.owner) : TagLimits::kUnlimited;
-  const std::uint64_t charge = bytes_of(class_pages(request.pages));
+  const std::uint64_t charge = bytes_of(wanted_pages(request.pages));
   if (tag != TagLimits::kUnlimited && !tags.charge(tag, charge)) {
     return nullptr;
   }
@@ -168,21 +172,26 @@ void* Pool::Impl::allocate_once(const Request& request) {
   if (tag == TagLimits::kUnlimited) {
     return buffer;
   }
+  if (buffer != nullptr && !settle_charge(tag, charge, buffer)) {
+    // The limit has no room for all of an idle one. It has for a new one.
+    buffer = try_new(request);
+    KEEL_CHECK(buffer == nullptr || settle_charge(tag, charge, buffer),
+               "a new buffer holds more than was charged", charge);
+  }
   if (buffer == nullptr) {
     tags.uncharge(tag, charge);
     return nullptr;
   }
-  return settle_charge(tag, charge, buffer) ? buffer : nullptr;
+  return buffer;
 }
 
 // Makes the charge what the buffer holds, which may be more: an idle one that is larger. If that
-// passes the limit the buffer goes, and false is returned.
+// passes the limit the buffer goes, the charge stays, and false is returned.
 bool Pool::Impl::settle_charge(unsigned tag, std::uint64_t charge, void* buffer) {
   FrameUse expected{};
   const std::uint32_t frame = frame_at(buffer, expected);
   const std::uint64_t held = held_bytes(frame);
   if (held > charge && !tags.charge(tag, held - charge)) {
-    tags.uncharge(tag, charge);
     give_back(frame);
     return false;
   }
@@ -200,6 +209,11 @@ void* Pool::Impl::try_tiers(const Request& request) {
   if (void* buffer = try_cache(request)) {
     return buffer;
   }
+  return try_new(request);
+}
+
+// Past what is idle.
+void* Pool::Impl::try_new(const Request& request) {
   if (is_exhausted(request) && !has(request.flags, AllocFlags::kNoFail)) {
     counters.add(PoolCount::kRefusals);
     KEEL_PROBE(exhausted, request.size_bytes, request.owner);
@@ -209,8 +223,8 @@ void* Pool::Impl::try_tiers(const Request& request) {
     if (void* buffer = try_contiguous(request)) {
       return buffer;
     }
-    reclaim(request);
-    (void)window->purge();  // What it could not remove stays lazy.
+    (void)reclaim(request, true);  // What it got shows below.
+    (void)window->purge();         // What it could not remove stays lazy.
   }
   if (void* buffer = try_contiguous(request)) {
     return buffer;
@@ -243,10 +257,15 @@ void* Pool::Impl::make_buffer(const Request& request) {
     return buffer;
   }
   const std::uint64_t frees_before = begin_pass();
-  reclaim(request);
-  void* buffer = try_contiguous(request);
-  if (buffer == nullptr) {
-    buffer = try_vmalloc(request);
+  void* buffer = nullptr;
+  bool again = true;
+  for (unsigned round = 0; again && round < kMostRounds; ++round) {
+    const bool enough = reclaim(request, round == 0);
+    buffer = try_contiguous(request);
+    if (buffer == nullptr) {
+      buffer = try_vmalloc(request);
+    }
+    again = buffer == nullptr && enough && pages->free_hint() < request.pages;
   }
   end_pass(frees_before, request, buffer != nullptr);
   return buffer;
@@ -353,6 +372,7 @@ void* Pool::Impl::map_chain(Pfn chain, const Request& request) {
       window->map(frames, {.owner = request.owner, .cookie = chain.value(), .guard = true});
   if (!mapped) {
     pages->free_chain(chain);
+    note_freed();  // Others may have found nothing while they were here.
     return nullptr;
   }
   counters.add(PoolCount::kVmalloc);
@@ -366,8 +386,10 @@ void* Pool::Impl::map_chain(Pfn chain, const Request& request) {
   // Relaxed, as its declaration says.
   area_frames[record.area].store(static_cast<std::uint32_t>(chain.value()) + 1,
                                  std::memory_order_relaxed);
-  if (record.area + held.value() > highest_area.load(std::memory_order_relaxed)) {
-    highest_area.store(record.area + held.value(), std::memory_order_relaxed);  // Near enough.
+  const std::uint64_t end = record.area + held.value();
+  std::uint64_t highest = highest_area.load(std::memory_order_relaxed);  // As its declaration says.
+  while (highest < end &&
+         !highest_area.compare_exchange_weak(highest, end, std::memory_order_relaxed)) {
   }
   unpoison_buffer(*mapped, request.size_bytes, bytes_of(held));
   if (hardened.on()) {

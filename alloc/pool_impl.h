@@ -84,6 +84,7 @@ struct Pool::Impl final : MetadataObject, Evictor, Upkeep {
   [[nodiscard]] void* allocate_once(const Request& request) KEEL_EXCLUDES(grow_lock);
   [[nodiscard]] bool settle_charge(unsigned tag, std::uint64_t charge, void* buffer);
   [[nodiscard]] void* try_tiers(const Request& request) KEEL_EXCLUDES(grow_lock);
+  [[nodiscard]] void* try_new(const Request& request) KEEL_EXCLUDES(grow_lock);
   [[nodiscard]] void* try_cache(const Request& request);
   [[nodiscard]] void* make_buffer(const Request& request) KEEL_EXCLUDES(grow_lock);
   [[nodiscard]] bool is_roomy(Pages wanted) const;
@@ -149,7 +150,7 @@ struct Pool::Impl final : MetadataObject, Evictor, Upkeep {
   Bytes trim(unsigned most_chunks) KEEL_EXCLUDES(grow_lock);
 
   // reclaim.cc
-  void reclaim(const Request& request);
+  bool reclaim(const Request& request, bool shares);
   [[nodiscard]] std::uint64_t begin_pass() KEEL_EXCLUDES(gate_lock);
   void end_pass(std::uint64_t frees_before, const Request& request, bool found)
       KEEL_EXCLUDES(gate_lock);

@@ -6,8 +6,9 @@
 namespace keel {
 
 // Idle buffers of all CPUs first: they cost nothing to lose. Shrinkers only where the caller's
-// locks cannot be what they wait for.
-void Pool::Impl::reclaim(const Request& request) {
+// locks cannot be what they wait for. True if there is enough then, or shrinkers gave as much: who
+// does not find it has lost it to others.
+bool Pool::Impl::reclaim(const Request& request, bool shares) {
   counters.add(PoolCount::kReclaims);
   KEEL_PROBE(reclaim, request.size_bytes, request.owner);
   cache.drain();
@@ -16,17 +17,24 @@ void Pool::Impl::reclaim(const Request& request) {
   while (hardened.on() && hardened.take_due(due, true)) {
     evict_one(due);
   }
-  if (!has(request.flags, AllocFlags::kNoFs) && pages->free_hint() < request.pages) {
-    // What it gave shows in the free lists, as does what a pass that this one waited for did.
-    (void)shrinkers.scan(Bytes(bytes_of(request.pages)));
+  if (pages->free_hint() >= request.pages) {
+    return true;
   }
+  if (has(request.flags, AllocFlags::kNoFs)) {
+    return false;
+  }
+  // What it gave shows in the free lists, as does what one that this one waited for did.
+  const Bytes wanted{bytes_of(request.pages)};
+  const std::optional<Bytes> given = shrinkers.scan(wanted, shares);
+  return !given || *given >= wanted;
 }
 
 // Shortage ----------------------------------------------------------------------------------------
 //
 // Requests are refused at once only after a pass that found nothing, and only if nothing was freed
-// since that pass began. While one is under way others are not refused: they make their own, and
-// wait for the first one's drain and shrinkers. All that while frees go past the CPUs' caches, to
+// since that pass began. While one is under way others are not refused: they make their own, wait
+// for the first one's drain and shrinkers, and ask for themselves if those gave too little for
+// both. All that while frees go past the CPUs' caches, to
 // where requests look, and are noted here.
 
 std::uint64_t Pool::Impl::begin_pass() {

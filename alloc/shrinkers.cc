@@ -31,7 +31,7 @@ void Shrinkers::remove(Shrinker& shrinker) {
   }
 }
 
-Bytes Shrinkers::scan(Bytes wanted) {
+std::optional<Bytes> Shrinkers::scan(Bytes wanted, bool shares) {
   if (t_scanning) {
     return Bytes(0);
   }
@@ -43,7 +43,10 @@ Bytes Shrinkers::scan(Bytes wanted) {
     while (scanning_) {
       idle_.wait(lock_);
     }
-    if (another || count_ == 0) {
+    if (another && shares) {
+      return std::nullopt;
+    }
+    if (count_ == 0) {
       return Bytes(0);
     }
     scanning_ = true;  // Holds remove() off while the copy is in use.

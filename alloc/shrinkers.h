@@ -3,6 +3,7 @@
 
 #include <array>
 #include <cstdint>
+#include <optional>
 
 #include "keel/alloc/shrinker.h"
 #include "keel/base/mutex.h"
@@ -24,9 +25,10 @@ class Shrinkers {
   // Waits for a scan of it that is under way.
   void remove(Shrinker& shrinker) KEEL_EXCLUDES(lock_);
 
-  // Asks each in turn until `wanted` is there; returns what was given. If another thread is at it,
-  // waits for that instead and returns 0: what that one got serves all.
-  Bytes scan(Bytes wanted) KEEL_EXCLUDES(lock_);
+  // Asks each in turn until `wanted` is there; returns what was given. Waits while another thread
+  // is at it. If it `shares` what that one got, which may be enough for both, it asks none then and
+  // returns nothing.
+  std::optional<Bytes> scan(Bytes wanted, bool shares = true) KEEL_EXCLUDES(lock_);
 
   [[nodiscard]] ShrinkerCounts counts() const KEEL_EXCLUDES(lock_);
   [[nodiscard]] bool any() const KEEL_EXCLUDES(lock_);

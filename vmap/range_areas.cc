@@ -37,9 +37,14 @@ void RangeTable::write_interior(PageIndex area, PageIndex from, PageIndex to) {
   }
 }
 
-void RangeTable::set_live(PageIndex area, std::uint64_t cookie) {
+void RangeTable::set_live(PageIndex area, std::uint32_t mappings, std::uint64_t cookie) {
   RangeEntry& head = entries_[area];
   KEEL_CHECK(head.state() == RangeState::kMapping, "area is not being mapped, page", area);
+  if (const std::uint32_t gone = head.number() - mappings; gone != 0) {  // of a lazy one
+    head.count = mappings | (head.guard() ? RangeEntry::kGuardBit : 0);
+    area_mappings_ -= gone;
+    totals_->mappings.fetch_sub(gone, std::memory_order_relaxed);  // A count.
+  }
   head.prev = static_cast<std::uint32_t>(cookie);
   head.next = static_cast<std::uint32_t>(cookie >> 32);
   head.publish_live();

@@ -61,15 +61,17 @@ struct RangeEntry {
   Relaxed<std::uint32_t> next;  // likewise; the high half
 
   static constexpr std::uint32_t kGuardBit = std::uint32_t{1} << 31;
+  static constexpr std::uint32_t kCutBit = std::uint32_t{1} << 30;  // of an area: see note_cut()
 
   [[nodiscard]] RangeState state() const { return static_cast<RangeState>(tag & 15U); }
   [[nodiscard]] std::uint32_t pages() const { return tag >> 4; }
-  [[nodiscard]] std::uint32_t number() const { return count & ~kGuardBit; }
+  [[nodiscard]] std::uint32_t number() const { return count & ~(kGuardBit | kCutBit); }
   [[nodiscard]] bool guard() const { return (count & kGuardBit) != 0; }
+  [[nodiscard]] bool cut() const { return (count & kCutBit) != 0; }
   [[nodiscard]] std::uint64_t cookie() const { return std::uint64_t{next} << 32 | prev; }
   void set(RangeState state, std::uint32_t pages) { tag = tag_of(state, pages); }
   void set_state(RangeState state) { set(state, pages()); }
-  void set_number(std::uint32_t number) { count = (count & kGuardBit) | number; }
+  void set_number(std::uint32_t number) { count = (count & (kGuardBit | kCutBit)) | number; }
 
   [[nodiscard]] static constexpr std::uint32_t tag_of(RangeState state, std::uint32_t pages) {
     return pages << 4 | static_cast<std::uint32_t>(state);

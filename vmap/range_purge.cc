@@ -1,6 +1,4 @@
 // Lazy areas of a shard, and what a purge takes of them at a time.
-#include <algorithm>
-
 #include "keel/base/check.h"
 #include "range_table.h"
 
@@ -65,13 +63,11 @@ std::optional<PageIndex> RangeTable::begin_over_lazy(const AreaRequest& request)
   lazy_pages_ -= request.pages;
   totals_->lazy_pages.fetch_sub(request.pages, std::memory_order_relaxed);  // Counts, both.
   // Until the new frames are all in place the old ones' mappings may still be there, and if that
-  // fails they stay: so the area counts as many as the larger of both has.
-  const std::uint32_t both = std::max(head.number(), request.mappings);
-  const std::uint32_t shared = std::min(head.number(), request.mappings);
-  totals_->mappings.fetch_sub(shared + std::uint64_t{1}, std::memory_order_relaxed);
-  area_mappings_ = area_mappings_ - head.number() + both;
+  // fails they stay: so the area counts both, until it is live. It needs no gap.
+  totals_->mappings.fetch_sub(1, std::memory_order_relaxed);
+  area_mappings_ += request.mappings;
   head.set_state(RangeState::kMapping);
-  head.set_number(both);
+  head.set_number(head.number() + request.mappings);
   head.owner = request.owner;
   return area;
 }
@@ -216,6 +212,14 @@ std::optional<PurgeSlice> RangeTable::claim_lazy(const PurgeBudget& budget) {
   }
   slice.pages = end - slice.first;
   return slice;
+}
+
+// Once, also if the purge is abandoned and begun again: what is gone stays one piece.
+void RangeTable::note_cut(PageIndex area) {
+  RangeEntry& head = entries_[area];
+  KEEL_CHECK(head.state() == RangeState::kPurging && !head.cut(), "cut of the area at page", area);
+  head.count = (head.count | RangeEntry::kCutBit) + 1;
+  ++area_mappings_;
 }
 
 void RangeTable::finish_purge(const PurgeSlice& slice) {

@@ -76,10 +76,10 @@ class RangeTable {
   [[nodiscard]] std::optional<PageIndex> begin_area(const AreaRequest& request, Effort effort);
   [[nodiscard]] std::optional<PageIndex> begin_slot(const AreaRequest& request, Effort effort);
   // kLazy -> kMapping: the oldest lazy area, if it is just as long, to be mapped over as it is.
-  // Charged as above; what its old mappings were charged is given back.
+  // Charged as above; what its old mappings were charged is given back when it is live.
   [[nodiscard]] std::optional<PageIndex> begin_over_lazy(const AreaRequest& request);
-  // kMapping -> kLive.
-  void set_live(PageIndex area, std::uint64_t cookie);
+  // kMapping -> kLive, with so many mappings.
+  void set_live(PageIndex area, std::uint32_t mappings, std::uint64_t cookie);
   // kMapping -> free: its mappings are gone. Not for an area that reaches past the shard.
   void cancel(PageIndex area);
   // kLive or kMapping -> kLazy, last in the lazy list.
@@ -92,6 +92,8 @@ class RangeTable {
   // Takes the oldest lazy area and the lazy ones beside it, over small free gaps too, within the
   // budget. None if nothing is lazy.
   [[nodiscard]] std::optional<PurgeSlice> claim_lazy(const PurgeBudget& budget);
+  // The area goes in pieces. The caller has charged the totals with one mapping more.
+  void note_cut(PageIndex area);
   // The slice's aliases are gone: its pages are free.
   void finish_purge(const PurgeSlice& slice);
   // They are not: its areas are lazy again, behind the others.

@@ -14,6 +14,10 @@ namespace {
 
 constexpr std::size_t kMinWindowBytes = 1U << 20;
 
+// Attempts of one map() after the first. Where others unmap all the while each purge removes
+// something, which need not help.
+constexpr unsigned kMostRetries = 8;
+
 // All of the window that maps nothing looks the same to the kernel, so that it is one mapping again
 // as soon as the aliases between are gone.
 constexpr int kReserveFlags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
@@ -21,6 +25,10 @@ constexpr int kReserveFlags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
 std::uint64_t default_lazy_max() {
   constexpr std::uint64_t kPerDoubling = (32U << 20) / kPageBytes;
   return kPerDoubling * static_cast<std::uint64_t>(std::bit_width(possible_cpus()));
+}
+
+std::uint64_t area_pages(const FrameListShape& shape, const MapOptions& options) {
+  return shape.pages + (options.guard ? 1 : 0);
 }
 
 bool purge_may_help(const Error& error) {
@@ -95,12 +103,16 @@ Result<void*> Window::map(FrameSource& frames, const MapOptions& options) {
   if (!shape) {
     return shape.error();
   }
+  if (const Status possible = impl_->check_shape(*shape, options); !possible) {
+    return possible.error();
+  }
   // The first attempt leaves the shards and their blocks as they are: a purge most often gives
   // what it did not find.
-  for (bool everywhere = false;; everywhere = true) {
+  for (unsigned retries = 0;; ++retries) {
+    const bool everywhere = retries != 0;
     const std::uint64_t purged_before = impl_->purged_pages.load(std::memory_order_relaxed);
     Result<void*> mapped = impl_->try_map(joined, *shape, options, everywhere);
-    if (mapped.ok() || !purge_may_help(mapped.error())) {
+    if (mapped.ok() || !purge_may_help(mapped.error()) || retries == kMostRetries) {
       return mapped;
     }
     // Its own error would say less than why the mapping failed.
@@ -132,6 +144,18 @@ Result<FrameListShape> Window::Impl::measure(JoinedSource& frames) const {
   return shape;
 }
 
+// What no purge makes possible.
+Status Window::Impl::check_shape(const FrameListShape& shape, const MapOptions& options) const {
+  const std::uint64_t pages = area_pages(shape, options);
+  if (pages > space.pages()) {
+    return Error{Errc::kNoAddressSpace, 0, "no room in the window for pages", pages};
+  }
+  if (shape.runs + 1 > max_mappings) {
+    return Error{Errc::kNoMappings, 0, "window's budget of mappings", max_mappings};
+  }
+  return {};
+}
+
 Result<void*> Window::Impl::try_map(JoinedSource& frames, const FrameListShape& shape,
                                     const MapOptions& options, bool everywhere) {
   const Result<PageIndex> area = reserve(shape, options, everywhere);
@@ -145,7 +169,7 @@ Result<void*> Window::Impl::try_map(JoinedSource& frames, const FrameListShape& 
   }
   Shard& shard = space.shard_of(*area);
   MutexLock guard(shard.lock);
-  shard.table.set_live(*area, options.cookie);
+  shard.table.set_live(*area, static_cast<std::uint32_t>(shape.runs), options.cookie);
   ++shard.maps;
   return static_cast<void*>(address_of(*area));
 }
@@ -166,10 +190,7 @@ Result<PageIndex> Window::Impl::reserve(const FrameListShape& shape, const MapOp
                                         bool everywhere) {
   // Aliases, and at most one gap more than before.
   const std::uint64_t mappings = shape.runs + 1;
-  const std::uint64_t pages = shape.pages + (options.guard ? 1 : 0);
-  if (pages > space.pages()) {
-    return Error{Errc::kNoAddressSpace, 0, "no room in the window for pages", pages};
-  }
+  const std::uint64_t pages = area_pages(shape, options);
   if (!charge_mappings(mappings)) {
     return Error{Errc::kNoMappings, 0, "window's budget of mappings", max_mappings};
   }

@@ -27,6 +27,7 @@ struct Window::Impl : MetadataObject {
 
   // Mapping (window.cc).
   [[nodiscard]] Result<FrameListShape> measure(JoinedSource& frames) const;
+  [[nodiscard]] Status check_shape(const FrameListShape& shape, const MapOptions& options) const;
   [[nodiscard]] Result<void*> try_map(JoinedSource& frames, const FrameListShape& shape,
                                       const MapOptions& options, bool everywhere);
   [[nodiscard]] Result<PageIndex> reserve(const FrameListShape& shape, const MapOptions& options,
@@ -51,6 +52,7 @@ struct Window::Impl : MetadataObject {
   [[nodiscard]] bool claim_anywhere(const PurgeBudget& budget) KEEL_REQUIRES(purge_lock);
   [[nodiscard]] int remove(std::uint32_t max_pages) KEEL_REQUIRES(purge_lock);
   void finish_removal() KEEL_REQUIRES(purge_lock);
+  [[nodiscard]] bool charge_cut() KEEL_REQUIRES(purge_lock);
   void purge_for(std::uint64_t pages) KEEL_EXCLUDES(purge_lock);
   [[nodiscard]] bool past_threshold() const {
     return space.totals().lazy_pages.load(std::memory_order_relaxed) > lazy_max;  // A count.

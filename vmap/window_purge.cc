@@ -92,6 +92,21 @@ void Window::Impl::finish_removal() {
   purged_pages.fetch_add(removal->slice.area_pages, std::memory_order_relaxed);
 }
 
+// A piece that is gone from an area is one mapping more, of nothing, until the rest has gone too.
+// False if the budget has none left.
+bool Window::Impl::charge_cut() {
+  MutexLock guard(removal->shard->lock);
+  RangeTable& table = removal->shard->table;
+  if (table.at(removal->slice.first).cut()) {
+    return true;  // of a purge that was abandoned
+  }
+  if (!charge_mappings(1)) {
+    return false;
+  }
+  table.note_cut(removal->slice.first);
+  return true;
+}
+
 Status Window::Impl::purge() {
   MutexLock one_at_a_time(purge_lock);
   purging.store(true, std::memory_order_relaxed);  // A hint only.
@@ -132,6 +147,9 @@ bool Window::Impl::purge_one_slice() {
   if (slice.mappings > kSlice.mappings) {
     const std::uint64_t by_mappings = std::uint64_t{slice.pages} * kSlice.mappings / slice.mappings;
     pages = by_mappings < pages ? by_mappings : pages;
+  }
+  if (removal->done == 0 && pages < slice.pages && !charge_cut()) {
+    pages = slice.pages;
   }
   if (remove(static_cast<std::uint32_t>(pages)) < 0) {
     return false;

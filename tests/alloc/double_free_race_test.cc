@@ -1,5 +1,6 @@
 // Two threads that free one buffer at the same time: both may be taken at their word, and so the
-// buffer lies in two CPUs' caches; yet nobody gets what another one has.
+// buffer lies in two CPUs' caches; yet nobody gets what another one has, if both frees have ended
+// before anybody is given it.
 #include <doctest/doctest.h>
 
 #include <atomic>

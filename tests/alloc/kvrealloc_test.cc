@@ -84,7 +84,7 @@ TEST_CASE("nullptr is allocated, and size 0 is refused with the buffer kept") {
   CHECK(pool->stats().live == Bytes(0));
 }
 
-TEST_CASE("kZero clears what a buffer grows by, in place and when it moves") {
+TEST_CASE("kZero clears what a buffer of pages grows by, in place and when it moves") {
   const auto pool = make();
   for (const std::size_t to : {std::size_t{8000}, 100'000UL, 6 * kMiB}) {
     auto* dirty = filled(*pool, to, 0xee);
@@ -100,6 +100,24 @@ TEST_CASE("kZero clears what a buffer grows by, in place and when it moves") {
   }
 }
 
+TEST_CASE("a small object that had kZero from the first call on grows by zeroes") {
+  const auto pool = make();
+  REQUIRE(pool->reserve(Bytes(kMiB)).ok());
+  for (const std::size_t to : {std::size_t{112}, std::size_t{200}, std::size_t{5000}}) {
+    auto* dirty = filled(*pool, 112, 0xee);
+    pool->kvfree(dirty);
+    auto* object = static_cast<unsigned char*>(pool->kvmalloc(100, AllocFlags::kZero));
+    REQUIRE(object == dirty);
+    REQUIRE(pool->kvsize(object) == 112);
+    std::memset(object, 0x11, 100);
+    auto* grown = static_cast<unsigned char*>(pool->kvrealloc(object, to, AllocFlags::kZero));
+    REQUIRE(grown != nullptr);
+    CHECK(all_bytes_are(grown, 100, 0x11));
+    CHECK(all_bytes_are(grown + 100, to - 100, 0));
+    pool->kvfree(grown);
+  }
+}
+
 TEST_CASE("who asked for the usable size keeps what was written up to it") {
   const auto pool = make();
   auto* buffer = filled(*pool, 5000, 0x11);
@@ -108,6 +126,19 @@ TEST_CASE("who asked for the usable size keeps what was written up to it") {
   REQUIRE(moved != nullptr);
   CHECK(all_bytes_are(moved, 8192, 0x22));
   pool->kvfree(moved);
+}
+
+TEST_CASE(
+    "a buffer does not grow beyond the limit of a buffer, even where its pages reach further") {
+  const Messages messages;
+  const auto pool = make_pool({.capacity_bytes = 2 * kMiB, .kvmalloc_max_bytes = 5000});
+  auto* buffer = filled(*pool, 4500, 0x3d);
+  REQUIRE(pool->kvsize(buffer) == 8192);
+  CHECK(pool->kvrealloc(buffer, 5000) == buffer);
+  REQUIRE(pool->kvrealloc(buffer, 5001) == nullptr);
+  CHECK(all_bytes_are(buffer, 4500, 0x3d));
+  pool->kvfree_sized(buffer, 5000);
+  CHECK(pool->stats().live == Bytes(0));
 }
 
 TEST_CASE("a reallocation that fails leaves the old buffer as it was") {

@@ -161,41 +161,81 @@ TEST_CASE("removing a shrinker waits for its call under way") {
   free_all(*pool, buffers);
 }
 
-TEST_CASE("a request beside another one's pass shares what that finds and is not refused") {
+TEST_CASE("requests beside another one's pass share what that finds, or ask for their own") {
+  for (const std::size_t found : {std::size_t{4}, std::size_t{1}}) {
+    CAPTURE(found);
+    const Messages messages;
+    const auto pool = make_pool(kTwoMiB);
+    auto buffers = fill(*pool, kSize);
+    // So that nothing is marked as tried in vain.
+    pool->kvfree(buffers.back());
+    buffers.back() = pool->kvmalloc(kSize);
+    const std::uint64_t passes = pool->stats().reclaims;
+    void* other = nullptr;
+    std::optional<std::thread> second;
+    FunctionShrinker shrinker([&](Bytes) {
+      if (!second) {
+        second.emplace([&] { other = pool->kvmalloc(kSize); });
+        while (pool->stats().reclaims < passes + 2) {
+          std::this_thread::yield();
+        }
+        // One who waits cannot be seen to, so for a while only.
+        for (int i = 0; i < 1'000; ++i) {
+          std::this_thread::yield();
+        }
+      }
+      for (std::size_t i = 0; i < found; ++i) {
+        pool->kvfree(buffers.back());
+        buffers.pop_back();
+      }
+      return Bytes(found * kSize);
+    });
+    REQUIRE(pool->add_shrinker(shrinker).ok());
+    void* mine = pool->kvmalloc(kSize);
+    CHECK(mine != nullptr);
+    REQUIRE(second.has_value());
+    second->join();
+    CHECK(other != nullptr);
+    CHECK((shrinker.calls == 1) == (found == 4));
+    pool->remove_shrinker(shrinker);
+    pool->kvfree(mine);
+    pool->kvfree(other);
+    free_all(*pool, buffers);
+    pool->audit();
+  }
+}
+
+TEST_CASE("a request that lost what its shrinkers gave to another one asks them again") {
   const Messages messages;
   const auto pool = make_pool(kTwoMiB);
   auto buffers = fill(*pool, kSize);
-  // So that nothing is marked as tried in vain.
-  pool->kvfree(buffers.back());
-  buffers.back() = pool->kvmalloc(kSize);
-  std::atomic<bool> answered{false};
-  void* other = nullptr;
-  std::optional<std::thread> second;
   FunctionShrinker shrinker([&](Bytes) {
-    second.emplace([&] {
-      other = pool->kvmalloc(kSize);
-      answered = true;
-    });
-    // A refusal comes at once; one who waits cannot be seen to, so for a while only.
-    for (int i = 0; i < 20'000 && !answered; ++i) {
-      std::this_thread::yield();
+    pool->kvfree(buffers.back());
+    buffers.pop_back();
+    if (shrinker.calls <= 3) {
+      buffers.push_back(pool->kvmalloc(kSize, AllocFlags::kNoWait));  // As anybody may.
+      CHECK(buffers.back() != nullptr);
     }
-    for (int i = 0; i < 4; ++i) {
-      pool->kvfree(buffers.back());
-      buffers.pop_back();
-    }
-    return Bytes(4 * kSize);
+    return Bytes(kSize);
   });
   REQUIRE(pool->add_shrinker(shrinker).ok());
-  void* mine = pool->kvmalloc(kSize);
-  CHECK(mine != nullptr);
-  REQUIRE(second.has_value());
-  second->join();
-  CHECK(other != nullptr);
-  CHECK(shrinker.calls == 1);
+  void* buffer = pool->kvmalloc(kSize);
+  CHECK(buffer != nullptr);
+  CHECK(shrinker.calls == 4);
   pool->remove_shrinker(shrinker);
-  pool->kvfree(mine);
-  pool->kvfree(other);
+  pool->kvfree(buffer);
   free_all(*pool, buffers);
   pool->audit();
+}
+
+TEST_CASE("a shrinker that only says that it gave is not asked for ever") {
+  const Messages messages;
+  const auto pool = make_pool(kTwoMiB);
+  auto buffers = fill(*pool, kSize);
+  FunctionShrinker shrinker([&](Bytes wanted) { return wanted; });
+  REQUIRE(pool->add_shrinker(shrinker).ok());
+  CHECK(pool->kvmalloc(kSize) == nullptr);
+  CHECK(shrinker.calls <= 16);
+  pool->remove_shrinker(shrinker);
+  free_all(*pool, buffers);
 }

@@ -3,6 +3,7 @@
 // buffer holds must be what its owner wrote; at the end the audit passes.
 #include <doctest/doctest.h>
 
+#include <atomic>
 #include <cstdlib>
 #include <cstring>
 #include <string>
@@ -156,7 +157,54 @@ Outcome run_world(std::uint64_t seed) {
   return result;
 }
 
+// reserve() of more than there can be, beside threads by whom something is idle at most moments.
+// Returns how many idle buffers it took apart.
+std::uint64_t reserve_in_vain(std::uint64_t seed) {
+  std::uint64_t dice = seed ^ 0x4e5e;
+  SimScheduler scheduler(sim_schedule(sim_random(dice)));
+  scheduler.set_name("of a pool that is full, KEEL_TEST_SEED=" + std::to_string(seed));
+  SimScheduledDisk disk(scheduler, {.seed = seed, .virtual_clock = true}, {});
+  const ScopedOs scope(disk);
+  auto created = Pool::create({.capacity_bytes = 2 * kMiB,
+                               .window_bytes = 8 * kMiB,
+                               .huge_pages = false,
+                               .background = false});
+  KEEL_CHECK(created.ok(), "a pool");
+  Pool& pool = **created;
+  void* held = pool.kvmalloc(kMiB + kMiB / 2);
+  KEEL_CHECK(held != nullptr, "a buffer of a new pool");
+  std::atomic<bool> ended{false};
+  std::vector<Thread> threads;
+  for (int i = 0; i < 4; ++i) {
+    threads.emplace_back("user", [&] {
+      while (!ended.load()) {
+        pool.kvfree(pool.kvmalloc(8192));
+        os().sleep_ns(100);
+      }
+    });
+  }
+  os().sleep_ns(1'000'000);
+  const std::uint64_t before = pool.stats().cache_evictions;
+  KEEL_CHECK(!pool.reserve(Bytes(kMiB)).ok(), "more than there is");
+  const std::uint64_t taken_apart = pool.stats().cache_evictions - before;
+  ended = true;
+  for (Thread& thread : threads) {
+    thread.join();
+  }
+  pool.kvfree(held);
+  pool.audit();
+  return taken_apart;
+}
+
 }  // namespace
+
+TEST_CASE("reserve() gives up after a few drains, though others make buffers idle all the while") {
+  const std::uint64_t first = test_seed("sim reserve", 701);
+  for (std::uint64_t seed = first; seed < first + test_rounds(10, 5); ++seed) {
+    CAPTURE(seed);
+    CHECK(reserve_in_vain(seed) <= 64);  // Of two calls of so many drains: a few each.
+  }
+}
 
 TEST_CASE("simulated threads on a pool never lose, share or tear a buffer, and never hang") {
   const bool one = std::getenv("KEEL_TEST_SEED") != nullptr;

@@ -93,6 +93,28 @@ TEST_CASE("an idle buffer that is larger than its class is charged for all that 
   CHECK(left_of(*pool) == kLimit);
 }
 
+TEST_CASE("a limit allows what lies within it, also between two classes and beside idle buffers") {
+  const auto pool = limited();
+  REQUIRE(pool->set_limit("limited", Bytes(100 * kPage)).ok());
+  void* all = get(*pool, 100 * kPage);
+  REQUIRE(all != nullptr);
+  CHECK(pool->kvsize(all) == 100 * kPage);
+  CHECK(get(*pool, 1) == nullptr);
+  pool->kvfree(all);
+  CHECK(pool->trim() > Bytes(0));
+  CHECK(left_of(*pool) == 100 * kPage);
+  // The idle one would pass it.
+  REQUIRE(pool->set_limit("limited", Bytes(104 * kPage)).ok());
+  pool->kvfree(pool->kvmalloc(110 * kPage, AllocFlags::kKernel, "another"));
+  void* most = get(*pool, 97 * kPage);
+  REQUIRE(most != nullptr);
+  CHECK(pool->kvsize(most) == 97 * kPage);
+  CHECK(left_of(*pool) == 7 * kPage);
+  pool->kvfree(most);
+  CHECK(left_of(*pool) == 104 * kPage);
+  pool->audit();
+}
+
 TEST_CASE("small objects are charged with what their class has, and given back when freed") {
   const auto pool = limited();
   REQUIRE(pool->reserve(Bytes(kMiB)).ok());

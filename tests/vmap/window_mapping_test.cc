@@ -119,6 +119,52 @@ TEST_CASE("a failure that a purge cannot help is map()'s own, at once") {
   f.window->audit();
 }
 
+TEST_CASE("a map() that finds no room gives up in the end, though others unmap all the while") {
+  MomentOs os;
+  const ScopedOs scope(os);
+  Fixture f({.bytes = 16U << 20, .shards = 1});
+  std::vector<std::byte*> areas;
+  for (std::uint64_t i = 0; i < 600; ++i) {
+    areas.push_back(f.map(run_of(i % 256, 1)));
+  }
+  const auto unmap_one = [&] {
+    if (!areas.empty()) {
+      CHECK(f.window->unmap(areas.back()));
+      areas.pop_back();
+    }
+  };
+  std::vector<Pfn> frames;
+  for (int i = 0; i < 15; ++i) {
+    const auto run = run_of(0, 256);
+    frames.insert(frames.end(), run.begin(), run.end());
+  }
+  unmap_one();
+  os.while_purging = [&](void*) { unmap_one(); };
+  const auto refused = f.window->map(frames);
+  REQUIRE(!refused.ok());
+  CHECK(refused.error().code == Errc::kNoAddressSpace);
+  CHECK(f.window->stats().map_retries < 10);
+  os.while_purging = [](void*) {};
+  for (std::byte* area : areas) {
+    CHECK(f.window->unmap(area));
+  }
+  f.map(frames);
+  f.window->audit();
+}
+
+TEST_CASE("a list that the window could never hold is refused without a purge") {
+  Fixture f({.bytes = 1U << 20, .max_mappings = 50});
+  CHECK(f.window->unmap(f.map(run_of(0, 2))));
+  const Snapshot before(*f.window);
+  const std::vector<Pfn> runs = keel_test::scattered(50);  // and a gap
+  CHECK(f.window->map(runs).error().code == Errc::kNoMappings);
+  CHECK(f.window->map(run_of(0, 256), {.guard = true}).error().code == Errc::kNoAddressSpace);
+  CHECK(Snapshot(*f.window) == before);
+  CHECK(f.window->stats().purges == 0);
+  f.map(keel_test::scattered(48));
+  f.window->audit();
+}
+
 TEST_CASE("a window that is too small or too large or no whole pages is refused") {
   const Fixture f;
   for (const std::size_t bytes :

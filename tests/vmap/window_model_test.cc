@@ -126,9 +126,22 @@ class Model {
     areas_.emplace(start, std::move(area));
   }
 
+  // True if the window could not hold the area if it were empty.
+  [[nodiscard]] static bool is_impossible(const WindowStats& stats, const Area& area) {
+    std::uint64_t runs = 0;
+    for (std::size_t i = 0; i < area.frames.size(); ++i) {
+      runs += i == 0 || area.frames[i] != area.frames[i - 1] + Pages(1) ? 1U : 0U;
+    }
+    const std::uint64_t pages = area.frames.size() + (area.guard ? 1 : 0);
+    return runs + 1 > stats.max_mappings || pages > (stats.free + stats.live + stats.lazy).value();
+  }
+
   // After a refusal nothing is lazy any more, so the model knows every gap: none may fit.
   void check_refusal(const Error& error, const Area& area) {
     const WindowStats stats = window_->stats();
+    if (is_impossible(stats, area)) {
+      return;
+    }
     REQUIRE(stats.lazy == Pages(0));
     if (error.code == Errc::kNoMappings) {
       REQUIRE(stats.mappings + 2 + area.frames.size() > stats.max_mappings);

@@ -38,7 +38,8 @@ void keel_kvfree_sized(void* address, size_t size_bytes);
 size_t keel_kvsize(const void* address);
 
 /* Changes a buffer's size, and its address if need be. NULL: there is no memory, and the buffer is
- * as it was; or `size_bytes` is 0, and it is freed. NULL as `address`: as keel_kvmalloc(). */
+ * as it was; or `size_bytes` is 0, and it is freed. NULL as `address`: as keel_kvmalloc().
+ * KEEL_ZERO holds for what it grows by if all calls for the buffer had it, from the first on. */
 void* keel_kvrealloc(void* address, size_t size_bytes, uint32_t flags, const char* owner);
 
 /* Populates the pool until this much is free. 0, or an errno value that says why not. */

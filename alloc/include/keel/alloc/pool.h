@@ -82,7 +82,8 @@ class Pool : public MetadataObject {
 
   // Gives back what kvmalloc() gave; nullptr is allowed. Threads: any. Never fails, never
   // allocates.
-  // Errors: a wrong address is a reported bug and changes nothing. No effect in a forked child.
+  // Errors: a wrong address is a reported bug and changes nothing; two frees of one buffer at the
+  // same time may not be seen (alloc/README.md, wrong frees). No effect in a forked child.
   void kvfree(void* address);
 
   // False in a child forked later: it has none of the pool's memory, and may not touch the
@@ -94,8 +95,10 @@ class Pool : public MetadataObject {
   void kvfree_sized(void* address, std::size_t size_bytes);
 
   // A buffer of `size_bytes` with the old one's contents as far as they fit: the old one if it fits
-  // well, else a new one, and the old one is freed. nullptr for `address` allocates.
-  // Errors: nullptr, and the old buffer is as it was; a wrong address is a reported bug.
+  // well, else a new one, and the old one is freed. nullptr for `address` allocates. What it grows
+  // by is zeroes if all calls for it had kZero, from the first on: of a small object nobody knows
+  // how much it was asked for (__GFP_ZERO has the same contract).
+  // Errors: as kvmalloc, and the old buffer is as it was; a wrong address is a reported bug.
   // Source: kvrealloc (Linux).
   [[nodiscard]] void* kvrealloc(void* address, std::size_t size_bytes,
                                 AllocFlags flags = AllocFlags::kKernel, const char* owner = "");
