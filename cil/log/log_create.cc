@@ -209,10 +209,14 @@ Result<LogInfo> make_log(const std::string& path, const LogConfig& config) {
   if (!file) {
     return file.error();
   }
+  const LogInfo info = file->info();
+  if (info.valid_superblocks != 2 || info.valid_states != 2) {
+    return Error{Errc::kIo, 0, "a copy of what the new log keeps twice cannot be read back", 0};
+  }
   if (auto status = file->device().publish(); !status) {
     return status.error();
   }
-  return file->info();
+  return info;
 }
 
 }  // namespace

@@ -60,7 +60,8 @@ struct LogInfo {
 [[nodiscard]] Result<LogInfo> create_log(const std::string& path, const LogConfig& config);
 
 // Reads what the log says of itself; changes nothing.
-// Errors: kNotFound, kPermission, kNotALog, kBadVersion, kDamaged, kBusy, kUnsupported.
+// Errors: kNotFound, kPermission, kNotALog, kBadVersion, kDamaged, kBusy, kUnsupported, kIo (no
+// good copy of what is kept twice, and one that cannot be read).
 [[nodiscard]] Result<LogInfo> read_log_info(const std::string& path, bool buffered = false);
 
 // The uuid as 8-4-4-4-12 hex digits.
