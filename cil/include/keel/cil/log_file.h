@@ -51,8 +51,8 @@ struct LogInfo {
 // Makes a log. As a file of mode 0600, whatever the umask: allocates it, writes all of it once,
 // syncs it and its directory; nothing appears at `path` before it is whole, where the file system
 // has unnamed files (O_TMPFILE). On a block device
-// (`path` is its node, no symbolic link): writes all of it once; after a failure it holds a whole
-// log or none, and what it held is gone.
+// (`path` is its node, no symbolic link): writes all of it once; after a failure or a crash it
+// holds a whole log or none. A log that it held is then gone, or whole if nothing else was written.
 // Errors: kExists (there is a file; or the first or last 64 KiB of the device are not all zero, and
 // config.overwrite is not set), kInvalidArgument (too small; not the device's size), kBusy (the
 // device is mounted, part of another, or in use as a log), kNoSpace, kUnsupported (no direct I/O),
