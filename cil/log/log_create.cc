@@ -26,8 +26,6 @@ constexpr std::size_t kEndBytes = std::size_t{64} << 10;
 static_assert(2 * kEndBytes + format::kMaxBlockBytes <= kZeroBytes);
 static_assert(2 * kEndBytes <= kMinLogBytes.value());
 constexpr std::uint64_t kDefaultMaxCheckpointBytes = std::uint64_t{64} << 20;
-// Less holds no transaction at all: begin() reserves for the worst split into regions.
-constexpr std::uint64_t kMinCheckpointBlocks = 4;
 
 format::Uuid random_uuid() {
   const std::uint64_t halves[2] = {os().random64(), os().random64()};
@@ -66,7 +64,7 @@ Result<format::Superblock> plan_superblock(const LogConfig& config, std::uint64_
   const std::uint64_t wanted = config.max_checkpoint == Bytes(0)
                                    ? std::min(quarter, kDefaultMaxCheckpointBytes)
                                    : round_down(config.max_checkpoint.value(), block_bytes);
-  if (wanted < kMinCheckpointBlocks * block_bytes || wanted > quarter) {
+  if (wanted < format::kMinCheckpointBlocks * block_bytes || wanted > quarter) {
     return Error{Errc::kInvalidArgument, 0,
                  "max_checkpoint must be from four blocks to a quarter of the log, in bytes",
                  quarter};
