@@ -17,7 +17,8 @@ struct LogConfig {
   Bytes max_checkpoint{};  // 0: a quarter of the log, at most 64 MiB
   bool buffered = false;   // through the page cache, where there is no direct I/O
   bool overwrite = false;  // a block device that holds something; never a file
-  std::function<void(Bytes done, Bytes most)> progress{};  // of the writing; may be empty
+  // Of the writing; may be empty. What it throws ends the making, and passes.
+  std::function<void(Bytes done, Bytes most)> progress{};
 };
 
 // The smallest file that create_log() makes.
