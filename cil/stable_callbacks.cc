@@ -78,7 +78,8 @@ void StableCallbacks::run() {
   for (;;) {
     if (Pending* due = take_due(); due != nullptr) {
       mutex_.unlock();
-      call_all(due);
+      due->callback(stable_.now() >= due->sequence ? Status{} : stable_.status());
+      delete due;
       mutex_.lock();
     } else if (first_ != nullptr) {
       wait_for_first();
@@ -90,20 +91,12 @@ void StableCallbacks::run() {
   }
 }
 
-// Those at the front whose fate is known.
+// The first one, if its fate is known. No more: an earlier one may come while it is called.
 StableCallbacks::Pending* StableCallbacks::take_due() {
-  const bool all = stable_.failed();
-  const Sequence stable = stable_.now();
-  Pending** end = &first_;
-  Pending* last = nullptr;
-  while (*end != nullptr && (all || (*end)->sequence <= stable)) {
-    last = *end;
-    end = &last->next;
-  }
-  if (last == nullptr) {
+  if (first_ == nullptr || (!stable_.failed() && first_->sequence > stable_.now())) {
     return nullptr;
   }
-  Pending* due = std::exchange(first_, std::exchange(last->next, nullptr));
+  Pending* due = std::exchange(first_, first_->next);
   last_ = first_ == nullptr ? nullptr : last_;
   return due;
 }
@@ -124,13 +117,6 @@ void StableCallbacks::wait_for_first() {
   }
   mutex_.lock();
   waiter_ = nullptr;
-}
-
-void StableCallbacks::call_all(Pending* first) {
-  while (first != nullptr) {
-    first->callback(stable_.now() >= first->sequence ? Status{} : stable_.status());
-    delete std::exchange(first, first->next);
-  }
 }
 
 }  // namespace keel

@@ -1,7 +1,7 @@
 // StableCallbacks: who asked to be called when a sequence is stable, and the thread that calls.
 //
 // I1 Each is called once, in the order of sequences, and of equal ones in the order in which they
-//    came; with ok, or with the journal's first error.
+//    came, as far as they had come when it was called; with ok, or with the journal's first error.
 // I2 None is called under a lock, nor by a thread that commits, forces or completes: a callback may
 //    commit, and begin() may wait for what those threads do.
 // I3 Whoever never asks pays nothing: there is no thread before the first add(), and a sequence
@@ -50,7 +50,6 @@ class StableCallbacks {
   [[nodiscard]] Pending* take_due() KEEL_REQUIRES(mutex_);
   void run();
   void wait_for_first() KEEL_REQUIRES(mutex_);
-  void call_all(Pending* first);
 
   StableSequence& stable_;
   mutable Mutex mutex_{LockRank::kJournalCallbacks};

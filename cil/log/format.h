@@ -30,6 +30,9 @@ inline constexpr std::uint32_t kMaxBlockBytes = 65536;
 inline constexpr std::uint64_t kBlocksBeforeData = 2;
 inline constexpr std::uint64_t kBlocksAfterData = 2;
 inline constexpr std::uint64_t kMinDataBlocks = 64;
+// Shorter checkpoints hold no transaction at all: begin() reserves for the worst split into
+// regions, and begin_done() would wait for ever.
+inline constexpr std::uint64_t kMinCheckpointBlocks = 4;
 
 // LSNs, sequences and generations are below this, so that no sum of them wraps.
 inline constexpr std::uint64_t kCountLimit = std::uint64_t{1} << 62;
@@ -48,7 +51,7 @@ struct Superblock {
   std::uint32_t reserved;              // 0
   std::uint64_t file_bytes;            // the whole file
   std::uint64_t data_bytes;            // log size: LSN x stands at data offset x mod data_bytes
-  std::uint64_t max_checkpoint_bytes;  // at most a quarter of data_bytes
+  std::uint64_t max_checkpoint_bytes;  // kMinCheckpointBlocks to a quarter of data_bytes
   std::uint64_t created_realtime_ns;   // since 1970
   std::uint64_t hash;                  // over this struct
 };

@@ -56,7 +56,8 @@ std::optional<format::Superblock> decode_superblock(const std::byte* block,
       found->file_bytes <= file_bytes && found->data_bytes <= found->file_bytes &&
       is_block_multiple(*found, found->data_bytes) &&
       found->data_bytes / found->block_bytes >= format::kMinDataBlocks &&
-      geometry_of(*found).file_bytes() == found->file_bytes && found->max_checkpoint_bytes != 0 &&
+      geometry_of(*found).file_bytes() == found->file_bytes &&
+      found->max_checkpoint_bytes / found->block_bytes >= format::kMinCheckpointBlocks &&
       found->max_checkpoint_bytes <= found->data_bytes / 4 &&
       is_block_multiple(*found, found->max_checkpoint_bytes);
   return consistent ? found : std::nullopt;

@@ -1,7 +1,8 @@
 // Making a log: all of it is written once, so that no later write has to find space or to mark an
 // extent written.
 //
-// I1 A superblock is seen only when all else is stable: who finds one finds the log it speaks of.
+// I1 A superblock is seen only while all else is stable: who finds one finds the log it speaks of.
+//    That of a log which is overwritten goes first, that of the new one comes last.
 #include <algorithm>
 #include <cstring>
 #include <memory>
@@ -25,8 +26,6 @@ constexpr std::size_t kEndBytes = std::size_t{64} << 10;
 static_assert(2 * kEndBytes + format::kMaxBlockBytes <= kZeroBytes);
 static_assert(2 * kEndBytes <= kMinLogBytes.value());
 constexpr std::uint64_t kDefaultMaxCheckpointBytes = std::uint64_t{64} << 20;
-// Less holds no transaction at all: begin() reserves for the worst split into regions.
-constexpr std::uint64_t kMinCheckpointBlocks = 4;
 
 format::Uuid random_uuid() {
   const std::uint64_t halves[2] = {os().random64(), os().random64()};
@@ -65,7 +64,7 @@ Result<format::Superblock> plan_superblock(const LogConfig& config, std::uint64_
   const std::uint64_t wanted = config.max_checkpoint == Bytes(0)
                                    ? std::min(quarter, kDefaultMaxCheckpointBytes)
                                    : round_down(config.max_checkpoint.value(), block_bytes);
-  if (wanted < kMinCheckpointBlocks * block_bytes || wanted > quarter) {
+  if (wanted < format::kMinCheckpointBlocks * block_bytes || wanted > quarter) {
     return Error{Errc::kInvalidArgument, 0,
                  "max_checkpoint must be from four blocks to a quarter of the log, in bytes",
                  quarter};
@@ -73,6 +72,30 @@ Result<format::Superblock> plan_superblock(const LogConfig& config, std::uint64_
   superblock.max_checkpoint_bytes = wanted;
   superblock.created_realtime_ns = os().realtime_ns();
   return superblock;
+}
+
+Status write_zeros_at(LogDevice& device, const AlignedBuffer& zeros, std::uint64_t offset) {
+  if (auto status = device.write_piece(offset, zeros.data(), device.alignment()); !status) {
+    return status;
+  }
+  return device.flush();
+}
+
+// A log that stands on the device goes before anything that it holds: else, should this be cut
+// short, what is left of it would open. Its first superblock goes, then the copy, wherever a log of
+// some block size would have it. From the smallest size on, each flushed: what is cleared before
+// the log's own copy is padding in that one's block, or lies beyond the log.
+Status clear_superblocks(LogDevice& device, const AlignedBuffer& zeros) {
+  if (auto status = write_zeros_at(device, zeros, 0); !status) {
+    return status;
+  }
+  for (std::uint64_t block = device.alignment(); block <= format::kMaxBlockBytes; block *= 2) {
+    const std::uint64_t end = round_down(device.file_bytes(), block);
+    if (auto status = write_zeros_at(device, zeros, end - block); !status) {
+      return status;
+    }
+  }
+  return {};
 }
 
 Status write_zeros(LogDevice& device, const AlignedBuffer& zeros, std::uint64_t file_bytes,
@@ -192,7 +215,9 @@ Result<LogInfo> make_log(const std::string& path, const LogConfig& config) {
     return buffer.error();
   }
   if ((*device)->is_block_device()) {
-    if (auto status = config.overwrite ? Status{} : check_empty(**device, *buffer); !status) {
+    if (auto status = config.overwrite ? clear_superblocks(**device, *buffer)
+                                       : check_empty(**device, *buffer);
+        !status) {
       return status.error();
     }
   } else if (auto status = (*device)->allocate(superblock->file_bytes); !status) {
@@ -209,10 +234,14 @@ Result<LogInfo> make_log(const std::string& path, const LogConfig& config) {
   if (!file) {
     return file.error();
   }
+  const LogInfo info = file->info();
+  if (info.valid_superblocks != 2 || info.valid_states != 2) {
+    return Error{Errc::kIo, 0, "a copy of what the new log keeps twice cannot be read back", 0};
+  }
   if (auto status = file->device().publish(); !status) {
     return status.error();
   }
-  return file->info();
+  return info;
 }
 
 }  // namespace

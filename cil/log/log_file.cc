@@ -74,9 +74,12 @@ Status LogFile::read_superblock() {
   const std::uint64_t unit = device_->buffered() ? format::kMinBlockBytes : device_->alignment();
   bool other_version = false;
   bool truncated = false;
-  const auto try_at = [&](std::uint64_t offset) -> Status {
+  Status unreadable;
+  const auto try_at = [&](std::uint64_t offset) {
+    // A copy that cannot be read is as good as a damaged one, as long as there is another.
     if (auto status = device_->read(offset, block_.data(), unit); !status) {
-      return status;
+      unreadable = unreadable.ok() ? status : unreadable;
+      return;
     }
     if (const auto found = decode_superblock(block_.data(), file_bytes)) {
       superblock_ = *found;
@@ -87,11 +90,8 @@ Status LogFile::read_superblock() {
       other_version |= raw.magic == format::kSuperblockMagic && raw.version != format::kVersion;
       truncated |= decode_superblock(block_.data(), UINT64_MAX).has_value();
     }
-    return {};
   };
-  if (auto status = try_at(0); !status) {
-    return status;
-  }
+  try_at(0);
   // The copy stands in the file's last block, whose size only a superblock tells: try each.
   for (std::uint64_t block = unit; block <= format::kMaxBlockBytes; block *= 2) {
     const std::uint64_t end =
@@ -100,9 +100,7 @@ Status LogFile::read_superblock() {
       continue;
     }
     const int before = valid_superblocks_;
-    if (auto status = try_at(end - block); !status) {
-      return status;
-    }
+    try_at(end - block);
     if (valid_superblocks_ > before) {
       break;
     }
@@ -110,6 +108,9 @@ Status LogFile::read_superblock() {
   if (truncated) {
     return Error{Errc::kDamaged, 0, "the file is shorter than its superblock says, bytes",
                  file_bytes};
+  }
+  if (valid_superblocks_ == 0 && !other_version && !unreadable.ok()) {
+    return unreadable;
   }
   if (valid_superblocks_ == 0) {
     return other_version ? Error{Errc::kBadVersion, 0, "this keel reads version", format::kVersion}
@@ -123,12 +124,16 @@ Status LogFile::read_superblock() {
   return {};
 }
 
+// A slot that cannot be read may hold the newer state, as one that is torn may have been about to:
+// nothing relies on a state that is not in both (I1).
 Status LogFile::read_state() {
+  Status unreadable;
   for (int slot = 0; slot < 2; ++slot) {
     if (auto status =
             device_->read(geometry_.state_offset(slot), block_.data(), superblock_.block_bytes);
         !status) {
-      return status;
+      unreadable = unreadable.ok() ? status : unreadable;
+      continue;
     }
     const auto found = decode_state(block_.data(), superblock_);
     if (found && (valid_states_ == 0 || found->generation > state_.generation)) {
@@ -136,6 +141,9 @@ Status LogFile::read_state() {
       newest_slot_ = slot;
     }
     valid_states_ += found ? 1 : 0;
+  }
+  if (valid_states_ == 0 && !unreadable.ok()) {
+    return unreadable;
   }
   if (valid_states_ == 0) {
     return Error{Errc::kDamaged, 0, "both state slots are damaged", 0};

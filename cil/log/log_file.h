@@ -3,6 +3,7 @@
 // I1 A state is written to one slot, flushed, then to the other, flushed; first to the one that
 //    does not hold the newest state (an earlier crash may have torn it). So at any moment one slot
 //    is whole and holds the newest complete state, whether a crash tears the other or it rots.
+// I2 A copy of what is kept twice that cannot be read counts as a damaged one: the other is enough.
 #pragma once
 
 #include <cstdint>
@@ -20,7 +21,8 @@ namespace keel {
 
 class LogFile {
  public:
-  // Errors: those of LogDevice::open, kNotALog, kBadVersion, kDamaged, kNoMemory.
+  // Errors: those of LogDevice::open, kNotALog, kBadVersion, kDamaged, kIo (no good copy, and one
+  // that could not be read), kNoMemory.
   [[nodiscard]] static Result<LogFile> open(const std::string& path, DeviceMode mode, bool buffered,
                                             Pool& pool);
 

@@ -1,6 +1,7 @@
 #include "interrupt.h"
 
 #include <atomic>
+#include <string>
 
 #include "output.h"
 
@@ -42,9 +43,9 @@ Interrupt::~Interrupt() {
 
 int Interrupt::signal() { return noted.load(std::memory_order_relaxed); }
 
-void Interrupt::check() {
+void Interrupt::check(const char* left) {
   if (const int came = signal(); came != 0) {
-    throw Failure(128 + came, "", "interrupted; nothing was left behind", "interrupted");
+    throw Failure(128 + came, "", std::string("interrupted; ") + left, "interrupted");
   }
 }
 

@@ -16,8 +16,8 @@ class Interrupt {
 
   // The signal that came first, 0 if none. Threads: any.
   [[nodiscard]] static int signal();
-  // Throws Failure with exit code 128 + signal if one came.
-  static void check();
+  // Throws Failure with exit code 128 + signal if one came; `left` says what is left then.
+  static void check(const char* left = "nothing was left behind");
 
  private:
   static constexpr int kSignals[] = {SIGINT, SIGTERM, SIGHUP};

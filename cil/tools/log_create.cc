@@ -1,6 +1,7 @@
 // keel log create: makes a log file, whole, or leaves nothing; or a log on a block device.
 
 #include "command.h"
+#include "interrupt.h"
 #include "keel/cil/log_file.h"
 #include "log_text.h"
 #include "output.h"
@@ -15,8 +16,13 @@ struct Options {
 
 int run(const Context& context, const Options& options) {
   LogConfig config = options.config;
+  // Where a file has its name before it is whole, the name must go again.
+  const Interrupt interrupt;
   Progress progress;
-  config.progress = [&progress](Bytes done, Bytes most) { progress.show("writing", done, most); };
+  config.progress = [&progress](Bytes done, Bytes most) {
+    Interrupt::check("no log was made");
+    progress.show("writing", done, most);
+  };
   const auto info = create_log(options.path, config);
   require(info, options.path);
   print_info(context, options.path, *info);

@@ -1,6 +1,8 @@
 // Logs on simulated block devices: what is refused, what is overwritten, what a failure leaves.
 #include <doctest/doctest.h>
 
+#include <algorithm>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -154,6 +156,126 @@ TEST_CASE("whatever fails while a device is made a log, it holds a whole one or 
     }
   }
   CHECK(nth > 8);
+}
+
+namespace {
+
+constexpr std::uint64_t kCheckpoints = 6;
+
+// A device with a log of six checkpoints, all in its upper half, which was killed after it had
+// rested: nothing but its superblocks says that there is anything.
+SimSnapshot device_with_log() {
+  SimDisk disk;
+  const ScopedOs scope(disk);
+  disk.add_block_device("/sim/disk", kDeviceBytes);
+  REQUIRE(create_log("/sim/disk", whole_device()).ok());
+  Trace trace;
+  Probe filler(trace, 0);
+  filler.regions = {std::string(kDeviceBytes / 8, 'f')};
+  filler.after = Tracking::kRelease;
+  std::vector<std::unique_ptr<Probe>> items;
+  auto journal = Journal::open("/sim/disk", {}, kIgnore);
+  REQUIRE(journal.ok());
+  for (int i = 0; i < 5; ++i) {
+    REQUIRE((*journal)->force(commit(**journal, {&filler}, kDeviceBytes / 7)).ok());
+  }
+  for (std::uint32_t i = 1; i <= kCheckpoints; ++i) {
+    items.push_back(std::make_unique<Probe>(trace, i));
+    items.back()->regions = {"old " + std::to_string(i)};
+    REQUIRE((*journal)->force(commit(**journal, {items.back().get()})).ok());
+  }
+  REQUIRE((*journal)->close().ok());
+  journal->reset();
+  return disk.snapshot();
+}
+
+// What is wrong with a device on which a log was being made over an old one; empty: nothing. It
+// holds all of the old one, unchanged but for a superblock, an empty new one, or none.
+std::string fault_of_device(const SimDisk& disk, const SimContent& old_image,
+                            const std::string& old_uuid) {
+  const auto info = read_log_info("/sim/disk");
+  if (!info) {
+    return info.error().code == Errc::kNotALog ? "" : "neither: " + info.error().message();
+  }
+  const bool old = to_string(info->uuid) == old_uuid;
+  const SimContent image = disk.image("/sim/disk");
+  if (old && !std::equal(image.begin() + 4096, image.end() - 4096, old_image.begin() + 4096)) {
+    return "what is left of the old one opens";
+  }
+  Found found;
+  const auto journal = Journal::open("/sim/disk", {}, collect_into(found));
+  if (!journal) {
+    return "does not open: " + journal.error().message();
+  }
+  return found.size() == (old ? kCheckpoints : 0) ? ""
+                                                  : "checkpoints: " + std::to_string(found.size());
+}
+
+}  // namespace
+
+TEST_CASE("whatever fails while a device is made a log anew, it holds a whole one or none") {
+  const SimSnapshot before = device_with_log();
+  std::uint64_t nth = 1, kept = 0, none = 0;
+  for (bool met = true; met; ++nth) {
+    CAPTURE(nth);
+    SimDisk disk;
+    disk.boot(before, 1);
+    const ScopedOs scope(disk);
+    const std::string old_uuid = to_string(read_log_info("/sim/disk")->uuid);
+    const SimContent old_image = disk.image("/sim/disk");
+    disk.clear_io_log();
+    disk.inject({.op = SimOp::kAny, .nth = nth});
+    auto config = whole_device();
+    config.overwrite = true;
+    const auto made = create_log("/sim/disk", config);
+    disk.clear_faults();
+    met = disk.io_log().size() >= nth;
+    const auto info = read_log_info("/sim/disk");
+    kept += info.ok() && to_string(info->uuid) == old_uuid ? 1U : 0U;
+    none += info.ok() ? 0U : 1U;
+    CHECK((!made.ok() || info.ok()));
+    CHECK((!made.ok() || to_string(info->uuid) == to_string(made->uuid)));
+    CHECK(fault_of_device(disk, old_image, old_uuid) == "");
+    CHECK(create_log("/sim/disk", config).ok());
+  }
+  CHECK(kept > 0);
+  CHECK(none > 8);
+}
+
+TEST_CASE("a power cut while a device is made a log anew leaves a whole one, old or new, or none") {
+  const SimSnapshot before = device_with_log();
+  std::vector<SimSnapshot> moments;
+  std::string old_uuid;
+  SimContent old_image;
+  {
+    SimDisk disk;
+    disk.boot(before, 1);
+    const ScopedOs scope(disk);
+    old_image = disk.image("/sim/disk");
+    old_uuid = to_string(read_log_info("/sim/disk")->uuid);
+    disk.on_io([&](const SimIo&) { moments.push_back(disk.snapshot()); });
+    auto config = whole_device();
+    config.overwrite = true;
+    REQUIRE(create_log("/sim/disk", config).ok());
+  }
+  for (const SimSnapshot& moment : moments) {
+    for (std::uint64_t fate = 0; fate < 8; ++fate) {
+      CAPTURE(fate);
+      SimDisk after;
+      if (fate < 4) {
+        // The first block, as a superblock's, or the last, or both, are late.
+        after.boot_with(moment, [fate](const SimSector& sector) {
+          const bool late = ((fate & 1) != 0 && sector.offset < 4096) ||
+                            ((fate & 2) != 0 && sector.offset >= kDeviceBytes - 4096);
+          return late ? SimFate::kDrop : SimFate::kKeep;
+        });
+      } else {
+        after.boot(moment, fate);
+      }
+      const ScopedOs scope(after);
+      CHECK(fault_of_device(after, old_image, old_uuid) == "");
+    }
+  }
 }
 
 TEST_CASE("a power cut while a device is made a log leaves none, or one that opens") {

@@ -89,6 +89,8 @@ TEST_CASE("a superblock that breaks one rule is none, though its hash is right")
     s.max_checkpoint_bytes = 8 * kBlock;
   }));
   CHECK(broken([](Superblock& s) { s.max_checkpoint_bytes = 0; }));
+  CHECK(broken([](Superblock& s) { s.max_checkpoint_bytes = 3 * kBlock; }));  // no transaction
+  CHECK_FALSE(broken([](Superblock& s) { s.max_checkpoint_bytes = 4 * kBlock; }));
   CHECK(broken([](Superblock& s) { s.max_checkpoint_bytes += kBlock; }));  // above a quarter
   CHECK(broken([](Superblock& s) { s.max_checkpoint_bytes -= 8; }));
 }

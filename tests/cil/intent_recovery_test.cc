@@ -14,6 +14,7 @@
 #include "intents.h"
 #include "keel/cil/intent_item.h"
 #include "log/format.h"
+#include "log/geometry.h"
 #include "log/hash.h"
 #include "probe.h"
 #include "support/test_seed.h"
@@ -75,6 +76,38 @@ TEST_CASE("a journal of too little memory for the intents that it finds does not
   auto enough = world.open();
   CHECK(open_intents(*enough).size() == 40);
   finish(enough);
+}
+
+TEST_CASE("a log whose checkpoints are too short for the done of an intent in it is none") {
+  constexpr std::uint32_t kBlock = 4096;
+  LogWorld world;
+  {
+    auto journal = world.open();
+    Intent open(5, kPayload);
+    REQUIRE(journal->force(commit_intent(*journal, open)).ok());
+    finish(journal);
+  }
+  const auto open_with = [&](std::uint64_t max_checkpoint_bytes) {
+    SimContent image = world.disk.image(kLogPath);
+    auto superblock = decode_superblock(image.data(), image.size());
+    REQUIRE(superblock.has_value());
+    superblock->max_checkpoint_bytes = max_checkpoint_bytes;
+    encode(*superblock, image.data());
+    encode(*superblock, image.data() + image.size() - kBlock);
+    world.disk.set_image(kLogPath, image);
+    return Journal::open(kLogPath, {}, kIgnore);
+  };
+  {
+    auto journal = open_with(4 * kBlock);
+    REQUIRE(journal.ok());
+    (*journal)->release_recovered();
+    IntentItem* intent = (*journal)->recovered_intents()[0];
+    auto transaction = (*journal)->begin_done(*intent);
+    CHECK(transaction.ok());
+  }
+  const auto journal = open_with(2 * kBlock);
+  REQUIRE_FALSE(journal.ok());
+  CHECK(journal.error().code == Errc::kNotALog);
 }
 
 TEST_CASE("after a crash at any I/O exactly the intents are open whose done is not in the log") {

@@ -305,6 +305,33 @@ TEST_CASE("threads that commit and ask: every callback once, in order, with its 
   journal.reset();
 }
 
+TEST_CASE("a callback that asks for an earlier sequence than the next one has it called before") {
+  StableSequence stable(Sequence(7));
+  StableCallbacks callbacks(stable);
+  std::mutex gate;
+  std::unique_lock<std::mutex> closed(gate);
+  Calls calls;
+  REQUIRE(callbacks
+              .add(Sequence(4),
+                   [&](const Status& status) {
+                     calls.note(4)(status);
+                     const std::lock_guard<std::mutex> wait(gate);  // until all have asked
+                   })
+              .ok());
+  calls.wait(1);
+  REQUIRE(callbacks
+              .add(Sequence(5),
+                   [&](const Status& status) {
+                     calls.note(5)(status);
+                     REQUIRE(callbacks.add(Sequence(6), calls.note(6)).ok());
+                   })
+              .ok());
+  REQUIRE(callbacks.add(Sequence(7), calls.note(7)).ok());
+  closed.unlock();
+  CHECK(calls.wait(4) == std::vector<std::uint64_t>{4, 5, 6, 7});
+  callbacks.close();
+}
+
 TEST_CASE("earlier and earlier sequences may be asked for faster than one is waited for") {
   constexpr std::uint64_t kRounds = 300;
   constexpr std::uint64_t kAsked = 60;

@@ -32,7 +32,7 @@ bool is_sound(const format::Superblock& block, std::uint64_t file_bytes) {
   }
   const Wide size = block.block_bytes;
   return block.data_bytes % size == 0 && block.data_bytes / size >= 64 &&
-         block.max_checkpoint_bytes % size == 0 && block.max_checkpoint_bytes != 0 &&
+         block.max_checkpoint_bytes % size == 0 && block.max_checkpoint_bytes / size >= 4 &&
          Wide{block.max_checkpoint_bytes} * 4 <= block.data_bytes &&
          Wide{block.file_bytes} == Wide{block.data_bytes} + 4 * size &&
          block.file_bytes <= file_bytes;

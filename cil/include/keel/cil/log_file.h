@@ -17,7 +17,8 @@ struct LogConfig {
   Bytes max_checkpoint{};  // 0: a quarter of the log, at most 64 MiB
   bool buffered = false;   // through the page cache, where there is no direct I/O
   bool overwrite = false;  // a block device that holds something; never a file
-  std::function<void(Bytes done, Bytes most)> progress{};  // of the writing; may be empty
+  // Of the writing; may be empty. What it throws ends the making, and passes.
+  std::function<void(Bytes done, Bytes most)> progress{};
 };
 
 // The smallest file that create_log() makes.
@@ -51,8 +52,8 @@ struct LogInfo {
 // Makes a log. As a file of mode 0600, whatever the umask: allocates it, writes all of it once,
 // syncs it and its directory; nothing appears at `path` before it is whole, where the file system
 // has unnamed files (O_TMPFILE). On a block device
-// (`path` is its node, no symbolic link): writes all of it once; after a failure it holds a whole
-// log or none, and what it held is gone.
+// (`path` is its node, no symbolic link): writes all of it once; after a failure or a crash it
+// holds a whole log or none. A log that it held is then gone, or whole if nothing else was written.
 // Errors: kExists (there is a file; or the first or last 64 KiB of the device are not all zero, and
 // config.overwrite is not set), kInvalidArgument (too small; not the device's size), kBusy (the
 // device is mounted, part of another, or in use as a log), kNoSpace, kUnsupported (no direct I/O),
@@ -60,7 +61,8 @@ struct LogInfo {
 [[nodiscard]] Result<LogInfo> create_log(const std::string& path, const LogConfig& config);
 
 // Reads what the log says of itself; changes nothing.
-// Errors: kNotFound, kPermission, kNotALog, kBadVersion, kDamaged, kBusy, kUnsupported.
+// Errors: kNotFound, kPermission, kNotALog, kBadVersion, kDamaged, kBusy, kUnsupported, kIo (no
+// good copy of what is kept twice, and one that cannot be read).
 [[nodiscard]] Result<LogInfo> read_log_info(const std::string& path, bool buffered = false);
 
 // The uuid as 8-4-4-4-12 hex digits.
