@@ -179,7 +179,8 @@ std::uint64_t reserve_in_vain(std::uint64_t seed) {
     threads.emplace_back("user", [&] {
       while (!ended.load()) {
         pool.kvfree(pool.kvmalloc(8192));
-        os().sleep_ns(100);
+        os().sleep_ns(
+            10'000);  // Of a few hundred steps, so that who has the lowest priority runs too.
       }
     });
   }
