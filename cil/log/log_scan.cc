@@ -13,8 +13,13 @@ namespace {
 
 class Scanner {
  public:
-  Scanner(const LogFile& file, ChainReader& chain, const ScanProgress& progress)
-      : file_(file), chain_(chain), progress_(progress), evidence_(file.state()) {
+  Scanner(const LogFile& file, ChainReader& chain, const ScanProgress& progress,
+          bool past_bad_blocks)
+      : file_(file),
+        chain_(chain),
+        progress_(progress),
+        past_bad_blocks_(past_bad_blocks),
+        evidence_(file.state()) {
     const format::StateSlot& state = file.state();
     result_.report.tail = Lsn(state.tail_lsn);
     full_ = result_.report.tail + Bytes(file.geometry().data_bytes);
@@ -54,6 +59,11 @@ class Scanner {
         return {};
       }
       auto outcome = chain_.next(end_);
+      if (!outcome && past_bad_blocks_ && outcome.error().code == Errc::kIo) {
+        report.reason = "a block that cannot be read";
+        unreadable_ = true;
+        return {};
+      }
       if (!outcome) {
         return outcome.error();
       }
@@ -85,12 +95,14 @@ class Scanner {
       report.end = head() == evidence_.stable() ? LogEnd::kClean : LogEnd::kDamaged;
       return {};
     }
-    const auto leftovers = search_witnesses(chain_.reader(), file_, {head(), records_below_, full_},
-                                            evidence_, [this] { report_progress(); });
+    const auto leftovers =
+        search_witnesses(chain_.reader(), file_, {head(), records_below_, full_}, past_bad_blocks_,
+                         evidence_, [this] { report_progress(); });
     if (!leftovers) {
       return leftovers.error();
     }
-    if (head() < evidence_.stable()) {
+    // What cannot be read may have been stable.
+    if (unreadable_ || head() < evidence_.stable()) {
       report.end = LogEnd::kDamaged;
     } else {
       report.end = *leftovers ? LogEnd::kTorn : LogEnd::kClean;
@@ -123,6 +135,8 @@ class Scanner {
   const LogFile& file_;
   ChainReader& chain_;
   const ScanProgress& progress_;
+  const bool past_bad_blocks_;
+  bool unreadable_ = false;  // the chain ends at a block that cannot be read
   StableEvidence evidence_;
   Lsn full_{};           // where the log would reach its own tail
   Lsn end_{};            // where checkpoints must have ended
@@ -139,7 +153,7 @@ Result<ScanResult> scan(const LogFile& file, Pool& pool, const RecoveryHandler& 
   if (!chain) {
     return chain.error();
   }
-  Scanner scanner(file, *chain, progress);
+  Scanner scanner(file, *chain, progress, reading.past_bad_blocks);
   auto result = scanner.run(handler);
   if (result) {
     result->report.duration_ns = os().monotonic_ns() - started;
@@ -154,7 +168,8 @@ Result<RecoveryReport> scan_log(const std::string& path, const RecoveryHandler& 
     if (!file) {
       return file.error();
     }
-    auto result = scan(*file, default_pool(), handler, options.progress);
+    auto result = scan(*file, default_pool(), handler, options.progress,
+                       {.past_bad_blocks = options.salvage});
     if (!result) {
       return result.error();
     }

@@ -34,8 +34,9 @@ struct ScanResult {
   return Bytes(round_down(geometry.data_bytes / 2, geometry.block_bytes));
 }
 
-// `progress` as in ScanOptions. Errors: kIo, kDamaged (a short file), kNoMemory, and what the
-// handler returns.
+// `progress` as in ScanOptions. With `reading.past_bad_blocks` a block that cannot be read is
+// damage, as of a log that is salvaged. Errors: kIo, kDamaged (a short file), kNoMemory, and what
+// the handler returns.
 [[nodiscard]] Result<ScanResult> scan(const LogFile& file, Pool& pool,
                                       const RecoveryHandler& handler, const ScanProgress& progress,
                                       const ReadAheadOptions& reading = {});

@@ -20,6 +20,7 @@ ReadAhead::ReadAhead(const LogFile& file, const ReadAheadOptions& options)
     : file_(file),
       chunk_bytes_(chunk_bytes_of(file.geometry(), options.chunk_bytes)),
       depth_(options.depth),
+      past_bad_blocks_(options.past_bad_blocks),
       threads_wanted_(options.threads) {}
 
 Result<std::unique_ptr<ReadAhead>> ReadAhead::make(const LogFile& file,
@@ -68,7 +69,23 @@ Result<std::span<const std::byte>> ReadAhead::at(Lsn lsn) {
     return used.error;
   }
   const std::size_t skip = (lsn - used.start).value();
-  return std::span<const std::byte>(used.buffer.data() + skip, used.bytes - skip);
+  const std::size_t bytes = readable_at(used, skip);
+  if (bytes == 0) {
+    return used.error;
+  }
+  return std::span<const std::byte>(used.buffer.data() + skip, bytes);
+}
+
+std::size_t ReadAhead::readable_at(const Chunk& chunk, std::size_t skip) const {
+  std::size_t end = chunk.bytes;
+  if (chunk.state == State::kInPart) {
+    const std::size_t block = file_.geometry().block_bytes;
+    end = round_down(skip, block);
+    while (end < chunk.bytes && chunk.unreadable[end / block] == 0) {
+      end += block;
+    }
+  }
+  return end > skip ? end - skip : 0;
 }
 
 // The chunk that `lsn` is in; the list of chunks is changed by this thread alone.
@@ -134,6 +151,9 @@ Result<ReadAhead::Chunk*> ReadAhead::take_buffer() {
   }
   made->buffer = std::move(*buffer);
   try {
+    if (past_bad_blocks_) {
+      made->unreadable.resize(chunk_bytes_ / file_.geometry().block_bytes);
+    }
     chunks_.push_back(std::move(made));
   } catch (const std::bad_alloc&) {
     return Error{Errc::kNoMemory, 0, "log reading", chunks_.size()};
@@ -177,15 +197,34 @@ void ReadAhead::read_claimed(Chunk& chunk) {
   chunk.state = State::kReading;
   mutex_.unlock();
   const Status status = file_.read(chunk.start, chunk.buffer.data(), chunk.bytes);
-  mutex_.lock();
-  chunk.state = status.ok() ? State::kReady : State::kFailed;
-  if (status.ok()) {
-    bytes_read_ += Bytes(chunk.bytes);
-  } else {
+  Bytes read(chunk.bytes);
+  State state = State::kReady;
+  if (!status) {
     chunk.error = status.error();
-    failed_ = true;
+    state = past_bad_blocks_ ? State::kInPart : State::kFailed;
+    read = past_bad_blocks_ ? read_blocks(chunk) : Bytes(0);
   }
+  mutex_.lock();
+  chunk.state = state;
+  bytes_read_ += read;
+  failed_ |= state == State::kFailed;
   read_one_.notify_one();
+}
+
+// Each block alone; returns how much could be read.
+Bytes ReadAhead::read_blocks(Chunk& chunk) {
+  const std::size_t block = file_.geometry().block_bytes;
+  Bytes read{};
+  for (std::size_t at = 0; at < chunk.bytes; at += block) {
+    const Status status = file_.read(chunk.start + Bytes(at), chunk.buffer.data() + at, block);
+    chunk.unreadable[at / block] = status.ok() ? 0 : 1;
+    if (status.ok()) {
+      read += Bytes(block);
+    } else {
+      chunk.error = status.error();
+    }
+  }
+  return read;
 }
 
 void ReadAhead::wait_until_read(Chunk& chunk) {

@@ -5,7 +5,7 @@
 // read) all is the same but slower.
 //
 // I1 Every byte is read from the device once: a chunk stays from its read until release_below() has
-//    passed it.
+//    passed it. But for one that cannot be read: who claimed it may read it again, by blocks.
 // I2 Nothing at or beyond the limit is read.
 // I3 Chunks held are those from the release point to the one in use and `depth` more; their buffers
 //    are made once and used again.
@@ -36,6 +36,7 @@ struct ReadAheadOptions {
   std::size_t chunk_bytes = std::size_t{4} << 20;  // of a read; whole blocks of it, at least one
   std::size_t depth = 4;                           // chunks read ahead of the one in use
   unsigned threads = 2;                            // each has one read in flight; 0: its user reads
+  bool past_bad_blocks = false;  // a chunk that cannot be read is read block by block
 };
 
 class ReadAhead : public MetadataObject {
@@ -54,8 +55,9 @@ class ReadAhead : public MetadataObject {
   // The bytes at `lsn` are there or can be had by going on.
   [[nodiscard]] bool covers(Lsn lsn) const { return lsn >= released_ && lsn <= planned_; }
 
-  // The bytes from `lsn` to the end of its chunk, until release_below() passes them. `lsn` is not
-  // below what was released, and below the limit. Errors: kIo, kDamaged (short file), kNoMemory.
+  // The bytes from `lsn` to the end of its chunk, or to a block that cannot be read, until
+  // release_below() passes them. `lsn` is not below what was released, and below the limit.
+  // Errors: kIo, kDamaged (short file), kNoMemory.
   [[nodiscard]] Result<std::span<const std::byte>> at(Lsn lsn);
   void release_below(Lsn lsn);
 
@@ -64,13 +66,14 @@ class ReadAhead : public MetadataObject {
   [[nodiscard]] Bytes buffer_bytes() const { return Bytes(chunks_.size() * chunk_bytes_); }
 
  private:
-  enum class State : std::uint8_t { kPlanned, kReading, kReady, kFailed };
+  enum class State : std::uint8_t { kPlanned, kReading, kReady, kInPart, kFailed };
   struct Chunk : MetadataObject {
     ReadBuffer buffer;
     Lsn start{};
     std::size_t bytes = 0;
     State state = State::kPlanned;  // under mutex_ from the moment that it is planned
     Error error{};
+    MetadataVector<std::uint8_t> unreadable;  // by block; kInPart
     Chunk* next = nullptr;
     [[nodiscard]] Lsn end() const { return start + Bytes(bytes); }
   };
@@ -85,11 +88,14 @@ class ReadAhead : public MetadataObject {
   void work() KEEL_EXCLUDES(mutex_);
   [[nodiscard]] Chunk* first_unclaimed() KEEL_REQUIRES(mutex_);
   void read_claimed(Chunk& chunk) KEEL_REQUIRES(mutex_);
+  [[nodiscard]] Bytes read_blocks(Chunk& chunk);
+  [[nodiscard]] std::size_t readable_at(const Chunk& chunk, std::size_t skip) const;
   void wait_until_read(Chunk& chunk) KEEL_REQUIRES(mutex_);
 
   const LogFile& file_;
   const std::size_t chunk_bytes_;
   const std::size_t depth_;
+  const bool past_bad_blocks_;
   unsigned threads_wanted_;
 
   // The user's own.

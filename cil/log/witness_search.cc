@@ -12,9 +12,11 @@ constexpr std::uint64_t kHashedAtLeast = 16 * format::kMaxRecordBytes;
 
 class Search {
  public:
-  Search(CheckpointReader& reader, const LogFile& file, const SearchRange& range)
+  Search(CheckpointReader& reader, const LogFile& file, const SearchRange& range,
+         bool past_bad_blocks)
       : reader_(reader),
         range_(range),
+        past_bad_blocks_(past_bad_blocks),
         block_(file.geometry().block_bytes),
         max_checkpoint_(file.superblock().max_checkpoint_bytes),
         incarnation_(file.state().incarnation) {}
@@ -23,6 +25,9 @@ class Search {
   // were looked through before.
   Result<std::optional<format::RecordHeader>> witness_at(Lsn lsn, Bytes searched) {
     auto header = reader_.read_header(lsn);
+    if (!header && is_passed_over(header.error())) {
+      return std::optional<format::RecordHeader>();
+    }
     if (!header || !*header || !is_candidate(**header, lsn)) {
       return header ? std::optional<format::RecordHeader>() : std::move(header);
     }
@@ -32,6 +37,10 @@ class Search {
       return std::optional<format::RecordHeader>();
     }
     const auto whole = reader_.record_is_whole(lsn, **header);
+    if (!whole && is_passed_over(whole.error())) {
+      in_vain_ += bytes;
+      return std::optional<format::RecordHeader>();
+    }
     if (!whole) {
       return whole.error();
     }
@@ -40,6 +49,9 @@ class Search {
   }
 
  private:
+  [[nodiscard]] bool is_passed_over(const Error& error) const {
+    return past_bad_blocks_ && error.code == Errc::kIo;
+  }
   [[nodiscard]] bool is_candidate(const format::RecordHeader& header, Lsn lsn) const {
     const std::uint64_t bytes = reader_.bytes_of(header);
     return header.incarnation == incarnation_ && header.checkpoint_bytes % block_ == 0 &&
@@ -50,6 +62,7 @@ class Search {
 
   CheckpointReader& reader_;
   const SearchRange range_;
+  const bool past_bad_blocks_;
   const std::uint32_t block_;
   const std::uint64_t max_checkpoint_;
   const std::uint64_t incarnation_;
@@ -77,9 +90,9 @@ SearchRange next_data(const LogFile& file, Lsn from, Lsn to) {
 }  // namespace
 
 Result<bool> search_witnesses(CheckpointReader& reader, const LogFile& file,
-                              const SearchRange& range, StableEvidence& evidence,
-                              const std::function<void()>& progress) {
-  Search search(reader, file, range);
+                              const SearchRange& range, bool past_bad_blocks,
+                              StableEvidence& evidence, const std::function<void()>& progress) {
+  Search search(reader, file, range, past_bad_blocks);
   bool found = false;
   Bytes searched{};
   SearchRange data{range.from, range.from, range.to};

@@ -23,9 +23,11 @@ struct SearchRange {
 };
 
 // Adds what is found to `evidence`; true if there was any. `progress` is called now and then.
+// `past_bad_blocks`: where a block cannot be read, there is no record.
 // Errors: kIo, kDamaged (a short file), kNoMemory.
 [[nodiscard]] Result<bool> search_witnesses(CheckpointReader& reader, const LogFile& file,
-                                            const SearchRange& range, StableEvidence& evidence,
+                                            const SearchRange& range, bool past_bad_blocks,
+                                            StableEvidence& evidence,
                                             const std::function<void()>& progress);
 
 }  // namespace keel

@@ -61,6 +61,7 @@ RecoveryReport read_log(const Options& options, RecoveredDirectory& directory) {
   Progress progress;
   Handler handler(directory);
   ScanOptions scan = options.scan;
+  scan.salvage = options.salvage;
   scan.progress = [&progress](Bytes done, Bytes most) { progress.show("recovering", done, most); };
   const auto scanned = scan_log(
       options.path,

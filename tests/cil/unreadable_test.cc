@@ -1,4 +1,5 @@
-// Logs of which some block cannot be read: what is kept twice is had from its twin.
+// Logs of which some block cannot be read: what is kept twice is had from its twin, and salvage has
+// what stands before it.
 #include <doctest/doctest.h>
 
 #include <cerrno>
@@ -112,5 +113,49 @@ TEST_CASE("a log is not made of which a superblock or state slot cannot be read 
     REQUIRE_FALSE(made.ok());
     CHECK(made.error().code == Errc::kIo);
     CHECK_FALSE(disk.exists(kLogPath));
+  }
+}
+
+TEST_CASE("salvage of a log of which a block cannot be read keeps all that stands before it") {
+  const std::uint64_t head = World().starts.back();
+  const std::uint64_t fourth = World().starts[3];
+  struct Case {
+    std::uint64_t lsn;
+    std::size_t kept;
+    bool is_damage;
+  };
+  for (const Case& one : {Case{fourth, 3, true}, Case{head, World::kCheckpoints, true},
+                          Case{head + kBlock, World::kCheckpoints, false}}) {
+    CAPTURE(one.lsn);
+    World world;
+    world.disk.make_bad(2 * kBlock + one.lsn, kBlock);
+    const auto refused = Journal::open(kLogPath, {}, kIgnore);
+    REQUIRE_FALSE(refused.ok());
+    CHECK(refused.error().code == Errc::kIo);
+    CHECK_FALSE(scan_log(kLogPath, kIgnore).ok());
+    Found kept(world.all.begin(), world.all.begin() + static_cast<std::ptrdiff_t>(one.kept));
+    Found scanned, found;
+    const auto report = scan_log(kLogPath, collect_into(scanned), {.salvage = true});
+    REQUIRE(report.ok());
+    CHECK(scanned == kept);
+    CHECK(report->end == (one.is_damage ? LogEnd::kDamaged : LogEnd::kClean));
+    if (one.kept < World::kCheckpoints) {  // what stands behind it still tells
+      CHECK(report->stable_sequence == Sequence(World::kCheckpoints - 1));
+      CHECK(report->newest_sequence == Sequence(World::kCheckpoints));
+    }
+    auto opened = Journal::open(kLogPath, {.salvage = true}, collect_into(found));
+    REQUIRE(opened.ok());
+    CHECK(found == kept);
+    Trace trace;
+    Probe item(trace, 9);
+    item.regions = {std::string(20000, 'n')};
+    REQUIRE((*opened)->force(commit(**opened, {&item}, 30000)).ok());
+    REQUIRE((*opened)->close().ok());
+    opened->reset();
+    world.disk.mend();  // as what is written over is
+    kept.push_back({one.kept + 1, {{16 + 9, item.regions}}});
+    Found after;
+    REQUIRE(scan_log(kLogPath, collect_into(after)).ok());
+    CHECK(after == kept);
   }
 }

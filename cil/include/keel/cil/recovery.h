@@ -120,7 +120,8 @@ using RecoveryHandler = std::function<Status(const RecoveredCheckpoint&)>;
 enum class LogEnd : std::uint8_t {
   kClean,    // closed in order, or nothing follows the last checkpoint
   kTorn,     // a checkpoint that was never known to be stable is incomplete: as a crash leaves it
-  kDamaged,  // something below what is known to be stable does not prove itself
+  kDamaged,  // something below what is known to be stable does not prove itself; of a log that is
+             // salvaged also: the next block cannot be read
 };
 
 struct RecoveryReport {
@@ -152,6 +153,8 @@ struct ScanOptions {
   bool buffered = false;
   // Called now and then with bytes read so far and the most there can be. May be empty.
   std::function<void(Bytes done, Bytes most)> progress = {};
+  // A block that cannot be read is damage, not the error kIo.
+  bool salvage = false;
 };
 
 // Reads a log without changing it, as recovery would: every good checkpoint goes to `handler`, the
