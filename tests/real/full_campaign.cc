@@ -119,8 +119,10 @@ void write_when_shared(DiskLab& lab, Tally& tally, std::uint64_t seed, Shared& s
   lab.ledger()->go = 1;
   const int code = writer.wait();
   const std::uint64_t failed_with = lab.ledger()->failed_with;
+  // XFS has said EIO for it too, once in some 300 runs (Linux 6.18).
   const bool full =
-      code == kWriterFailed && failed_with == 1 + static_cast<std::uint64_t>(Errc::kNoSpace);
+      code == kWriterFailed && (failed_with == 1 + static_cast<std::uint64_t>(Errc::kNoSpace) ||
+                                failed_with == 1 + static_cast<std::uint64_t>(Errc::kIo));
   if (!full && (code != kWriterDone || left == 0)) {
     tally.fail("the writer ended with " + std::to_string(code) + " on a shared log, " +
                    std::to_string(left) + " bytes left, error " + std::to_string(failed_with),
