@@ -16,10 +16,15 @@ namespace keel_test {
 
 inline const std::string kPayload = "do it";
 
-class Intent : public keel::IntentItem {
+// What an intent only points to.
+struct Payload {
+  const std::string payload_text;
+};
+
+class Intent : private Payload, public keel::IntentItem {
  public:
-  explicit Intent(std::uint64_t id, const std::string& payload = "do it")
-      : keel::IntentItem(id, bytes_of(payload)) {}
+  explicit Intent(std::uint64_t id, const std::string& payload = kPayload)
+      : Payload{payload}, keel::IntentItem(id, bytes_of(payload_text)) {}
   int released = 0;
   keel::DoneItem done{*this};
 

@@ -181,7 +181,8 @@ TEST_CASE("what is no log by its kind is not opened at all, only looked at") {
       OpensOs os;
       const ScopedOs scope(os);
       (void)LogDevice::open(path_of(one, scratch), mode, true);
-      const bool regular = one.user_read.code == std::nullopt || one.user_read.text == kNames.text;
+      const bool regular =
+          one.user_read.code == std::nullopt || one.user_read.text == std::string(kNames.text);
       CHECK(os.opened == (regular ? "look open " : "look "));
     }
   }
