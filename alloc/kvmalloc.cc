@@ -175,8 +175,8 @@ void* Pool::Impl::allocate_once(const Request& request) {
   if (buffer != nullptr && !settle_charge(tag, charge, buffer)) {
     // The limit has no room for all of an idle one. It has for a new one.
     buffer = try_new(request);
-    KEEL_CHECK(buffer == nullptr || settle_charge(tag, charge, buffer),
-               "a new buffer holds more than was charged", charge);
+    const bool settled = buffer == nullptr || settle_charge(tag, charge, buffer);
+    KEEL_CHECK(settled, "a new buffer holds more than was charged", charge);
   }
   if (buffer == nullptr) {
     tags.uncharge(tag, charge);

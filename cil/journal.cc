@@ -3,8 +3,6 @@
 
 #include "keel/cil/journal.h"
 
-#include <algorithm>
-
 #include "journal_impl.h"
 #include "release_call.h"
 #include "space.h"

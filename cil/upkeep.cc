@@ -184,8 +184,7 @@ bool Journal::Impl::log_again(std::uint64_t enough_bytes) {
   again_bytes += again.used;
   if (again.used != 0) {
     request_push(sequence);
-  }
-  if (again.used == 0) {
+  } else {
     request_push_of_open();  // Without what is in it there may be room.
   }
   return again.used != 0 || !grant.is_last_word;
