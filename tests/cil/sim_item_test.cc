@@ -12,12 +12,12 @@
 #include <string>
 #include <vector>
 
-#include "keel/alloc/pool.h"
 #include "keel/base/check.h"
 #include "keel/base/thread.h"
 #include "keel/cil/intent_item.h"
 #include "log_vector.h"
 #include "probe.h"
+#include "sim_start.h"
 #include "support/bug_recorder.h"
 #include "support/sim_scheduled_disk.h"
 #include "support/sim_seeds.h"
@@ -38,29 +38,17 @@ void turn_until(const Until& until) {
   }
 }
 
-SimSnapshot fresh_log(SimDisk& ground) {
-  const ScopedOs scope(ground);
-  KEEL_CHECK(create_log(kLogPath, {.size = kMinLogBytes}).ok(), "create");
-  return ground.snapshot();
-}
-
 // A journal all of whose threads take turns by the seed, and with them the calling thread.
 class SimJournal {
  public:
   explicit SimJournal(std::uint64_t seed)
-      : ground_({.seed = seed}),
-        beginning_(fresh_log(ground_)),
+      : beginning_(fresh_log(seed)),
         scheduler_({.seed = seed, .switch_one_in = 2U << seed % 4, .most_steps = 5'000'000}),
         disk_(scheduler_, {.seed = seed, .virtual_clock = true}, {}),
         scope_(
             (disk_.boot_with(beginning_, [](const SimSector&) { return SimFate::kKeep; }), disk_)) {
     scheduler_.set_name("KEEL_TEST_SEED=" + std::to_string(seed));
-    auto pool = Pool::create({.capacity_bytes = 16U << 20,
-                              .window_bytes = 64U << 20,
-                              .huge_pages = false,
-                              .background = false});
-    KEEL_CHECK(pool.ok(), "pool");
-    pool_ = std::move(*pool);
+    pool_ = sim_pool(16);
     auto journal = Journal::open(
         kLogPath, {.pool = pool_.get(), .depth = 2, .stall_after_ns = UINT64_MAX}, kIgnore);
     KEEL_CHECK(journal.ok(), "open");
@@ -91,7 +79,6 @@ class SimJournal {
   void close() { KEEL_CHECK(journal_->close().ok(), "close"); }
 
  private:
-  SimDisk ground_;
   SimSnapshot beginning_;
   SimScheduler scheduler_;
   SimScheduledDisk disk_;

@@ -7,10 +7,10 @@
 #include <string>
 #include <vector>
 
-#include "keel/alloc/pool.h"
 #include "keel/base/check.h"
 #include "keel/base/thread.h"
 #include "lasting_life.h"
+#include "sim_start.h"
 #include "support/sim_scheduled_disk.h"
 #include "support/sim_seeds.h"
 
@@ -60,15 +60,11 @@ Status wait_while(std::uint64_t seed, std::size_t before, std::size_t now, std::
   SimScheduledDisk disk(scheduler, {.seed = seed, .virtual_clock = true}, {});
   disk.boot_with(beginning, [](const SimSector&) { return SimFate::kKeep; });
   const ScopedOs scope(disk);
-  auto pool = Pool::create({.capacity_bytes = 64U << 20,
-                            .window_bytes = 256U << 20,
-                            .huge_pages = false,
-                            .background = false});
-  REQUIRE(pool.ok());
+  const auto pool = sim_pool(64);
   Status status;
   {
     JournalConfig config;
-    config.pool = pool->get();
+    config.pool = pool.get();
     config.stall_after_ns = UINT64_MAX;
     auto journal = Journal::open(kLogPath, config, kIgnore);
     REQUIRE(journal.ok());

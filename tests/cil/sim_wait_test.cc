@@ -5,11 +5,11 @@
 #include <string>
 #include <vector>
 
-#include "keel/alloc/pool.h"
 #include "keel/base/check.h"
 #include "keel/base/thread.h"
 #include "keel/cil/object_item.h"
 #include "probe.h"
+#include "sim_start.h"
 #include "support/sim_scheduled_disk.h"
 
 #if defined(KEEL_DEBUG)
@@ -26,27 +26,17 @@ struct Cost {
 
 // Threads that commit as fast as they may, against a disk of a second for each flush.
 Cost commit_on_slow_disk(const JournalConfig& settings, std::uint64_t seed) {
-  SimDisk ground({.seed = seed});
-  SimSnapshot beginning;
-  {
-    const ScopedOs scope(ground);
-    REQUIRE(create_log(kLogPath, {.size = kMinLogBytes}).ok());
-    beginning = ground.snapshot();
-  }
+  const SimSnapshot beginning = fresh_log(seed);
   SimScheduler scheduler({.seed = seed, .most_steps = 500'000});
   SimScheduledDisk disk(scheduler, {.seed = seed, .virtual_clock = true},
                         {.flush_ns = 1'000'000'000});
   disk.boot_with(beginning, [](const SimSector&) { return SimFate::kKeep; });
   const ScopedOs scope(disk);
-  auto pool = Pool::create({.capacity_bytes = 64U << 20,
-                            .window_bytes = 256U << 20,
-                            .huge_pages = false,
-                            .background = false});
-  REQUIRE(pool.ok());
+  const auto pool = sim_pool(64);
   Cost cost;
   {
     JournalConfig config = settings;
-    config.pool = pool->get();
+    config.pool = pool.get();
     config.stall_after_ns = UINT64_MAX;
     auto journal = Journal::open(kLogPath, config, kIgnore);
     REQUIRE(journal.ok());
