@@ -12,6 +12,7 @@
 #include "keel/base/os.h"
 #include "support/death.h"
 #include "support/refused_calls.h"
+#include "support/skip_case.h"
 
 using keel::Os;
 using keel::os;
@@ -31,7 +32,7 @@ struct File {
     REQUIRE(fd >= 0);
     error = os().ring_create(fd, nullptr, 0, kEntries, &ring);
     if (error < 0) {
-      MESSAGE("skipped: no io_uring here: ", std::strerror(-error));
+      keel_test::skip_case(std::string("no io_uring here: ") + std::strerror(-error));
     }
   }
   ~File() {
@@ -160,7 +161,11 @@ TEST_CASE("writes that the kernel does not take are taken back and leave the rin
       }
       ::_exit(0);
     });
-    CHECK((ending.exit_code == 0 || ending.exit_code == kNoFilters));
+    if (ending.exit_code == kNoFilters) {
+      keel_test::skip_case("no ring of its own, or no filter of calls");
+      return;
+    }
+    CHECK(ending.exit_code == 0);
   }
 }
 
@@ -175,7 +180,11 @@ TEST_CASE("waiting for a write gives the kernel's error") {
       const bool none = os().ring_wait(ring, false, &done) == 0;
       ::_exit(none && os().ring_wait(ring, true, &done) == -error ? 0 : 1);
     });
-    CHECK((ending.exit_code == 0 || ending.exit_code == kNoFilters));
+    if (ending.exit_code == kNoFilters) {
+      keel_test::skip_case("no ring of its own, or no filter of calls");
+      return;
+    }
+    CHECK(ending.exit_code == 0);
   }
 }
 
