@@ -222,6 +222,36 @@ TEST_CASE("64 owners can have limits, and each of these can be changed") {
   pool->kvfree(buffer);
 }
 
+TEST_CASE("owners that get their limits on several threads at once all have them") {
+  constexpr unsigned kThreads = 4;
+  constexpr unsigned kEach = TagLimits::kMost / kThreads;
+  static std::vector<std::string> names;
+  names.clear();
+  for (unsigned i = 0; i < TagLimits::kMost; ++i) {
+    names.push_back("at once " + std::to_string(i));
+  }
+  const auto pool = make_pool({.capacity_bytes = 2 * kMiB});
+  std::atomic<unsigned> here{0};
+  std::vector<std::thread> threads;
+  for (unsigned t = 0; t < kThreads; ++t) {
+    threads.emplace_back([&, t] {
+      ++here;
+      while (here < kThreads) {
+        std::this_thread::yield();
+      }
+      for (unsigned i = t * kEach; i < (t + 1) * kEach; ++i) {
+        CHECK(pool->set_limit(names[i].c_str(), Bytes(0)).ok());
+      }
+    });
+  }
+  for (std::thread& thread : threads) {
+    thread.join();
+  }
+  for (const std::string& name : names) {
+    CHECK(pool->kvmalloc(1, AllocFlags::kNoWarn, name.c_str()) == nullptr);
+  }
+}
+
 TEST_CASE("threads of one owner never pass its limit together, and leave nothing charged") {
   const auto pool = limited();
   std::atomic<std::size_t> held{0};
