@@ -129,25 +129,29 @@ class Justified:
         self.entries = {}
         for kind, entries in tables.items():
             for entry in entries:
-                if kind not in ("branch", "line") or set(entry) != {"file", "text", "reason"}:
-                    sys.exit(f"justified.toml: [[branch]] or [[line]] with file, text and reason: {entry}")
+                extra = {"lines"} if kind == "line" else set()
+                if kind not in ("branch", "line") or set(entry) - extra != {"file", "text", "reason"}:
+                    sys.exit("justified.toml: [[branch]] or [[line]] with file, text and reason, a line "
+                             f"also with lines: {entry}")
                 file = root / entry["file"]
                 lines = file.read_text().splitlines() if file.exists() else []
                 at = [i for i, line in enumerate(lines, 1) if entry["text"] in line]
                 name = f"[[{kind}]] {entry['file']}: {entry['text']}"
                 if len(at) != 1:
                     self.wrong.append(f"{name} stands {len(at)} times there, not once")
-                else:
-                    self.entries[kind, entry["file"], at[0]] = name
+                    continue
+                for line in range(at[0], at[0] + entry.get("lines", 1)):
+                    self.entries[kind, entry["file"], line] = name
 
     def excuses(self, kind, file, line):
         if (kind, file, line) in self.entries:
-            self.used.add((kind, file, line))
+            self.used.add(self.entries[kind, file, line])
             return True
         return False
 
     def unused(self):
-        return [(key[1], name) for key, name in self.entries.items() if key not in self.used]
+        return sorted({(key[1], name) for key, name in self.entries.items()
+                       if name not in self.used})
 
 
 def load_justified():

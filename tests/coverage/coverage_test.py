@@ -47,6 +47,10 @@ class Coverage(unittest.TestCase):
         self.assertEqual([line for line, _ in missed["x.cc"]], [2, 3, 7])
         self.assertEqual((justified.wrong, justified.unused()), ([], []))
 
+    def test_an_excuse_may_be_of_the_lines_that_follow(self):
+        never = {"file": "x.cc", "text": "int never()", "reason": "r", "lines": 3}
+        self.assertEqual(self.judge(self.justified(line=[never]))[1]["x.cc"], [7, 4, 3])
+
     def test_an_excuse_of_two_lines_or_of_none_excuses_nothing(self):
         for text, times in (("return a", 2), ("return b", 0)):
             justified = self.justified(branch=[{"file": "x.cc", "text": text, "reason": "r"}])
