@@ -128,7 +128,7 @@ std::vector<PathCase> make_those_possible(std::vector<PathCase> cases,
   std::vector<PathCase> possible;
   for (PathCase& one : cases) {
     if (one.needs_root && !is_root()) {
-      MESSAGE("skipped: root makes it: " << one.name);
+      MESSAGE("skipped: root makes it: " << std::string(one.name));
       continue;
     }
     one.make(scratch / one.name);
