@@ -132,7 +132,6 @@ class RangeTable {
   [[nodiscard]] std::uint32_t pages() const { return end_ - first_; }
   [[nodiscard]] std::uint32_t free_pages() const { return free_pages_; }
   [[nodiscard]] std::uint32_t lazy_pages() const { return lazy_pages_; }
-  [[nodiscard]] std::uint32_t lazy_areas() const { return lazy_areas_; }
   // True if the reservation shows at the shard's first page, and at its last.
   [[nodiscard]] bool begins_with_gap() const { return maps_nothing(first_); }
   [[nodiscard]] bool ends_with_gap() const { return maps_nothing(end_ - 1); }

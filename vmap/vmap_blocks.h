@@ -47,7 +47,6 @@ class VmapBlocks {
   }
 
   [[nodiscard]] std::uint32_t block_pages() const { return block_pages_; }
-  [[nodiscard]] std::uint32_t free_pages() const { return free_pages_; }
 
   // Makes the aligned range at `first` a block, all of it clear.
   void add(PageIndex first);

@@ -13,6 +13,7 @@
 #include "support/death.h"
 #include "support/fault_os.h"
 #include "support/run_again.h"
+#include "support/skip_case.h"
 
 using namespace keel;
 using keel_test::Pinned;
@@ -231,7 +232,7 @@ TEST_CASE("a thread whose sequences are not registered makes stacks that have lo
     constexpr unsigned kBytes = 32;
     constexpr int kUnregister = 1;
     if (::syscall(SYS_rseq, rseq_stack::area(), kBytes, kUnregister, RSEQ_SIG) != 0) {
-      MESSAGE("skipped: registered with another size");
+      keel_test::skip_case("registered with another size");
       return;
     }
     CpuStacks stacks;

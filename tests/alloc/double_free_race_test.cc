@@ -9,6 +9,7 @@
 #include "cpu_pin.h"
 #include "keel/base/check.h"
 #include "pool_support.h"
+#include "support/skip_case.h"
 #include "support/test_seed.h"
 #include "support/tried.h"
 
@@ -54,7 +55,7 @@ void meet_and_free(Pool& pool, Steps& steps, std::uint64_t round, const std::ato
 TEST_CASE("a buffer that two threads free at one time is never had by two owners") {
   const auto cpus = allowed_cpus();
   if (cpus.size() < 2) {
-    MESSAGE("skipped: needs two CPUs");
+    skip_case("needs two CPUs");
     return;
   }
   const auto pool = make_pool({.capacity_bytes = 4 * kMiB, .window_bytes = 16 * kMiB});

@@ -22,8 +22,9 @@ constexpr int kPairs = 4;
 constexpr std::uint64_t kObjectsEach = 60'000;
 constexpr std::size_t kRing = 512;
 
-std::unique_ptr<Kmalloc> make(keel_test::ExtentMemory& memory) {
-  auto made = Kmalloc::create({memory.base(), memory.capacity(), &memory});
+std::unique_ptr<Kmalloc> make(keel_test::ExtentMemory& memory,
+                              KmallocBackend backend = KmallocBackend::kSlabs) {
+  auto made = Kmalloc::create({memory.base(), memory.capacity(), &memory, backend});
   REQUIRE(made.ok());
   return std::move(*made);
 }
@@ -65,6 +66,44 @@ int consume(Kmalloc& kmalloc, Ring& ring, std::uint16_t tag) {
     wrong += freed.outcome == KmallocOutcome::kOk && freed.tag == tag ? 0 : 1;
   }
   return wrong;
+}
+
+// Each object is freed by two threads at one time.
+void free_by_two(KmallocBackend backend, int rounds) {
+  keel_test::ExtentMemory memory{Pages(512)};
+  const auto kmalloc = make(memory, backend);
+  void* shared = nullptr;
+  std::atomic<int> here{0};
+  std::barrier meeting(3);
+  std::array<std::atomic<int>, 4> outcomes{};
+  const auto free_each = [&](int late) {
+    for (int round = 0; round < rounds; ++round) {
+      meeting.arrive_and_wait();  // the object is there
+      // A barrier wakes its threads microseconds apart; what is tested takes nanoseconds.
+      ++here;
+      for (int spins = 0; here.load() < 2 * (round + 1); ++spins) {
+        if (spins > 10'000) std::this_thread::yield();
+      }
+      // Who came first sees it late, by what a cache line takes between two CPUs.
+      for (int pause = late * (round % 100); pause > 0; --pause) {
+        (void)here.load();
+      }
+      ++outcomes[static_cast<unsigned>(kmalloc->free(shared).outcome)];
+      meeting.arrive_and_wait();  // both have tried
+    }
+  };
+  std::thread a(free_each, 0);
+  std::thread b(free_each, 1);
+  for (int round = 0; round < rounds; ++round) {
+    shared = kmalloc->allocate(96, 1);
+    meeting.arrive_and_wait();
+    meeting.arrive_and_wait();
+  }
+  a.join();
+  b.join();
+  CHECK(outcomes[static_cast<unsigned>(KmallocOutcome::kOk)] == rounds);
+  CHECK(outcomes[static_cast<unsigned>(KmallocOutcome::kDouble)] == rounds);
+  kmalloc->audit();
 }
 
 }  // namespace
@@ -120,41 +159,11 @@ TEST_CASE("threads that die leave nothing in caches of their own") {
 }
 
 TEST_CASE("of two threads that free one object, one is told that it did") {
-  keel_test::ExtentMemory memory{Pages(512)};
-  const auto kmalloc = make(memory);
-  constexpr int kRounds = 40'000;
-  void* shared = nullptr;
-  std::atomic<int> here{0};
-  std::barrier meeting(3);
-  std::array<std::atomic<int>, 4> outcomes{};
-  const auto free_each = [&](int late) {
-    for (int round = 0; round < kRounds; ++round) {
-      meeting.arrive_and_wait();  // the object is there
-      // A barrier wakes its threads microseconds apart; what is tested takes nanoseconds.
-      ++here;
-      for (int spins = 0; here.load() < 2 * (round + 1); ++spins) {
-        if (spins > 10'000) std::this_thread::yield();
-      }
-      // Who came first sees it late, by what a cache line takes between two CPUs.
-      for (int pause = late * (round % 100); pause > 0; --pause) {
-        (void)here.load();
-      }
-      ++outcomes[static_cast<unsigned>(kmalloc->free(shared).outcome)];
-      meeting.arrive_and_wait();  // both have tried
-    }
-  };
-  std::thread a(free_each, 0);
-  std::thread b(free_each, 1);
-  for (int round = 0; round < kRounds; ++round) {
-    shared = kmalloc->allocate(96, 1);
-    meeting.arrive_and_wait();
-    meeting.arrive_and_wait();
-  }
-  a.join();
-  b.join();
-  CHECK(outcomes[static_cast<unsigned>(KmallocOutcome::kOk)] == kRounds);
-  CHECK(outcomes[static_cast<unsigned>(KmallocOutcome::kDouble)] == kRounds);
-  kmalloc->audit();
+  free_by_two(KmallocBackend::kSlabs, 40'000);
+}
+
+TEST_CASE("of two threads that free one object of the system's, one is told that it did") {
+  free_by_two(KmallocBackend::kSystem, 4'000);
 }
 
 TEST_CASE("a thread that finds its CPU's cache in use goes past it, and does not wait") {

@@ -249,7 +249,6 @@ TEST_CASE("a pool dies in children forked while other threads are at it") {
   }
   for (int i = 0; i < 64; ++i) {
     const auto ending = keel_test::run_in_child([&] {
-      ::alarm(10);
       pool.reset();
       ::_exit(0);
     });
@@ -344,11 +343,9 @@ TEST_CASE("shrinkers that have something only later are asked by the pool's thre
   }
   std::this_thread::sleep_for(std::chrono::milliseconds(300));
   shrinker.ready = true;
-  void* page = nullptr;
-  for (int tries = 0; tries < 100 && page == nullptr; ++tries) {
-    std::this_thread::sleep_for(std::chrono::milliseconds(50));
-    page = (*pool)->kvmalloc(kPageBytes, kQuiet);
+  // However late it runs: CTest's limit is the only one.
+  while ((*pool)->kvmalloc(kPageBytes, kQuiet) == nullptr) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
   }
-  CHECK(page != nullptr);
   (*pool)->remove_shrinker(shrinker);
 }

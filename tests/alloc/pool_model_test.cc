@@ -2,7 +2,7 @@
 // trims: every buffer keeps what was written to it, and live bytes are exact to the page.
 #include <doctest/doctest.h>
 
-#include <cstring>
+#include <algorithm>
 #include <vector>
 
 #include "keel/alloc/pool.h"
@@ -18,13 +18,20 @@ namespace {
 constexpr std::uint64_t kSteps = 15'000;
 constexpr std::uint64_t kAuditEvery = 50;  // a whole pool's audit walks some thousand records
 constexpr std::size_t kCapacity = std::size_t{12} << 20;
+constexpr std::size_t kComparedWhole = std::size_t{16} << 10;
 
 struct Buffer {
   unsigned char* at;
   std::size_t size;
-  unsigned char mark;
+  std::uint64_t mark;
   std::size_t held;
 };
+
+// Differs from byte to byte and from buffer to buffer, so that swapped ones are seen.
+unsigned char byte_of(const Buffer& buffer, std::size_t at) {
+  const std::uint64_t mixed = (buffer.mark + at) * 0x9e3779b97f4a7c15U;
+  return static_cast<unsigned char>(mixed >> 56U);
+}
 
 class Model {
  public:
@@ -83,18 +90,22 @@ class Model {
     }
   }
 
-  // The first and last byte of each page hold the mark: enough to see a frame given to two owners.
+  // All bytes of a small buffer; beyond that the first and last of each page, enough to see a
+  // frame given to two owners.
   template <class Act>
   static void for_each_marked(const Buffer& buffer, Act act) {
-    for (std::size_t at = 0; at < buffer.size; at += kPageBytes) {
-      act(buffer.at[at]);
-      const std::size_t last = at + kPageBytes - 1;
-      act(buffer.at[last < buffer.size ? last : buffer.size - 1]);
+    const std::size_t whole = std::min(buffer.size, kComparedWhole);
+    for (std::size_t at = 0; at < whole; ++at) {
+      act(at);
+    }
+    for (std::size_t at = whole; at < buffer.size; at += kPageBytes) {
+      act(at);
+      act(std::min(at + kPageBytes, buffer.size) - 1);
     }
   }
 
   void allocate() {
-    Buffer buffer{nullptr, random_size(), static_cast<unsigned char>(1 + random_(255)), 0};
+    Buffer buffer{nullptr, random_size(), random_(std::uint64_t{1} << 40), 0};
     const bool zero = random_.one_in(4);
     const AllocFlags flags = AllocFlags::kNoWarn |
                              (zero ? AllocFlags::kZero : AllocFlags::kKernel) |
@@ -103,12 +114,10 @@ class Model {
     if (buffer.at == nullptr) {
       return;
     }
-    for_each_marked(buffer, [&](unsigned char& byte) {
-      if (zero) {
-        REQUIRE((byte == 0 || byte == buffer.mark));
-      }
-      byte = buffer.mark;
-    });
+    bool clear = true;
+    for_each_marked(buffer, [&](std::size_t at) { clear = clear && buffer.at[at] == 0; });
+    REQUIRE((clear || !zero));
+    for_each_marked(buffer, [&](std::size_t at) { buffer.at[at] = byte_of(buffer, at); });
     // Its own pages, or those of an idle buffer: at most of the class above its own, of which there
     // are eight to a doubling.
     buffer.held = pool_->kvsize(buffer.at);
@@ -126,7 +135,10 @@ class Model {
     std::swap(buffers_[random_(buffers_.size())], buffers_.back());
     const Buffer buffer = buffers_.back();
     buffers_.pop_back();
-    for_each_marked(buffer, [&](unsigned char byte) { REQUIRE(byte == buffer.mark); });
+    bool whole = true;
+    for_each_marked(buffer,
+                    [&](std::size_t at) { whole = whole && buffer.at[at] == byte_of(buffer, at); });
+    REQUIRE(whole);
     pool_->kvfree(buffer.at);
     live_ -= buffer.held;
   }

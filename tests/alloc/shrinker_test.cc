@@ -2,8 +2,10 @@
 #include <doctest/doctest.h>
 
 #include <atomic>
+#include <memory>
 #include <optional>
 #include <thread>
+#include <vector>
 
 #include "pool_support.h"
 
@@ -127,6 +129,40 @@ TEST_CASE("a pool takes so many shrinkers and no more") {
   }
   pool->remove_shrinker(*all[7]);
   CHECK(pool->add_shrinker(*all[32]).ok());
+}
+
+TEST_CASE("shrinkers that come and go on several threads at once all have their place") {
+  constexpr int kThreads = 4;
+  constexpr int kEach = 8;  // together as many as a pool takes
+  constexpr int kRounds = 300;
+  const auto pool = make_pool(kTwoMiB);
+  std::atomic<int> refused{0};
+  std::atomic<int> here{0};
+  std::vector<std::thread> threads;
+  for (int t = 0; t < kThreads; ++t) {
+    threads.emplace_back([&] {
+      std::vector<std::unique_ptr<FunctionShrinker>> mine;
+      for (int i = 0; i < kEach; ++i) {
+        mine.push_back(std::make_unique<FunctionShrinker>([](Bytes) { return Bytes(0); }));
+      }
+      ++here;
+      while (here < kThreads) {
+        std::this_thread::yield();
+      }
+      for (int round = 0; round < kRounds; ++round) {
+        for (const auto& one : mine) {
+          refused += pool->add_shrinker(*one).ok() ? 0 : 1;
+        }
+        for (const auto& one : mine) {
+          pool->remove_shrinker(*one);
+        }
+      }
+    });
+  }
+  for (std::thread& thread : threads) {
+    thread.join();
+  }
+  CHECK(refused == 0);
 }
 
 TEST_CASE("removing a shrinker waits for its call under way") {

@@ -2,6 +2,8 @@
 #include <doctest/doctest.h>
 
 #include <atomic>
+#include <barrier>
+#include <memory>
 #include <string>
 #include <thread>
 
@@ -220,6 +222,45 @@ TEST_CASE("64 owners can have limits, and each of these can be changed") {
   CHECK(buffer != nullptr);
   CHECK(pool->kvmalloc(1, AllocFlags::kNoWarn, names[62].c_str()) == nullptr);
   pool->kvfree(buffer);
+}
+
+TEST_CASE("owners that get their limits on several threads at once all have them") {
+  constexpr unsigned kThreads = 4;
+  constexpr unsigned kEach = TagLimits::kMost / kThreads;
+  constexpr int kRounds = 500;
+  std::vector<std::string> names;
+  for (unsigned i = 0; i < TagLimits::kMost; ++i) {
+    names.push_back("at once " + std::to_string(i));
+  }
+  std::unique_ptr<TagLimits> limits;
+  std::atomic<unsigned> refused{0};
+  unsigned lost = 0;
+  std::barrier meeting(kThreads + 1);
+  std::vector<std::thread> threads;
+  for (unsigned t = 0; t < kThreads; ++t) {
+    threads.emplace_back([&, t] {
+      for (int round = 0; round < kRounds; ++round) {
+        meeting.arrive_and_wait();  // the round has its table
+        for (unsigned i = t * kEach; i < (t + 1) * kEach; ++i) {
+          refused += limits->set(names[i].c_str(), Bytes(0)).ok() ? 0U : 1U;
+        }
+        meeting.arrive_and_wait();  // all have set theirs
+      }
+    });
+  }
+  for (int round = 0; round < kRounds; ++round) {
+    limits = std::make_unique<TagLimits>();
+    meeting.arrive_and_wait();
+    meeting.arrive_and_wait();
+    for (const std::string& name : names) {
+      lost += limits->find(name.c_str()) == TagLimits::kUnlimited ? 1U : 0U;
+    }
+  }
+  for (std::thread& thread : threads) {
+    thread.join();
+  }
+  CHECK(refused == 0);
+  CHECK(lost == 0);
 }
 
 TEST_CASE("threads of one owner never pass its limit together, and leave nothing charged") {

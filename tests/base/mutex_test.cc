@@ -1,12 +1,15 @@
 #include "keel/base/mutex.h"
 
 #include <doctest/doctest.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <chrono>
+#include <fstream>
 #include <limits>
-#include <memory>
+#include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "keel/base/os.h"
@@ -25,20 +28,56 @@ namespace {
 
 constexpr std::uint64_t kMillisecondNs = 1'000'000;
 
-// True if another thread can take `mutex` shared within `limit_ns`. The thread is left to finish in
-// `late`, which the caller joins once it has let go of the lock.
-bool reader_gets_in(SharedMutex& mutex, std::uint64_t limit_ns, std::thread& late) {
-  auto in = std::make_shared<std::atomic<bool>>(false);
-  late = std::thread([in, &mutex] {
-    const SharedLock lock(mutex);
-    in->store(true);
-  });
-  const std::uint64_t end = keel::os().monotonic_ns() + limit_ns;
-  while (!in->load() && keel::os().monotonic_ns() < end) {
-    std::this_thread::yield();
+// A thread that takes a lock, and whether it has it, waits for it or has yet to run: no clock tells
+// that of a machine that is busy.
+class Taker {
+ public:
+  template <typename Lock>
+  Taker(std::in_place_type_t<Lock> /*lock*/, SharedMutex& mutex)
+      : thread_([this, &mutex] {
+          // What a thread's first lock allocates it has then.
+          SharedMutex other(LockRank::kWindow);
+          { const Lock lock(other); }
+          id_ = ::gettid();
+          const Lock lock(mutex);
+          in_ = true;
+        }) {}
+  Taker(const Taker&) = delete;
+  Taker& operator=(const Taker&) = delete;
+  ~Taker() { thread_.join(); }
+
+  // Waits for one or the other: false if it sleeps before the lock.
+  [[nodiscard]] bool gets_in() const {
+    while (!in_ && !sleeps()) {
+      std::this_thread::yield();
+    }
+    return in_;
   }
-  return in->load();
-}
+  [[nodiscard]] bool in() const { return in_; }
+
+ private:
+  // Asleep whenever it is looked at: not for a moment, in something else.
+  [[nodiscard]] bool sleeps() const {
+    for (int looks = 0; looks < 5; ++looks) {
+      if (id_ == 0 || state() != 'S') {
+        return false;
+      }
+      keel::os().sleep_ns(kMillisecondNs);
+    }
+    return true;
+  }
+  [[nodiscard]] char state() const {
+    std::ifstream file("/proc/self/task/" + std::to_string(id_) + "/stat");
+    std::string line;
+    std::getline(file, line);  // "ID (NAME) STATE ..."
+    const auto end = line.rfind(") ");
+    return end == std::string::npos ? '?' : line[end + 2];
+  }
+
+  std::atomic<bool> in_{false};
+  std::atomic<pid_t> id_{0};
+  std::thread thread_;
+};
 
 #if defined(KEEL_DEBUG)
 // The analysis would refuse to compile this: a case for the check at run time.
@@ -113,37 +152,23 @@ TEST_CASE("locks may be released in any order, but only by who holds them") {
 TEST_CASE("readers share a lock while no writer waits") {
   SharedMutex mutex(LockRank::kWindow);
   mutex.lock_shared();
-  std::thread reader;
-  CHECK(reader_gets_in(mutex, 10'000 * kMillisecondNs, reader));
-  mutex.unlock_shared();
-  reader.join();
+  {
+    const Taker reader(std::in_place_type<SharedLock>, mutex);
+    CHECK(reader.gets_in());
+    mutex.unlock_shared();
+  }
 }
 
 TEST_CASE("a waiting writer stops new readers and gets in before them") {
   SharedMutex mutex(LockRank::kWindow);
-  std::atomic<bool> writer_done{false};
   mutex.lock_shared();
-  std::thread writer([&] {
-    const ExclusiveLock lock(mutex);
-    writer_done = true;
-  });
-  // Nothing tells from outside that the writer waits. Until it does, readers get in at once; the
-  // first that does not get in shows that it waits.
-  bool stopped = false;
-  std::thread reader;
-  const auto end = std::chrono::steady_clock::now() + std::chrono::minutes(1);
-  while (!stopped && std::chrono::steady_clock::now() < end) {
-    stopped = !reader_gets_in(mutex, 300 * kMillisecondNs, reader);
-    if (!stopped) {
-      reader.join();
-    }
-  }
-  CHECK(stopped);
-  CHECK_FALSE(writer_done);
-  mutex.unlock_shared();
-  writer.join();
-  if (reader.joinable()) {
-    reader.join();
+  {
+    const Taker writer(std::in_place_type<ExclusiveLock>, mutex);
+    CHECK_FALSE(writer.gets_in());
+    const Taker reader(std::in_place_type<SharedLock>, mutex);
+    CHECK_FALSE(reader.gets_in());
+    CHECK_FALSE(writer.in());
+    mutex.unlock_shared();
   }
 }
 

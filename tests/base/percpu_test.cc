@@ -2,13 +2,21 @@
 
 #include <doctest/doctest.h>
 #include <sched.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <cstdint>
+#include <string>
 #include <thread>
 #include <vector>
 
 #include "support/run_again.h"
+#include "support/skip_case.h"
+
+#if defined(__GLIBC__) && __has_include(<sys/rseq.h>)
+#include <sys/rseq.h>
+#endif
 
 using keel::PerCpu;
 
@@ -51,6 +59,35 @@ TEST_CASE("the current CPU is the kernel's where threads have no rseq area, too"
   CHECK(keel_test::passes_with("GLIBC_TUNABLES", "glibc.pthread.rseq=0",
                                "the current CPU is the kernel's*ones"));
 }
+
+#if defined(__GLIBC__) && __has_include(<sys/rseq.h>)
+TEST_CASE("the current CPU is the kernel's in a thread that has given up its rseq area, too") {
+  std::string why;
+  std::thread([&why] {
+    // As for glibc's own registration: the size and the signature must be the same.
+    constexpr unsigned kBytes = 32;
+    constexpr int kUnregister = 1;
+    char* area = static_cast<char*>(__builtin_thread_pointer()) + __rseq_offset;
+    if (__rseq_size == 0 || ::syscall(SYS_rseq, area, kBytes, kUnregister, RSEQ_SIG) != 0) {
+      why = "it has none, or one of another size";
+      return;
+    }
+    cpu_set_t allowed;
+    REQUIRE(::sched_getaffinity(0, sizeof allowed, &allowed) == 0);
+    for (unsigned cpu = 0; cpu < keel::possible_cpus(); ++cpu) {
+      cpu_set_t one;
+      CPU_ZERO(&one);
+      CPU_SET(cpu, &one);
+      if (CPU_ISSET(cpu, &allowed) && ::sched_setaffinity(0, sizeof one, &one) == 0) {
+        CHECK(keel::current_cpu() == cpu);
+      }
+    }
+  }).join();
+  if (!why.empty()) {
+    keel_test::skip_case(why);
+  }
+}
+#endif
 
 TEST_CASE("slots start empty, on cache line pairs of their own") {
   PerCpu<Counter> counters;

@@ -4,6 +4,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <array>
 #include <memory>
 #include <thread>
 #include <vector>
@@ -51,6 +52,44 @@ TEST_CASE("close() after which nothing is to be replayed, if every item goes hom
   finish(journal);
   CHECK(trace.count(Call::kRelease) == items.size());
   CHECK(world.read().empty());
+}
+
+TEST_CASE("a journal that is being closed is no shrinker of its pool any more") {
+  // As many as a pool takes; the journal's is one, until close() has begun.
+  struct Idle final : Shrinker {
+    [[nodiscard]] const char* name() const override { return "idle"; }
+    [[nodiscard]] Bytes count() const override { return Bytes(0); }
+    Bytes scan(Bytes /*wanted*/) override { return Bytes(0); }
+  };
+  std::array<Idle, 32> idle;
+  auto pool = Pool::create({.capacity_bytes = std::size_t{64} << 20});
+  REQUIRE(pool.ok());
+  LogWorld world;
+  Trace trace;
+  Probe item(trace, 1);
+  item.regions = {"x"};
+  auto journal = world.open({.pool = pool->get()});
+  const auto added = [&] {
+    std::size_t count = 0;
+    while (count < idle.size() && (*pool)->add_shrinker(idle[count]).ok()) {
+      ++count;
+    }
+    for (std::size_t i = 0; i < count; ++i) {
+      (*pool)->remove_shrinker(idle[i]);
+    }
+    return count;
+  };
+  CHECK(added() == idle.size() - 1);
+  std::size_t while_closing = 0;
+  Journal* at = journal.get();
+  item.home = [&](Probe& self) {
+    while_closing = added();
+    CHECK_FALSE(at->release(self));
+    return PushResult::kStarted;
+  };
+  commit(*journal, {&item});
+  finish(journal);
+  CHECK(while_closing == idle.size());
 }
 
 TEST_CASE("a thread that waits in begin() is refused when the journal is closed") {

@@ -253,6 +253,57 @@ TEST_CASE("a write cut off inside a block is an error at once") {
   CHECK_FALSE(journal->close().ok());
 }
 
+namespace {
+
+// Whoever aborts it stops there.
+class Stopping final : public Probe {
+ public:
+  using Probe::Probe;
+  Gate gate;
+
+ protected:
+  void unpin(bool aborted) override {
+    Probe::unpin(aborted);
+    if (aborted) {
+      gate.pass();
+    }
+  }
+};
+
+}  // namespace
+
+TEST_CASE("what commits while a shutdown aborts the open context is refused") {
+  LogWorld world;
+  Trace trace;
+  Gate writing;
+  Probe first(trace, 1), late(trace, 2);
+  Stopping open(trace, 3);
+  first.regions = late.regions = open.regions = {"x"};
+  auto journal = world.open();
+  world.disk.on_io([&](const SimIo& io) {
+    if (io.op == SimOp::kWrite && !writing.arrived()) {
+      writing.pass();
+    }
+  });
+  world.disk.inject({.op = SimOp::kWrite, .nth = 1});
+  const Sequence sequence = commit(*journal, {&first});
+  std::thread force([&] { CHECK_FALSE(journal->force(sequence).ok()); });
+  writing.wait_for_arrival();
+  (void)commit(*journal, {&open});
+  auto transaction = journal->begin(100, 1);
+  REQUIRE(transaction.ok());
+  REQUIRE(transaction->log(late).ok());
+  writing.open();
+  open.gate.wait_for_arrival();
+  CHECK_FALSE(transaction->commit().ok());
+  open.gate.open();
+  force.join();
+  world.disk.on_io(nullptr);
+  CHECK_FALSE(journal->close().ok());
+  CHECK(trace.count(Call::kPin) == 2);
+  CHECK(trace.count(Call::kAbort) == 2);
+}
+
 TEST_CASE("all waiters get the first error and wake, items of all contexts are aborted") {
   LogWorld world;
   Trace trace;

@@ -11,6 +11,7 @@
 #include "log/write_queue.h"
 #include "support/loop_device.h"
 #include "support/scratch_directory.h"
+#include "support/skip_case.h"
 
 using namespace keel;
 using namespace keel_test;
@@ -25,12 +26,12 @@ TEST_CASE("a loop device: made a log, used in both modes, refused when in use") 
   std::string why;
   const auto loop = LoopDevice::attach(file, why);
   if (loop == nullptr) {
-    MESSAGE("skipped: " << why);
+    skip_case(why);
     return;
   }
   const auto made = create_log(loop->path(), whole_device());
   if (!made.ok() && made.error().code == Errc::kUnsupported) {
-    MESSAGE("skipped: " << made.error().message());
+    skip_case(made.error().message());
     return;
   }
   REQUIRE(made.ok());

@@ -117,7 +117,6 @@ TEST_CASE("whatever takes the file's place between the look, the opening and the
       std::string answer;
       // In a child, which an opening that waits for a pipe's other end does not outlive.
       const Ending ending = run_in_child([&] {
-        ::alarm(20);
         SwapOs os(swap.at, [&] { swap.act(path); });
         const ScopedOs scope(os);
         (void)std::fputs(open_once(path, device_mode).c_str(), stderr);

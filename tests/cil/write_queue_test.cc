@@ -10,6 +10,7 @@
 #include "probe.h"
 #include "support/death.h"
 #include "support/fault_os.h"
+#include "support/skip_case.h"
 #include "write_queue_world.h"
 
 using namespace keel;
@@ -285,7 +286,8 @@ TEST_CASE("starting in a slot under way, or what direct I/O cannot take, is a re
 TEST_CASE(
     "an error of a real file comes out of the ring, and the queue goes with writes under way") {
   const RealLog log;
-  if (!kernel_has_rings(log.path)) {
+  if (const std::string why = why_no_ring(log.path); !why.empty()) {
+    skip_case(why);
     return;
   }
   {
@@ -352,7 +354,8 @@ TEST_CASE("a forked child can use no queue, and neither keeps the log from its p
 
 TEST_CASE("whatever is refused while a queue is made, nothing of it is left") {
   const RealLog log;
-  if (!kernel_has_rings(log.path)) {
+  if (const std::string why = why_no_ring(log.path); !why.empty()) {
+    skip_case(why);
     return;
   }
   const AlignedBuffer staging = buffer_of(kBlock);

@@ -62,15 +62,21 @@ struct Queue {
   std::unique_ptr<keel::WriteQueue> queue;
 };
 
-// False, and says so, where the kernel gives no ring.
-inline bool kernel_has_rings(const std::string& path) {
+// Why the kernel gives no ring; empty where it does.
+inline std::string why_no_ring(const std::string& path) {
   auto device = keel::LogDevice::open(path, keel::DeviceMode::kReadWrite, true);
   REQUIRE(device.ok());
   const auto queue = keel::WriteQueue::make(**device, keel::IoMode::kUring, {}, 1);
-  if (!queue.ok()) {
-    MESSAGE("skipped: " << queue.error().message());
+  return queue.ok() ? std::string() : queue.error().message();
+}
+
+// For a case that has other ways too: false, and says so, where the kernel gives no ring.
+inline bool kernel_has_rings(const std::string& path) {
+  const std::string why = why_no_ring(path);
+  if (!why.empty()) {
+    MESSAGE("skipped: " << why);
   }
-  return queue.ok();
+  return why.empty();
 }
 
 // A log in the directory, and whether it takes direct I/O.

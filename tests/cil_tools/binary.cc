@@ -1,13 +1,16 @@
 #include "binary.h"
 
 #include <sys/wait.h>
+#include <unistd.h>
 
+#include <csignal>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <set>
 #include <sstream>
 
+#include "keel/base/os.h"
 #include "keel/cil/log_file.h"
 
 namespace keel::tools::test {
@@ -47,17 +50,55 @@ bool buffered() {
   return needed;
 }
 
-Outcome run(const std::string& arguments, const std::string& before, bool io) {
-  const TestDirectory directory;
-  const std::string line = before + " " KEEL_BINARY " " + arguments +
-                           (io && buffered() ? " --buffered" : "") + " >" + directory.path("out") +
-                           " 2>" + directory.path("err") + " </dev/null";
-  const int status = std::system(line.c_str());
+namespace {
+
+std::string line_of(const std::string& arguments, const TestDirectory& directory, bool io) {
+  return " " KEEL_BINARY " " + arguments + (io && buffered() ? " --buffered" : "") + " >" +
+         directory.path("out") + " 2>" + directory.path("err") + " </dev/null";
+}
+
+Outcome outcome_of(int status, const TestDirectory& directory) {
   Outcome outcome;
   outcome.code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
   outcome.out = read_file(directory.path("out"));
   outcome.err = read_file(directory.path("err"));
   return outcome;
+}
+
+bool has_child(pid_t process) {
+  const std::string id = std::to_string(process);
+  return !read_file("/proc/" + id + "/task/" + id + "/children").empty();
+}
+
+}  // namespace
+
+Outcome run(const std::string& arguments, const std::string& before, bool io) {
+  const TestDirectory directory;
+  return outcome_of(std::system((before + line_of(arguments, directory, io)).c_str()), directory);
+}
+
+Outcome run_and_interrupt(const std::string& arguments, bool io) {
+  const TestDirectory directory;
+  const std::string line = "exec" + line_of(arguments, directory, io);
+  const pid_t process = ::fork();
+  REQUIRE(process >= 0);
+  if (process == 0) {
+    (void)std::signal(SIGINT, SIG_DFL);  // Whoever runs the tests in the background ignores it.
+    (void)::execl("/bin/sh", "sh", "-c", line.c_str(), nullptr);
+    ::_exit(127);
+  }
+  int status = 0;
+  pid_t ended = 0;
+  while (ended == 0 && !has_child(process)) {
+    ended = ::waitpid(process, &status, WNOHANG);
+    os().sleep_ns(10'000'000);
+  }
+  if (ended == 0) {
+    (void)::kill(process, SIGINT);
+    ended = ::waitpid(process, &status, 0);
+  }
+  REQUIRE(ended == process);
+  return outcome_of(status, directory);
 }
 
 std::string read_file(const std::string& path) {

@@ -44,6 +44,9 @@ class TestDirectory {
 [[nodiscard]] Outcome run(const std::string& arguments, const std::string& before = "",
                           bool io = true);
 
+// The same of a command that does its work in a child, and gets SIGINT when it has one.
+[[nodiscard]] Outcome run_and_interrupt(const std::string& arguments, bool io = true);
+
 [[nodiscard]] std::string read_file(const std::string& path);
 void write_file(const std::string& path, const std::string& bytes);
 // Flips the byte at `offset`.

@@ -4,6 +4,7 @@
 #include "binary.h"
 
 using keel::tools::test::run;
+using keel::tools::test::run_and_interrupt;
 using keel::tools::test::TestDirectory;
 using keel::tools::test::write_file;
 
@@ -62,9 +63,8 @@ TEST_CASE("log bench prints a table, with the workloads that were asked for") {
 
 TEST_CASE("log bench that is interrupted prints what it has, removes its log, exits with 130") {
   const TestDirectory directory;
-  const auto outcome =
-      run("log bench --json --workload w1,w2 --seconds 100 --size 4M --dir " + directory.root(),
-          "timeout --preserve-status -s INT 4");
+  const auto outcome = run_and_interrupt(
+      "log bench --json --workload w1,w2 --seconds 100 --size 4M --dir " + directory.root());
   CAPTURE(outcome.err);
   CHECK(outcome.code == 130);
   CHECK(outcome.err.empty());

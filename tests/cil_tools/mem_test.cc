@@ -6,6 +6,7 @@
 
 using namespace keel::tools;
 using keel::tools::test::run;
+using keel::tools::test::run_and_interrupt;
 
 namespace {
 
@@ -84,8 +85,8 @@ TEST_CASE("mem bench prints a table, with the workloads that were asked for") {
 }
 
 TEST_CASE("mem bench that is interrupted prints what it has and exits with 130") {
-  const auto outcome = run("mem bench --json --seconds 100 --workload fifo,loop",
-                           "timeout --preserve-status -s INT 4", false);
+  const auto outcome =
+      run_and_interrupt("mem bench --json --seconds 100 --workload fifo,loop", false);
   CAPTURE(outcome.err);
   CHECK(outcome.code == 130);
   CHECK(outcome.err.empty());

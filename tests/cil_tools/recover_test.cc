@@ -142,6 +142,7 @@ TEST_CASE(
   CHECK(outcome.says(to + ": the directory is not empty"));
   outcome = run("log recover " + log + " --to-directory " + log);
   CHECK(outcome.code == 4);
+  CHECK(outcome.says(log + ": there is something there that is no directory"));
   outcome = run("log recover " + log + " --to-directory " + directory.path("no/where"));
   CHECK(outcome.code == 3);
   CHECK(directory.names() == "log to");

@@ -6,11 +6,13 @@
                        of the files alone that begin as one of the words after it, as cil/log/
 
 A branch counts twice, once for each way. Not counted: the failing way of KEEL_CHECK, KEEL_ASSERT and
-KEEL_AUDIT, which ends the process. What no test can reach is in justified.toml beside this script,
-with its reason; it counts as covered and is listed. Exit code: 0 all files reach their goal.
+KEEL_AUDIT, which ends the process. Lines have the same goal: a function without a branch that nobody
+calls shows in them alone. What no test can reach is in justified.toml beside this script, with its
+reason; it counts as covered. Exit code: 0 all files reach their goal, for both.
 """
 import argparse
 import collections
+import functools
 import json
 import os
 import pathlib
@@ -102,71 +104,128 @@ def branches_of(data):
     return [Branch(*key, *counts) for key, counts in sorted(ways.items())]
 
 
+def line_counts(segments):
+    """How often each line with code ran, of one file's segments: as llvm-cov counts them."""
+    by_line = collections.defaultdict(list)
+    for line, column, count, has_count, is_entry, is_gap in segments:
+        by_line[line].append((count, has_count, is_entry, is_gap))
+    counts, before = {}, None  # the segment that reaches into the line
+    for line in range(min(by_line, default=0), max(by_line, default=-1) + 1):
+        here = by_line.get(line, [])
+        begun = [count for count, has_count, is_entry, is_gap in here
+                 if has_count and is_entry and not is_gap]
+        skipped = bool(here) and not here[0][1] and here[0][2]
+        if not skipped and (begun or (before and before[1])):
+            counts[line] = max([before[0] if before else 0, *begun])
+        before = here[-1] if here else before
+    return counts
+
+
+class Justified:
+    """The entries of justified.toml, each of exactly one line of the sources."""
+
+    def __init__(self, tables, root=ROOT):
+        self.wrong, self.used = [], set()
+        self.entries = {}
+        for kind, entries in tables.items():
+            for entry in entries:
+                extra = {"lines"} if kind == "line" else set()
+                if kind not in ("branch", "line") or set(entry) - extra != {"file", "text", "reason"}:
+                    sys.exit("justified.toml: [[branch]] or [[line]] with file, text and reason, a line "
+                             f"also with lines: {entry}")
+                file = root / entry["file"]
+                lines = file.read_text().splitlines() if file.exists() else []
+                at = [i for i, line in enumerate(lines, 1) if entry["text"] in line]
+                name = f"[[{kind}]] {entry['file']}: {entry['text']}"
+                if len(at) != 1:
+                    self.wrong.append(f"{name} stands {len(at)} times there, not once")
+                    continue
+                for line in range(at[0], at[0] + entry.get("lines", 1)):
+                    self.entries[kind, entry["file"], line] = name
+
+    def excuses(self, kind, file, line):
+        if (kind, file, line) in self.entries:
+            self.used.add(self.entries[kind, file, line])
+            return True
+        return False
+
+    def unused(self):
+        return sorted({(key[1], name) for key, name in self.entries.items()
+                       if name not in self.used})
+
+
 def load_justified():
     path = HERE / "justified.toml"
-    entries = tomllib.loads(path.read_text()).get("branch", []) if path.exists() else []
-    for entry in entries:
-        if set(entry) != {"file", "text", "reason"}:
-            sys.exit(f"{path.name}: an entry has file, text and reason: {entry}")
-    return entries
+    return Justified(tomllib.loads(path.read_text()) if path.exists() else {})
+
+
+def judge(branches, counts, justified, read):
+    """What is covered of each file, [counted, covered, excused] of ways and lines, and what is not."""
+    ways = collections.defaultdict(lambda: [0, 0, 0])
+    lines = collections.defaultdict(lambda: [0, 0, 0])
+    missed = collections.defaultdict(list)
+    for file, of_lines in counts.items():
+        for line, count in sorted(of_lines.items()):
+            excused = count == 0 and justified.excuses("line", file, line)
+            lines[file][0] += 1
+            lines[file][1] += count != 0
+            lines[file][2] += excused
+            if count == 0 and not excused:
+                missed[file].append((line, f"{line} never ran: {read(file)[line - 1].strip()}"))
+    for branch in branches:
+        text = read(branch.file)
+        if ENDS_PROCESS.search(statement_at(text, branch.line)):
+            continue
+        for way, taken in (("true", branch.true), ("false", branch.false)):
+            excused = not taken and justified.excuses("branch", branch.file, branch.line)
+            ways[branch.file][0] += 1
+            ways[branch.file][1] += taken != 0
+            ways[branch.file][2] += excused
+            if not taken and not excused:
+                missed[branch.file].append((branch.line, f"{branch.line}:{branch.column} never {way}: "
+                                                         f"{text[branch.line - 1].strip()}"))
+    return ways, lines, missed
+
+
+def share(counts):
+    counted, covered, excused = counts
+    return 100.0 * (covered + excused) / counted if counted else 100.0
 
 
 def report(listed, prefixes):
     data = exported()
     justified = load_justified()
-    used = [0] * len(justified)
-    sources = {}
-    counts = collections.defaultdict(lambda: [0, 0, 0])  # ways, covered, justified
-    missed = collections.defaultdict(list)
-    for branch in branches_of(data):
-        if branch.file not in sources:
-            sources[branch.file] = (ROOT / branch.file).read_text().splitlines()
-        lines = sources[branch.file]
-        if ENDS_PROCESS.search(statement_at(lines, branch.line)):
-            continue
-        text = lines[branch.line - 1]
-        count = counts[branch.file]
-        for way, taken in (("true", branch.true), ("false", branch.false)):
-            count[0] += 1
-            if taken:
-                count[1] += 1
-                continue
-            reason = next((i for i, entry in enumerate(justified)
-                           if entry["file"] == branch.file and entry["text"] in text), None)
-            if reason is not None:
-                used[reason] += 1
-                count[2] += 1
-            else:
-                missed[branch.file].append(f"{branch.line}:{branch.column} never {way}: "
-                                           f"{text.strip()}")
-    lines_of = {name_of(file["filename"]): file["summary"]["lines"] for file in data["files"]}
+    read = functools.cache(lambda file: (ROOT / file).read_text().splitlines())
+    counts = {name: line_counts(file["segments"]) for file in data["files"]
+              if (name := name_of(file["filename"]))}
+    ways, lines, missed = judge(branches_of(data), counts, justified, read)
     short = []
-    total = [0, 0, 0, 0, 0]
+    total = [0] * 6
     print(f"{'file':46} {'lines':>13} {'branch ways':>13} {'justified':>9} {'goal':>6}")
-    for name in sorted(name for name in lines_of if name and name.startswith(prefixes)):
-        ways, covered, excused = counts[name]
-        line = lines_of[name]
-        share = 100.0 * (covered + excused) / ways if ways else 100.0
+    for name in sorted(name for name in counts if name.startswith(prefixes)):
         goal = GOAL_ALL if ALL_OF_IT.match(name) else GOAL_USUAL
-        mark = "" if share >= goal else "  short"
+        mark = "" if min(share(lines[name]), share(ways[name])) >= goal else "  short"
         if mark:
             short.append(name)
-        for i, value in enumerate((line["count"], line["covered"], ways, covered, excused)):
+        for i, value in enumerate((*lines[name], *ways[name])):
             total[i] += value
-        print(f"{name:46} {line['percent']:6.1f}% {line['covered']:>5} {share:6.1f}% {ways:>5} "
-              f"{excused:>9} {goal:>5.0f}%{mark}")
-    print(f"all: lines {100.0 * total[1] / total[0]:.1f} %, branch ways "
-          f"{100.0 * total[3] / total[2]:.1f} % of {total[2]} and {total[4]} justified")
+        print(f"{name:46} {share(lines[name]):6.1f}% {lines[name][0]:>5} {share(ways[name]):6.1f}% "
+              f"{ways[name][0]:>5} {lines[name][2] + ways[name][2]:>9} {goal:>5.0f}%{mark}")
+    print(f"all: lines {share((*total[:2], 0)):.1f} % of {total[0]} and {total[2]} justified, "
+          f"branch ways {share((*total[3:5], 0)):.1f} % of {total[3]} and {total[5]} justified")
     for name in sorted(missed):
         if name in short or (listed and name.startswith(prefixes)):
             print(f"\n{name}")
-            for text in missed[name]:
+            for _, text in sorted(missed[name]):
                 print(f"  {text}")
-    for entry, times in zip(justified, used):
-        if times == 0 and entry["file"].startswith(prefixes):
-            print(f"justified.toml: not needed this time: {entry['file']}: {entry['text']}")
-    print(f"\nproperty=coverage tried={total[2]} failures={len(short)} files short of their goal")
-    return 1 if short else 0
+    for file, name in justified.unused():
+        if file.startswith(prefixes):
+            print(f"justified.toml: not needed this time: {name}")
+    for text in justified.wrong:
+        print(f"justified.toml: {text}")
+    print(f"\nproperty=coverage tried={total[0] + total[3]} "
+          f"failures={len(short) + len(justified.wrong)} files short of their goal, or wrong excuses")
+    return 1 if short or justified.wrong else 0
 
 
 def main():

@@ -23,15 +23,21 @@ With test = "fuzz" the cases are fuzzers (log_image, ...): a corpus that stops p
 First the cases of the mutants to be judged are run on the sources as they are: one that is red
 there would catch anything, so it ends the run.
 
+A case that is skipped (tests/support/skip_case.h) has judged nothing: what only such cases are to
+catch is neither caught nor alive, is named (`missing=`) and is tried by every run.
+
 A mutant whose cases hang is caught if they hang again with five times as long, in which they end
 without it: else it was the machine, and what the longer run says counts.
 
-Results are kept in the work directory, so that a run that was interrupted goes on
-(--fresh: the chosen ones anew).
+Results are kept in the work directory, so that a run that was interrupted goes on (--fresh: the
+chosen ones anew). One is of all that it depends on: the mutant, the layer and those below it, the
+layer's tests and what all tests share; whatever of that changes, the mutant is tried again.
+`tried=` says how many were, `cached=` how many results still stood.
 Exit code: 0 all caught; 1 one survived or no longer applies, or a case is red without any mutant;
 2 wrong use.
 """
 import argparse
+import functools
 import hashlib
 import json
 import os
@@ -48,10 +54,13 @@ sys.path.insert(0, str(HERE.parent / "support"))
 import runner  # noqa: E402
 
 ROOT = runner.ROOT
+LAYERS = ["base", "vmap", "alloc", "cil"]  # each knows those before it
 COPIED = ["CMakeLists.txt", "CMakePresets.json", "base", "vmap", "alloc", "cil", "tests",
           "third_party"]
 TEST_SECONDS = 60  # what takes longer hangs, if it does so again
 SURE_SECONDS = 5 * TEST_SECONDS
+ALL_SKIPPED = 77  # tests/support/skip_case.h
+SKIPPED = re.compile(r"\bskipped: ")
 BUILDS = ("tsan", "asan", "sim")  # presets
 ALLOWED = {"why", "file", "find", "replace", "test", "cases", "count", *BUILDS, "equivalent"}
 BASELINE = "(baseline)"  # its key among the results
@@ -70,6 +79,12 @@ def load():
                 sys.exit(f"{path.name}: {name}: one of {', '.join(BUILDS)}")
             mutants[name] = {"name": name, "layer": path.stem} | mutant
     return mutants
+
+
+def matching(mutants, text):
+    """The names that it chooses."""
+    return {text} & set(mutants) or {
+        m["name"] for m in mutants.values() if text in m["name"] or text in m["file"]}
 
 
 def stale(mutant):
@@ -137,7 +152,9 @@ class Tree:
         return self.children.run(runner.with_room(preset, command), cwd=self.source)
 
     def run(self, preset, layer, cases, seed, seconds=TEST_SECONDS):
-        """Gives (green, red, hang or no case; the output)."""
+        """Gives (green, red, hang, skipped or no case; the output).
+
+        Skipped: all of them, or some and the others are green."""
         tests = self.source / ".build" / preset / "tests"
         if layer == "fuzz":
             for case in cases:
@@ -154,8 +171,10 @@ class Tree:
         result, text = self.run_program(
             preset, [program, f"--test-case={wanted}"], seed, seconds)
         count = re.search(r"test cases:\s*(\d+) \|", text)
-        if result == "green" and count and int(count[1]) < len(cases):
+        if result in ("green", "skipped") and count and int(count[1]) < len(cases):
             return "no case", text
+        if result == "green" and SKIPPED.search(text):
+            return "skipped", text
         return result, text
 
     def run_program(self, preset, command, seed, seconds):
@@ -166,6 +185,9 @@ class Tree:
                                   timeout=seconds, env=environment)
         if ended.returncode is None:
             return "hang", ""
+        # Where libFuzzer is, it ends with this number if it finds something.
+        if ended.returncode == ALL_SKIPPED and SKIPPED.search(ended.stdout):
+            return "skipped", ended.stdout
         return ("red" if ended.returncode != 0 else "green"), ended.stdout
 
 
@@ -186,8 +208,8 @@ def ends_without(tree, mutant, original, turn, known):
 
 
 def judge(tree, mutant, original, known):
-    """Returns (verdict, detail). Verdicts: caught, survived, broken (does not build, or its cases
-    hang without it too). `known`: the cases that are known to end in time."""
+    """Returns (verdict, detail). Verdicts: caught, survived, skipped, broken (does not build, or
+    its cases hang without it too). `known`: the cases that are known to end in time."""
     preset = preset_of(mutant)
     tree.write(mutant, original.replace(mutant["find"], mutant["replace"]))
     try:
@@ -206,6 +228,8 @@ def judge(tree, mutant, original, known):
                 return "broken", output[-2000:]
             if result == "red":
                 return "caught", result
+            if result == "skipped":
+                return "skipped", ""
         return "survived", ""
     finally:
         tree.write(mutant, original)
@@ -254,7 +278,9 @@ def check_baseline(tree, todo, results, keep):
             # Together first, which is quick; which of them it is shows one by one.
             alone = result if result == "green" else tree.run(preset, layer, [case], 0,
                                                               SURE_SECONDS)[0]
-            if alone == "green":
+            if alone == "skipped":
+                print(f"skipped here: {preset}, {layer}: {case}", flush=True)
+            elif alone == "green":
                 results[BASELINE]["green"].append("/".join((preset, layer, case)))
                 if quick or result != "green":
                     in_time.append("/".join((preset, layer, case)))
@@ -266,8 +292,9 @@ def check_baseline(tree, todo, results, keep):
 
 def main():
     parser = argparse.ArgumentParser(description="Removes keel's guards and expects red tests.")
-    parser.add_argument("--only", metavar="TEXT",
-                        help="the mutant of that name, else those whose name or file contains it")
+    parser.add_argument("--only", metavar="TEXT", action="append", default=[],
+                        help="the mutant of that name, else those whose name or file contains it; "
+                             "may be repeated")
     parser.add_argument("--list", action="store_true", help="say what there is and stop")
     parser.add_argument("--check", action="store_true", help="only see that every mutant applies")
     parser.add_argument("--build", action="store_true", help="only build what the tests need")
@@ -279,11 +306,12 @@ def main():
     options = parser.parse_args()
 
     mutants = load()
-    chosen = [m for m in mutants.values() if m["name"] == options.only] or [
-        m for m in mutants.values()
-        if not options.only or options.only in m["name"] or options.only in m["file"]]
-    if not chosen:
-        parser.error(f"no mutant matches {options.only}")
+    wanted = {text: matching(mutants, text) for text in options.only}
+    for text, found in wanted.items():
+        if not found:
+            parser.error(f"no mutant matches {text}")
+    chosen = [m for m in mutants.values()
+              if not wanted or any(m["name"] in found for found in wanted.values())]
     of = sum("equivalent" not in m for m in chosen)
     if options.first or options.count:
         # Those that are built, which is what is counted.
@@ -323,10 +351,15 @@ def main():
         for line in red:
             print(f"  {line}")
         return 1
+    skipped = []
     for number, mutant in enumerate(todo, 1):
-        verdict, detail = judge(tree, mutant, (ROOT / mutant["file"]).read_text(),
+        verdict, detail = judge(tree, mutant, (tree.source / mutant["file"]).read_text(),
                                 set(results[BASELINE]["in_time"]))
-        results[mutant["name"]] = {"verdict": verdict, "detail": detail, "of": signature(mutant)}
+        if verdict == "skipped":
+            skipped.append(mutant["name"])
+            results.pop(mutant["name"], None)
+        else:
+            results[mutant["name"]] = {"verdict": verdict, "detail": detail, "of": signature(mutant)}
         runner.write_json(kept, results)
         left = (time.monotonic() - started) / number * (len(todo) - number)
         print(f"[{number}/{len(todo)}, {left / 60:.0f} min left] {verdict:8} {mutant['name']}"
@@ -334,46 +367,53 @@ def main():
         if verdict == "broken":
             print(detail)
 
-    bad = [m["name"] for m in chosen
-           if "equivalent" not in m and results[m["name"]]["verdict"] != "caught"]
     equivalent = sum("equivalent" in m for m in chosen)
-    tried = len(chosen) - equivalent
-    print(f"property=mutants tried={tried} failures={len(bad)} equivalent={equivalent} "
-          f"of={of} seconds={time.monotonic() - started:.0f}")
+    bad = [m["name"] for m in chosen if "equivalent" not in m and m["name"] not in skipped and
+           results[m["name"]]["verdict"] != "caught"]
+    missing = f' missing="cases that run here, of {", ".join(skipped)}"' if skipped else ""
+    print(f"property=mutants tried={len(todo) - len(skipped)} "
+          f"cached={len(chosen) - equivalent - len(todo)} failures={len(bad)} "
+          f"equivalent={equivalent} of={of} seconds={time.monotonic() - started:.0f}{missing}")
     for name in bad:
         print(f"  {results[name]['verdict']}: {name}: {mutants[name]['why']}\n"
               f"    again: make mutants ARGS=\"--only {name} --fresh\"")
     return 1 if bad else 0
 
 
-def signature(mutant):
-    """What a result is of: the mutant, its file, and the tests that it names."""
-    digest = hashlib.sha256(json.dumps(mutant, sort_keys=True).encode())
-    digest.update((ROOT / mutant["file"]).read_bytes())
-    tests = ROOT / "tests" / mutant["test"]
-    if mutant["test"] == "fuzz":
-        corpora = [p for case in mutant["cases"] for p in (tests / "corpus" / case).iterdir()]
-        for path in [*sorted(tests.glob("*.cc")), *sorted(corpora)]:
-            digest.update(path.read_bytes())
-        return digest.hexdigest()[:16]
-    for path in sorted(tests.glob("*.cc")):
-        text = path.read_text()
-        joined = re.sub(r'"\s*\n\s*"', "", text)
-        if any(f'"{case}"' in joined for case in mutant["cases"]):
-            digest.update(text.encode())
+def hash_of(names, but=()):
+    """Of all files below these, by name and content; those that end as in `but` aside."""
+    digest = hashlib.sha256()
+    for name in names:
+        top = ROOT / name
+        for path in sorted(top.rglob("*")) if top.is_dir() else [top]:
+            if path.is_file() and path.suffix not in but:
+                digest.update(str(path.relative_to(ROOT)).encode() + b"\0")
+                digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()[:16]
+
+
+NOT_BUILT = (".md", ".toml", ".py", ".pyc")
+
+
+@functools.cache
+def signature_of_layer(layer):
+    """What the verdicts of a layer's tests depend on, but for the mutant."""
+    below = LAYERS[:LAYERS.index(layer) + 1] if layer in LAYERS else LAYERS
+    built = [name for name in COPIED if name not in LAYERS and name != "tests"]
+    return hash_of([*below, *built, "tests/CMakeLists.txt", "tests/support", f"tests/{layer}"],
+                   NOT_BUILT)
+
+
+def signature(mutant):
+    """What a result is of. Read once: sources that change while mutants are judged are not those
+    that were copied."""
+    of = json.dumps(mutant, sort_keys=True) + signature_of_layer(mutant.get("test", ""))
+    return hashlib.sha256(of.encode()).hexdigest()[:16]
 
 
 def sources_signature():
     """What the baseline is of: all that is built, and the corpora."""
-    digest = hashlib.sha256()
-    for name in COPIED:
-        top = ROOT / name
-        for path in sorted(top.rglob("*")) if top.is_dir() else [top]:
-            if path.is_file() and path.suffix not in (".md", ".toml", ".py"):
-                digest.update(str(path.relative_to(ROOT)).encode())
-                digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]
+    return hash_of(COPIED, NOT_BUILT)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@
 #include <string>
 
 #include "support/death.h"
+#include "support/skip_case.h"
 
 namespace keel_test {
 
@@ -38,6 +39,14 @@ inline constexpr int kCannotBecome = 77;
     }
     act();
   });
+}
+
+// True, and the case is skipped, where that child could not be who it was to be.
+[[nodiscard]] inline bool could_not_become(const Ending& ending) {
+  if (ending.exit_code == kCannotBecome) {
+    skip_case("root cannot become another user here");
+  }
+  return ending.exit_code == kCannotBecome;
 }
 
 // Everything about a file that opening it must not change, its bytes included. Of a symbolic link,

@@ -13,12 +13,15 @@ runs in chunks, each of which prints lines
   of=N         how many parts there are
   next=N       the first part that was not tried, where that is not the end of the chunk
   missing="W"  what could not be tried here, and why; skipped="W": nothing could
+  cached=N     how many results of an earlier run still hold, and were not tried again
 
 A chunk that exits with an error or hangs counts as one failure at least, and its command is what to
 run again. The long run keeps what it has done in the work directory and goes on from there, also after
 Ctrl-C: `--fresh` begins anew. Sources may change between runs: the table says how much was tried with
-those of today, and chunks that failed with others are tried again. What was skipped is tried by every
-run.
+those of today, and chunks that failed with others are tried again. Of a campaign that does not repeat
+itself (threads, kernels: `repeats = false`) that says little: a failure that is not met again stays in
+the table, and an error, until --mended says that its cause was found. What was skipped is tried by
+every run.
 
 Exit code: 0 nothing failed; 1 something did; 2 wrong use; 3 broken off by an error; 130 interrupted.
 """
@@ -44,8 +47,9 @@ sys.path.insert(0, str(HERE.parent / "support"))
 import runner  # noqa: E402
 
 ROOT = runner.ROOT
-SOURCES = ["base", "vmap", "alloc", "cil", "tests/support", "tests/cil", "tests/alloc", "tests/vmap",
-           "tests/real", "tests/fuzz"]
+# What is built of them; a goal's `sources` are files that it reads beside these.
+SOURCES = ["CMakeLists.txt", "CMakePresets.json", "base", "vmap", "alloc", "cil", "third_party", "tests"]
+BUILT = {".cc", ".h", ".txt", ".json", ".cmake", ".in", ".sh"}
 LINE = re.compile(r"^property=\S+ .*$", re.MULTILINE)
 QUOTED = re.compile(r'"[^"]*"')
 PAIR = re.compile(r"(\w+)=(\d+)\b")
@@ -77,6 +81,8 @@ class Goal:
     # In its place in a slice, for a sample that is spread over the space.
     slice_environment: dict = dataclasses.field(default_factory=dict)
     first: int = 0  # number of the first part
+    sources: list = dataclasses.field(default_factory=list)
+    repeats: bool = True  # whether a chunk that failed fails again, with the same sources
     figure: str = "tried"  # which of the numbers it prints is counted; "cases": doctest's count
     alone: bool = False  # nothing else may run meanwhile
     chunk_seconds: int = 900  # a chunk that takes longer hangs
@@ -87,23 +93,27 @@ class Done:
     next: int = 0  # the first part that has not been tried
     of: int = 0  # how many parts there are, as the command said
     tried: int = 0
+    cached: int = 0
     seconds: float = 0.0
     skipped: str = ""
     missing: list = dataclasses.field(default_factory=list)
     # Chunks that failed, and what such a one left untried (without sources): first, count, sources,
     # failures, again, tried (which the next try of it takes the place of).
     open: list = dataclasses.field(default_factory=list)
+    # Failures of a campaign that does not repeat itself which another try has not met: failures, again.
+    unexplained: list = dataclasses.field(default_factory=list)
     by_sources: dict = dataclasses.field(default_factory=dict)  # what was tried with which sources
 
     @property
     def failures(self):
-        return sum(chunk["failures"] for chunk in self.open)
+        return sum(chunk["failures"] for chunk in self.open + self.unexplained)
 
 
 @dataclasses.dataclass
 class Outcome:
     """What a chunk's output says."""
     tried: int
+    cached: int
     failures: int
     next: int | None
     of: int | None
@@ -121,7 +131,7 @@ def read(output, figure):
     for key, number in pairs:
         numbers.setdefault(key, []).append(int(number))
     said = "\n".join(lines)
-    return Outcome(tried=sum(numbers.get(figure, [])),
+    return Outcome(tried=sum(numbers.get(figure, [])), cached=sum(numbers.get("cached", [])),
                    failures=sum(sum(numbers.get(key, [])) for key in FAILED),
                    next=numbers["next"][-1] if "next" in numbers else None,
                    of=numbers["of"][-1] if "of" in numbers else None,
@@ -140,15 +150,27 @@ def matching(goals, text):
             [goal for goal in goals if text in goal.promise])
 
 
-def state_of_sources():
-    """A hash over what the figures are of."""
-    digest = hashlib.sha256()
-    for top in SOURCES:
-        for path in sorted((ROOT / top).rglob("*")):
-            if path.suffix in (".cc", ".h") and path.is_file():
-                digest.update(str(path.relative_to(ROOT)).encode())
-                digest.update(path.read_bytes())
-    return digest.hexdigest()[:12]
+def hash_files(digest, names, of_them):
+    for top in names:
+        for path in sorted((ROOT / top).rglob("*")) if (ROOT / top).is_dir() else [ROOT / top]:
+            if path.is_file() and of_them(path):
+                digest.update(str(path.relative_to(ROOT)).encode() + b"\0")
+                digest.update(hashlib.sha256(path.read_bytes()).digest())
+
+
+def states_of_sources(goals):
+    """A hash for each goal over what its figures are of, its command included."""
+    built = hashlib.sha256()
+    hash_files(built, SOURCES, lambda path: path.suffix in BUILT)
+    states = {}
+    for goal in goals:
+        digest = built.copy()
+        hash_files(digest, goal.sources, lambda path: "__pycache__" not in path.parts)
+        said = (goal.command, goal.prepare, goal.preset, goal.target, goal.environment,
+                goal.slice_environment)
+        digest.update(json.dumps(said, sort_keys=True).encode())
+        states[goal.name] = digest.hexdigest()[:12]
+    return states
 
 
 class Campaign:
@@ -161,7 +183,7 @@ class Campaign:
         self.error = ""
         self.deadline = None
         self.kept = options.work / ("slice.json" if options.slice else "long.json")
-        self.sources = state_of_sources()
+        self.sources = states_of_sources(goals)
         # Of all goals, so that what is written is too.
         self.done = {}
         if self.kept.exists():
@@ -174,6 +196,8 @@ class Campaign:
                 if options.slice or options.fresh:
                     self.done[goal.name] = Done()
                 done.skipped, done.missing = "", []
+                if options.mended:
+                    self.done[goal.name].unexplained = []
 
     def sampled(self, goal):
         return bool(self.options.slice and goal.slice_environment)
@@ -191,13 +215,13 @@ class Campaign:
     def due(self, goal):
         """A chunk that failed with other sources, or was not tried to its end."""
         for chunk in self.done[goal.name].open:
-            if chunk["sources"] != self.sources:
+            if chunk["sources"] != self.sources[goal.name]:
                 return chunk
         return None
 
     def finished(self, goal):
         done = self.done[goal.name]
-        failures = sum(c["failures"] for c in done.open if c["sources"] == self.sources)
+        failures = sum(c["failures"] for c in done.open if c["sources"] == self.sources[goal.name])
         if done.skipped or failures >= MOST_FAILURES_KEPT:
             return True
         if self.due(goal):
@@ -238,7 +262,8 @@ class Campaign:
         outcome = read(ended.stdout, goal.figure)
         if ended.returncode != 0:
             outcome.failures = max(outcome.failures, 1)
-        elif outcome.tried == 0 and outcome.failures == 0 and not outcome.skipped:
+        elif not (outcome.tried or outcome.cached or outcome.failures or outcome.skipped or
+                  outcome.missing):
             outcome.failures = 1
             ended.stdout += "\n(the command said nothing of what it tried)"
         with self.lock:
@@ -252,7 +277,7 @@ class Campaign:
                   f"  again: {again}\n  output: {path}\n{tail(ended.stdout)}", flush=True)
 
     def record(self, goal, first, count, retried, outcome, again, seconds):
-        done = self.done[goal.name]
+        done, sources = self.done[goal.name], self.sources[goal.name]
         done.seconds += seconds
         if outcome.skipped and outcome.tried == 0 and outcome.failures == 0:
             done.skipped = outcome.skipped
@@ -262,8 +287,12 @@ class Campaign:
             done.tried -= before
             if before:
                 done.by_sources[retried["sources"]] -= before
+            gone = retried["failures"] - outcome.failures
+            if gone > 0 and not goal.repeats:
+                done.unexplained.append({"failures": gone, "again": retried["again"]})
         done.tried += outcome.tried
-        done.by_sources[self.sources] = done.by_sources.get(self.sources, 0) + outcome.tried
+        done.cached += outcome.cached
+        done.by_sources[sources] = done.by_sources.get(sources, 0) + outcome.tried
         missing = outcome.missing + ([outcome.skipped] if outcome.skipped else [])
         done.missing += [what for what in missing if what not in done.missing]
         done.of = outcome.of or done.of
@@ -271,7 +300,7 @@ class Campaign:
         if outcome.next is not None and not self.sampled(goal) and first < outcome.next < end:
             end = outcome.next
         if outcome.failures:
-            done.open.append({"first": first, "count": end - first, "sources": self.sources,
+            done.open.append({"first": first, "count": end - first, "sources": sources,
                               "failures": outcome.failures, "again": again,
                               "tried": outcome.tried})
         if retried is None:
@@ -361,11 +390,16 @@ class Campaign:
                 print(f"{'':9}because {done.skipped}")
             for what in done.missing:
                 print(f"{'':9}without {what}")
-            if set(done.by_sources) - {self.sources}:
-                print(f"{'':9}{done.by_sources.get(self.sources, 0):,} of them with today's sources")
+            if done.cached:
+                print(f"{'':9}and {done.cached:,} results of earlier runs, of the same sources")
+            if set(done.by_sources) - {self.sources[goal.name]}:
+                print(f"{'':9}{done.by_sources.get(self.sources[goal.name], 0):,} of them with today's "
+                      "sources")
             for chunk in done.open:
                 if chunk["failures"]:
                     print(f"{'':9}again: {chunk['again']}")
+            for chunk in done.unexplained:
+                print(f"{'':9}{chunk['failures']} not met again, nor explained: {chunk['again']}")
         if self.options.json:
             runner.write_json(self.options.json, [
                 dataclasses.asdict(goal) | dataclasses.asdict(done) | {"failures": done.failures}
@@ -433,6 +467,8 @@ def main():
     parser.add_argument("--only", metavar="TEXT", action="append", default=[],
                         help="goals of that name or row, else whose promise contains it; may be repeated")
     parser.add_argument("--fresh", action="store_true", help="forget what the long run has done")
+    parser.add_argument("--mended", action="store_true",
+                        help="forget failures that were not met again, of those named by --only")
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     parser.add_argument("--json", type=pathlib.Path, help="write the table there too")
     parser.add_argument("--report", action="store_true", help="only print what has been done so far")
@@ -440,6 +476,8 @@ def main():
     options = parser.parse_args()
     if options.minutes < 0 or options.jobs < 1:
         parser.error("--minutes and --jobs are positive")
+    if options.mended and not options.only:
+        parser.error("--mended goes with --only")
     goals = load()
     chosen = {text: matching(goals, text) for text in options.only}
     for text, found in chosen.items():
