@@ -262,6 +262,7 @@ class Judge {
 Verdict judge(const std::string& path, const Ledger& ledger, const PromisesCopy& promises,
               Reading reading, bool lied) {
   Verdict verdict;
+  verdict.promised = promises.forced != 0;
   Delivered delivered;
   const auto report = read(path, reading, delivered);
   const auto fail = [&](Fault fault, const std::string& what) {

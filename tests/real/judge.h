@@ -26,6 +26,7 @@ enum class Fault : std::uint8_t {
 struct Verdict {
   Fault fault = Fault::kNone;
   std::string what;
+  bool promised = false;  // there was something that must not be lost
   keel::RecoveryReport report{};
   // What all objects are now, for a next life.
   std::array<Version, kLedgerObjects> now{};
