@@ -12,7 +12,11 @@ using faultfs::random_step;
 
 Interruption Interruption::draw(std::uint64_t seed, std::uint64_t& random, WriterPlan& plan) {
   Interruption one;
-  one.when_ = seed % 4 == 0 ? When::kBegun : seed % 4 == 1 ? When::kClosing : When::kOpened;
+  switch (seed % 4) {
+    case 0: one.when_ = When::kBegun; break;
+    case 1: one.when_ = seed % 16 == 1 ? When::kEnded : When::kClosing; break;
+    default: one.when_ = When::kOpened; break;
+  }
   if (one.when_ == When::kOpened) {
     one.later_usec_ = random_step(random) % 4000;
     return one;
@@ -31,6 +35,7 @@ void Interruption::wait(const Ledger& ledger, Child& writer) const {
       case When::kOpened: return ledger.opened != 0;
       case When::kBegun: return begun_of(ledger) >= begun_;
       case When::kClosing: return ledger.closing != 0;
+      case When::kEnded: return false;
     }
     return true;
   };
