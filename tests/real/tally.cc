@@ -16,7 +16,7 @@ bool judging = false;
 void Tally::count(const Verdict& verdict, const Ledger& ledger, bool met,
                   const std::string& replay) {
   ++(!met ? unmet : ledger.opened == 0 ? unopened : tried);
-  promised += met && verdict.promised ? 1U : 0U;
+  promised += verdict.promised ? 1U : 0U;
   torn += verdict.report.end == keel::LogEnd::kTorn ? 1 : 0;
   check(verdict, replay);
 }

@@ -20,7 +20,7 @@ struct Tally {
   std::uint64_t unopened = 0;  // judged too, but of a life that never had its log open
   std::uint64_t unmet = 0;     // as well, of one that did not meet what was to be tried
   std::uint64_t lives = 0;
-  std::uint64_t promised = 0;  // states in which something was, of those that met it
+  std::uint64_t promised = 0;  // states in which something was, unmet ones too
   std::uint64_t torn = 0;      // states whose report said so
   std::uint64_t failed_writers = 0;
   std::uint64_t lost = 0;
