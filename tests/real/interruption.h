@@ -13,8 +13,8 @@ namespace keel_test {
 
 class Interruption {
  public:
-  // Of four seeds in a row two opened, one begun and one closing, which is ended in one of 16. Gives
-  // the plan fewer transactions in the latter two.
+  // Of four seeds in a row two are opened, one begun, and one closing, or ended, one in 16. Gives
+  // the plan fewer transactions but where it is opened.
   [[nodiscard]] static Interruption draw(std::uint64_t seed, std::uint64_t& random,
                                          WriterPlan& plan);
 

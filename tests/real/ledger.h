@@ -3,9 +3,9 @@
 // The writer and whoever kills it share it (a mapped file); faultfs copies its promises with every
 // snapshot. Judge (judge.h) holds what recovery delivers against it.
 //
-// I1 What is promised is noted after force() or close() returned; what is home, before release() is called; a
-//    transaction, before its commit() is called. So a copy taken while no write can complete never
-//    promises more than the disk of that moment has to keep.
+// I1 What is promised is noted after force() or close() returned; what is home, before release() is
+//    called; a transaction, before its commit() is called. So a copy taken while no write can
+//    complete never promises more than the disk of that moment has to keep.
 // I2 Objects belong to one thread each, and a thread's transactions stand in the order of its
 //    commits.
 #pragma once
