@@ -396,11 +396,11 @@ void hang_on_faultfs(Watched& watched, std::uint64_t first, std::uint64_t count)
   HangCounts counts{};
   for (std::uint64_t seed = first; seed < first + count && watched.tally.ok(); ++seed) {
     constexpr int kMostTries = 20;
-    for (int i = 0; i < kMostTries; ++i) {
-      if (hang_once(*disk, watched, seed, counts) != Hung::kStarved) {
-        break;
-      }
+    Hung hung = Hung::kStarved;
+    for (int i = 0; i < kMostTries && hung == Hung::kStarved; ++i) {
+      hung = hang_once(*disk, watched, seed, counts);
     }
+    watched.tally.unmet += hung == Hung::kStarved ? 1U : 0U;
   }
   std::uint64_t flushes = 0;
   std::uint64_t ends = 0;
