@@ -32,6 +32,7 @@ void run(const char* name) {
       MESSAGE("missing: " << text);
     }
     CHECK(tally.tried + tally.unopened > 0);
+    CHECK((tally.promised > 0 || !campaign.promises));
     return;
   }
   FAIL("there is no campaign of that name");

@@ -15,6 +15,7 @@ struct RealCampaign {
   const char* what;         // for --help
   std::uint64_t slice;      // seeds of the slice that every test run takes; 0: none
   std::uint64_t sanitized;  // the same under a sanitizer
+  bool promises;            // a slice in which nothing had been promised has tried nothing
   Tally (*run)(std::uint64_t first, std::uint64_t count);
 };
 

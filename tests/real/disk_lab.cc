@@ -73,9 +73,9 @@ WriterPlan DiskLab::plan(std::uint64_t seed) const {
   return plan;
 }
 
-void DiskLab::judge_life(Tally& tally, const std::string& replay) {
+void DiskLab::judge_life(Tally& tally, bool met, const std::string& replay) {
   ++tally.lives;
-  tally.judge_life(log(), *ledger_, replay);
+  tally.judge_life(log(), *ledger_, met, replay);
 }
 
 void on_each_file_system(Tally& tally, DiskLab::Under under, std::uint64_t log_bytes,

@@ -40,7 +40,7 @@ class DiskLab {
   bool make_log(std::uint64_t bytes);
   [[nodiscard]] WriterPlan plan(std::uint64_t seed) const;
   // Judges the log; the next life begins with what it found.
-  void judge_life(Tally& tally, const std::string& replay);
+  void judge_life(Tally& tally, bool met, const std::string& replay);
 
  private:
   const std::string type_;

@@ -25,35 +25,39 @@ using faultfs::random_step;
 enum class Op : std::uint8_t { kWrite, kFsync, kChange, kRead };  // kChange: a write or a flush
 constexpr std::array<const char*, 4> kOpNames = {"write", "fsync", "change", "read"};
 
+// Whether the writer is to fail. What a disk calls done, what comes late and what was short once is
+// no failure.
+enum class Told : std::uint8_t { kMust, kMay, kMustNot };
+
 struct FaultCase {
   const char* rule;  // after op, first and last
   Op op;
   bool once;
-  bool lies;     // the disk does not say that it fails
-  bool failure;  // the writer must meet it
+  bool lies;  // the disk does not say that it fails
+  Told told;
 };
 
-// A write is of 4096 bytes at least, so that each of the shorter lengths cuts any.
+// A write is of whole blocks of 4096 bytes. What is written of one cannot be gone on from.
 constexpr FaultCase kFaultCases[] = {
-    {"eio 0", Op::kWrite, true, false, true},
-    {"eio 0", Op::kWrite, false, false, true},
-    {"eio 0", Op::kFsync, true, false, true},
-    {"eiodrop 0", Op::kFsync, true, false, true},
-    {"eiodrop 0", Op::kFsync, false, false, true},
-    {"enospc 0", Op::kWrite, true, false, true},
-    {"enospc 0", Op::kFsync, true, false, true},
-    {"eio 0", Op::kChange, true, false, true},
-    {"short 2048", Op::kWrite, true, false, false},
-    {"short 4096", Op::kWrite, false, false, false},
-    {"short 512", Op::kWrite, true, false, false},
-    {"short 3584", Op::kWrite, true, false, false},
-    {"short 0", Op::kWrite, true, false, false},
-    {"lie 0", Op::kFsync, false, true, false},
-    {"lie 0", Op::kChange, false, true, false},
-    {"lose 0", Op::kWrite, true, true, false},
-    {"misplace 8192", Op::kWrite, true, true, false},
-    {"delay 3", Op::kChange, true, false, false},
-    {"flip", Op::kRead, true, false, false},
+    {"eio 0", Op::kWrite, true, false, Told::kMust},
+    {"eio 0", Op::kWrite, false, false, Told::kMust},
+    {"eio 0", Op::kFsync, true, false, Told::kMust},
+    {"eiodrop 0", Op::kFsync, true, false, Told::kMust},
+    {"eiodrop 0", Op::kFsync, false, false, Told::kMust},
+    {"enospc 0", Op::kWrite, true, false, Told::kMust},
+    {"enospc 0", Op::kFsync, true, false, Told::kMust},
+    {"eio 0", Op::kChange, true, false, Told::kMust},
+    {"short 2048", Op::kWrite, true, false, Told::kMay},
+    {"short 4096", Op::kWrite, false, false, Told::kMay},
+    {"short 512", Op::kWrite, true, false, Told::kMay},
+    {"short 4096", Op::kWrite, true, false, Told::kMustNot},
+    {"short 0", Op::kWrite, true, false, Told::kMay},
+    {"lie 0", Op::kFsync, false, true, Told::kMustNot},
+    {"lie 0", Op::kChange, false, true, Told::kMustNot},
+    {"lose 0", Op::kWrite, true, true, Told::kMustNot},
+    {"misplace 8192", Op::kWrite, true, true, Told::kMustNot},
+    {"delay 3", Op::kChange, true, false, Told::kMustNot},
+    {"flip", Op::kRead, true, false, Told::kMay},
 };
 constexpr std::uint64_t kFaultKinds = std::size(kFaultCases);
 constexpr std::uint64_t kScenarios = 8;
@@ -71,8 +75,7 @@ class FaultsLab {
   void meet(std::uint64_t seed);
   [[nodiscard]] std::string note() const {
     return " of=" + std::to_string(kPlaces) + " beyond=" + std::to_string(beyond_) +
-           " unmet=" + std::to_string(unmet_) + " flips=" + std::to_string(flips_) +
-           " flips_told=" + std::to_string(flips_told_);
+           " flips=" + std::to_string(flips_) + " flips_told=" + std::to_string(flips_told_);
   }
 
  private:
@@ -84,7 +87,7 @@ class FaultsLab {
   const Counts* operations(std::uint64_t scenario);
   // False if the fault was not met.
   bool fault(const FaultCase& fault, std::uint64_t scenario, std::uint64_t k);
-  void flip_closed(std::uint64_t scenario, std::uint64_t k);
+  void flip_closed(std::uint64_t scenario, std::uint64_t from_end);
   void flip_once(const PromisesCopy& wanted, std::uint64_t k, Reading reading,
                  const std::string& what);
   void flip_failed(const PromisesCopy& promises, const std::string& what);
@@ -96,7 +99,6 @@ class FaultsLab {
   std::string replay_;
   std::uint64_t random_ = 0;
   std::uint64_t beyond_ = 0;
-  std::uint64_t unmet_ = 0;
   std::uint64_t flips_ = 0;
   std::uint64_t flips_told_ = 0;
 };
@@ -130,11 +132,7 @@ std::optional<int> FaultsLab::run_writer(std::uint64_t scenario, const std::stri
 
 std::optional<PromisesCopy> FaultsLab::judge_closed(const std::string& what) {
   PromisesCopy wanted = lab_.ledger().promises();
-  for (const LedgerThread& thread : lab_.ledger()->threads) {
-    for (std::uint64_t n = 0; n < thread.begun; ++n) {
-      wanted.forced = std::max<std::uint64_t>(wanted.forced, thread.transactions[n].sequence);
-    }
-  }
+  wanted.forced = newest_of(*lab_.ledger());
   const Verdict verdict = judge(*lab_.disk() / "log", *lab_.ledger(), wanted);
   tally_.check(verdict, replay_);
   if (tally_.ok() && verdict.report.end != LogEnd::kClean) {
@@ -175,20 +173,20 @@ const Counts* FaultsLab::operations(std::uint64_t scenario) {
   return known ? &*known : nullptr;
 }
 
-// Which operation of `most` the turn-th is: each once, in steps, so that a few turns see early and
-// late ones; 0: none. Steps are in a power of two: `most` may differ a little the next time.
-std::uint64_t operation_of(std::uint64_t turn, std::uint64_t most, std::uint64_t start) {
-  const std::uint64_t span = std::bit_ceil(most);
-  const std::uint64_t step = (span * 5 / 8) | 1U;
-  const std::uint64_t k = 1 + (turn * step + start) % span;
-  return turn < span && k <= most ? k : 0;
+// Which operation the turn-th is: each of kMostOperations once, in steps, so that a few turns see
+// early and late ones. However many there are: that may differ a little in the next chunk of seeds.
+std::uint64_t operation_of(std::uint64_t turn, std::uint64_t start) {
+  constexpr std::uint64_t kStep = (kMostOperations * 5 / 8) | 1U;
+  static_assert(std::has_single_bit(kMostOperations), "an odd step meets all");
+  return 1 + (turn * kStep + start) % kMostOperations;
 }
 
 void FaultsLab::meet(std::uint64_t seed) {
   const std::uint64_t place = (seed - 1) % kPlaces;
-  const FaultCase& one = kFaultCases[place % kFaultKinds];
-  const std::uint64_t turn = place / kFaultKinds;
-  const std::uint64_t scenario = turn % kScenarios;
+  const std::uint64_t kind = place % kFaultKinds;
+  const FaultCase& one = kFaultCases[kind];
+  const std::uint64_t scenario = place / kFaultKinds % kScenarios;
+  const std::uint64_t turn = place / kFaultKinds / kScenarios;
   replay_ = replay_of("faults", seed);
   random_ = seed * 7919;
   const Counts* there = operations(scenario);
@@ -196,10 +194,11 @@ void FaultsLab::meet(std::uint64_t seed) {
     return;
   }
   const std::uint64_t most = (*there)[static_cast<std::size_t>(one.op)];
-  // Of reads the last first, which are of checkpoints.
-  const std::uint64_t start = one.op == Op::kRead ? most - 1 : place;
-  const std::uint64_t k = operation_of(turn / kScenarios, most, start);
-  if (k == 0) {
+  // Of reads from the end on: the last are of checkpoints. Else where each kind of each writer has
+  // its own, so that no range of seeds is beyond.
+  const std::uint64_t start = one.op == Op::kRead ? 0 : 101 * kind + 37 * scenario;
+  const std::uint64_t k = operation_of(turn, start);
+  if (k > most) {
     ++beyond_;
     return;
   }
@@ -214,7 +213,7 @@ void FaultsLab::meet(std::uint64_t seed) {
     }
   }
   if (tally_.ok()) {
-    ++unmet_;
+    ++tally_.unmet;
   }
 }
 
@@ -238,8 +237,12 @@ bool FaultsLab::fault(const FaultCase& fault, std::uint64_t scenario, std::uint6
   // Of a large write FUSE makes several requests, and a short write when a later one fails: its
   // rest is written then, and there is nothing to tell. All that was committed must be there.
   const bool may_be_short = fault.once && fault.op != Op::kFsync && plan(scenario).large;
-  if (met && fault.failure && !refused && !may_be_short) {
+  if (met && fault.told == Told::kMust && !refused && !may_be_short) {
     fail("nobody was told of " + what);
+    return met;
+  }
+  if (met && fault.told == Told::kMustNot && refused) {
+    fail("failed though nothing did: " + what);
     return met;
   }
   if (!met && refused) {
@@ -256,8 +259,7 @@ bool FaultsLab::fault(const FaultCase& fault, std::uint64_t scenario, std::uint6
   const Verdict verdict =
       judge(*lab_.disk() / "log", *lab_.ledger(), promises, Reading::kScan, fault.lies);
   if (met) {
-    tally_.promised += promises.forced != 0 ? 1 : 0;
-    tally_.count(verdict, lab_.ledger()->opened != 0, replay_);
+    tally_.count(verdict, *lab_.ledger(), true, replay_);
   } else {
     tally_.check(verdict, replay_);
   }
@@ -271,7 +273,7 @@ bool FaultsLab::fault(const FaultCase& fault, std::uint64_t scenario, std::uint6
 
 // Nothing has happened to the log but that its writer has closed it, so it says where it ends: what
 // is read is all of it, or damaged, or refused.
-void FaultsLab::flip_closed(std::uint64_t scenario, std::uint64_t k) {
+void FaultsLab::flip_closed(std::uint64_t scenario, std::uint64_t from_end) {
   if (run_writer(scenario, "") != kWriterDone) {
     fail("a writer without a fault failed");
     return;
@@ -281,17 +283,19 @@ void FaultsLab::flip_closed(std::uint64_t scenario, std::uint64_t k) {
   if (!wanted) {
     return;
   }
-  if (lab_.disk()->counts().reads < k) {
-    ++unmet_;
+  const std::uint64_t reads = lab_.disk()->counts().reads;
+  if (reads < from_end) {
+    ++tally_.unmet;
     return;
   }
+  const std::uint64_t k = reads + 1 - from_end;
   for (std::uint64_t i = 0; i < kFlipsOfRead && tally_.ok(); ++i) {
     // The last is by a journal that goes on where it is let.
     flip_once(*wanted, k, i + 1 < kFlipsOfRead ? Reading::kScan : Reading::kOpen,
               "writer " + std::to_string(scenario));
   }
   if (tally_.ok()) {
-    ++tally_.promised;
+    tally_.promised += lab_.ledger().promises().forced != 0 ? 1U : 0U;
     ++tally_.tried;
   }
 }

@@ -64,7 +64,7 @@ void write_when_full(DiskLab& lab, Tally& tally, std::uint64_t seed, const std::
     tally.fail("the writer ended with " + std::to_string(code) + " on a full " + type, replay);
     return;
   }
-  lab.judge_life(tally, replay);
+  lab.judge_life(tally, true, replay);
   std::filesystem::remove(lab.mounted() / "filler");
 }
 
@@ -135,7 +135,7 @@ void write_when_shared(DiskLab& lab, Tally& tally, std::uint64_t seed, Shared& s
     ++tally.failed_writers;
     shared.promised += lab.ledger().promises().forced != 0 ? 1U : 0U;
   }
-  lab.judge_life(tally, replay);
+  lab.judge_life(tally, full, replay);
   std::filesystem::remove(lab.mounted() / "filler");
   std::filesystem::remove(lab.mounted() / "copy");
 }

@@ -101,7 +101,6 @@ std::uint64_t hash_of(const PromisesCopy& promises) {
 // All moments of the life that has just ended, cut in ways of all kinds.
 void cut_all(FuseLab& lab, Tally& tally, std::uint64_t seed, std::uint64_t moments,
              std::uint64_t& random, std::uint64_t& same) {
-  const bool opened = lab.ledger()->opened != 0;
   std::unordered_set<std::uint64_t> judged;
   for (std::uint64_t i = 0; i < moments; ++i) {
     const PromisesCopy promises = lab.disk()->promises(i);
@@ -125,8 +124,7 @@ void cut_all(FuseLab& lab, Tally& tally, std::uint64_t seed, std::uint64_t momen
       } else {
         verdict = judge(image.path(), *lab.ledger(), promises);
       }
-      tally.promised += promises.forced != 0 ? 1 : 0;
-      tally.count(verdict, opened, replay_of("fuse", seed));
+      tally.count(verdict, *lab.ledger(), true, replay_of("fuse", seed));
       if (!verdict.ok()) {
         tally.failures.back() += " (moment " + std::to_string(i) + ", cut " + name_of(cut) + " " +
                                  std::to_string(cut_seed) + ")";
@@ -136,7 +134,19 @@ void cut_all(FuseLab& lab, Tally& tally, std::uint64_t seed, std::uint64_t momen
   }
 }
 
-void lives_of(FuseLab& lab, Tally& tally, std::uint64_t seed, std::uint64_t& same) {
+// The writer has closed its log, so it needs nothing that was not flushed.
+void cut_closed(FuseLab& lab, Tally& tally, std::uint64_t seed) {
+  lab.disk()->cut(Cut::kNone, 0);
+  const Verdict verdict = judge(*lab.disk() / "log", *lab.ledger(), lab.ledger().promises());
+  tally.count(verdict, *lab.ledger(), true, replay_of("fuse", seed));
+  if (tally.ok() && verdict.report.end != LogEnd::kClean) {
+    tally.fail("a log that was closed is not clean: " + verdict.report.message(),
+               replay_of("fuse", seed));
+  }
+}
+
+void lives_of(FuseLab& lab, Tally& tally, std::uint64_t seed, std::uint64_t& same,
+              std::uint64_t& closed) {
   std::uint64_t random = seed * 1000003;
   const bool large = seed % 8 == 7;
   if (!lab.make_log(large ? FuseLab::kLargeLog : FuseLab::kSmallLog)) {
@@ -156,12 +166,18 @@ void lives_of(FuseLab& lab, Tally& tally, std::uint64_t seed, std::uint64_t& sam
       tally.fail("the writer ended with " + std::to_string(code), replay_of("fuse", seed));
       return;
     }
-    if (code != kWriterDone && lab.disk()->counts().faults == 0) {
-      tally.fail("a failure without a fault", replay_of("fuse", seed));
+    const bool met = lab.disk()->counts().faults != 0;
+    if (met == (code == kWriterDone)) {
+      tally.fail(met ? "nobody was told of the cut" : "a failure without a fault",
+                 replay_of("fuse", seed));
       return;
     }
     const std::uint64_t moments = lab.disk()->snapshots();
     cut_all(lab, tally, seed, moments, random, same);
+    if (tally.ok() && !met) {
+      cut_closed(lab, tally, seed);
+      ++closed;
+    }
     if (!tally.ok() || moments == 0) {
       return;
     }
@@ -188,11 +204,12 @@ Tally run_fuse(std::uint64_t first, std::uint64_t count) {
     tally.miss("faultfs", lab.why());
     return tally;
   }
-  std::uint64_t same = 0;  // cuts that left what another had left
+  std::uint64_t same = 0;    // cuts that left what another had left
+  std::uint64_t closed = 0;  // lives that ended before their cut
   for (std::uint64_t seed = first; seed < first + count && tally.ok(); ++seed) {
-    lives_of(lab, tally, seed, same);
+    lives_of(lab, tally, seed, same, closed);
   }
-  tally.note = " same=" + std::to_string(same);
+  tally.note = " same=" + std::to_string(same) + " closed=" + std::to_string(closed);
   return tally;
 }
 

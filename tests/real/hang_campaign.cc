@@ -9,7 +9,11 @@
 // processors with twenty threads that wanted one, by up to 55 ms, and each time a thread that did
 // nothing but sleep for as long as the watchdog does overslept too, by 9 to 43 ms. Hence both: a
 // deadline of 200 ms, three quarters of which are more than that; and such a thread, whose longest
-// oversleeping meanwhile is allowed beyond.
+// oversleeping meanwhile is allowed beyond. How late a report is, our own clock says, from before
+// the call that hangs, and the report: the larger of both.
+//
+// A caller who gets no processor for a deadline before the device is asked for anything is reported
+// with what it was about then. Of such a hang nothing is judged but how it ends; there is another.
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 
@@ -43,6 +47,10 @@ using WaitsFor = StallReport::WaitsFor;
 constexpr std::uint64_t kDeadlineNs = 200'000'000;
 constexpr std::uint64_t kPauseNs = kDeadlineNs / 4;  // as the watchdog's
 
+std::uint64_t now_ns() {
+  return static_cast<std::uint64_t>(std::chrono::steady_clock::now().time_since_epoch().count());
+}
+
 // What a thread that is to sleep for a pause oversleeps, which is what the machine makes it wait
 // for a processor. One that sleeps right now counts too.
 class Sleeper {
@@ -61,9 +69,6 @@ class Sleeper {
   }
 
  private:
-  static std::uint64_t now_ns() {
-    return static_cast<std::uint64_t>(std::chrono::steady_clock::now().time_since_epoch().count());
-  }
   static std::uint64_t over(std::uint64_t since_ns) {
     const std::uint64_t slept = now_ns() - since_ns;
     return slept > kPauseNs ? slept - kPauseNs : 0;
@@ -86,24 +91,31 @@ class Sleeper {
 struct Watched {
   Tally& tally;
   Sleeper sleeper{};
-  std::uint64_t starved = 0;  // reports later than twice the deadline, the machine's doing
+  std::uint64_t starved = 0;  // late or early by the machine's doing
   std::uint64_t latest_ns = 0;
+};
+
+struct Told {
+  StallReport report{};
+  std::uint64_t at_ns = 0;
 };
 
 class Stalls {
  public:
   void add(const StallReport& report) {
+    const std::uint64_t at_ns = now_ns();
     const std::lock_guard<std::mutex> lock(mutex_);
-    reports_.push_back(report);
+    told_.push_back({report, at_ns});
     changed_.notify_all();
   }
   // The report of a force of this sequence, or of a close, which must come.
-  StallReport wait_for(What what, Sequence sequence) {
+  Told wait_for(What what, Sequence sequence) {
     std::unique_lock<std::mutex> lock(mutex_);
     for (;;) {
-      for (const StallReport& report : reports_) {
-        if (report.what == what && (what == What::kClose || report.sequence == sequence)) {
-          return report;
+      for (const Told& told : told_) {
+        if (told.report.what == what &&
+            (what == What::kClose || told.report.sequence == sequence)) {
+          return told;
         }
       }
       changed_.wait(lock);
@@ -113,13 +125,16 @@ class Stalls {
  private:
   std::mutex mutex_;
   std::condition_variable changed_;
-  std::vector<StallReport> reports_;
+  std::vector<Told> told_;
 };
 
 // Who waits while the device hangs.
 enum class Call : std::uint8_t { kForce, kClose, kDestroy, kCloseIdle };
 constexpr std::array<const char*, 4> kCallNames = {"force", "close", "destruction",
                                                    "close of what was forced"};
+
+// What became of a hang: judged; there was none to be had; or nothing can be said of its report.
+enum class Hung : std::uint8_t { kJudged, kNone, kStarved };
 
 // A journal whose every commit is one object.
 class Session {
@@ -157,34 +172,36 @@ class Session {
   [[nodiscard]] bool ready() const { return journal_ != nullptr; }
 
   // Commits an object of so many bytes, makes the call on another thread, waits for the report;
-  // `end` ends the hang. False if `begin` says that there is none to be had. After another call
+  // `end` ends the hang. kNone if `begin` says that there is none to be had. After another call
   // than kForce the journal is gone.
   template <class Begin, class End>
-  bool stall(Call call, std::size_t size_bytes, const Begin& begin, const End& end) {
+  Hung stall(Call call, std::size_t size_bytes, const Begin& begin, const End& end) {
     const std::string bytes(size_bytes, 'h');
     object_.set(bytes.data(), bytes.size());
     auto transaction = journal_->begin(ObjectItem::log_bytes(bytes.size()), 1);
     if (!transaction || !transaction->log(object_).ok()) {
       tally_.fail("begin", replay_);
-      return true;
+      return Hung::kJudged;
     }
     const auto sequence = transaction->commit();
     if (!sequence) {
       tally_.fail("commit: " + sequence.error().message(), replay_);
-      return true;
+      return Hung::kJudged;
     }
     // What close() forces is reported as a force; here it only records the log's end.
     const bool idle = call == Call::kCloseIdle;
     if (idle && !journal_->force(*sequence).ok()) {
       tally_.fail("force", replay_);
-      return true;
+      return Hung::kJudged;
     }
     if (!begin()) {
-      return false;
+      return Hung::kNone;
     }
     watched_.sleeper.begin();
     Status forced;
+    std::atomic<std::uint64_t> since_ns{0};
     std::thread waiter([&] {
+      since_ns = now_ns();
       switch (call) {
         case Call::kForce: forced = journal_->force(*sequence); break;
         case Call::kClose:
@@ -192,36 +209,51 @@ class Session {
         case Call::kDestroy: journal_.reset(); break;
       }
     });
-    const StallReport report = stalls_.wait_for(idle ? What::kClose : What::kForce, *sequence);
+    const Told told = stalls_.wait_for(idle ? What::kClose : What::kForce, *sequence);
     const std::uint64_t overslept_ns = watched_.sleeper.overslept_ns();
     end();
     waiter.join();
-    ++tally_.tried;
-    watched_.latest_ns = std::max(watched_.latest_ns, report.waited_ns);
-    const bool late = report.waited_ns > 2 * kDeadlineNs;
-    watched_.starved += late ? 1 : 0;
-    if (late && clocks_are_judged() && report.waited_ns > 2 * kDeadlineNs + overslept_ns) {
-      tally_.fail("reported after " + std::to_string(report.waited_ns / 1'000'000) + " ms",
-                  replay_);
-    }
-    tally_.promised += 1;
     if (call == Call::kClose || idle) {
       journal_.reset();
     }
     const std::string name = kCallNames[static_cast<std::size_t>(call)];
     if (!forced) {
       tally_.fail(name + " after the hang: " + forced.error().message(), replay_);
-    } else if (report.waits_for != WaitsFor::kWrite || (!idle && report.lsn == Lsn{}) ||
-               report.waited_ns < kDeadlineNs) {
-      tally_.fail(name + ": the report says: " + line_of(report), replay_);
     } else if (call == Call::kForce ? journal_->stable_sequence() < *sequence
                                     : !ends_with(*sequence, size_bytes)) {
       tally_.fail(name + " after the hang: what was committed is not in the log", replay_);
+    } else {
+      return judge_report(told, told.at_ns - since_ns, overslept_ns, call);
     }
-    return true;
+    return Hung::kJudged;
   }
 
  private:
+  Hung judge_report(const Told& told, std::uint64_t waited_ns, std::uint64_t overslept_ns,
+                    Call call) {
+    const StallReport& report = told.report;
+    if (report.waits_for != WaitsFor::kWrite || report.waited_ns < kDeadlineNs ||
+        (call != Call::kCloseIdle && report.lsn == Lsn{})) {
+      if (overslept_ns > kPauseNs) {
+        ++watched_.starved;
+        return Hung::kStarved;
+      }
+      tally_.fail(std::string(kCallNames[static_cast<std::size_t>(call)]) +
+                      ": the report says: " + line_of(report),
+                  replay_);
+    }
+    ++tally_.tried;
+    ++tally_.promised;
+    waited_ns = std::max(waited_ns, report.waited_ns);
+    watched_.latest_ns = std::max(watched_.latest_ns, waited_ns);
+    const bool late = waited_ns > 2 * kDeadlineNs;
+    watched_.starved += late ? 1 : 0;
+    if (late && clocks_are_judged() && waited_ns > 2 * kDeadlineNs + overslept_ns) {
+      tally_.fail("reported after " + std::to_string(waited_ns / 1'000'000) + " ms", replay_);
+    }
+    return Hung::kJudged;
+  }
+
   // A report's own line is valid in the callback only.
   static std::string line_of(const StallReport& report) {
     char line[512];
@@ -278,10 +310,10 @@ void throttle(DiskLab& lab, Watched& watched, std::uint64_t seed, const std::str
     return;
   }
   // A byte a second: the write waits until the limit is lifted.
-  const bool stalled = session.stall(
+  const Hung hung = session.stall(
       Call::kForce, 1 + seed % 9000, [&] { return group->limit_writes(device, 1); },
       [&] { (void)group->limit_writes(device, 0); });
-  if (!stalled) {
+  if (hung == Hung::kNone) {
     watched.tally.miss(what, "a loop device cannot be");
   }
   group->leave();
@@ -307,12 +339,12 @@ constexpr std::uint64_t kHangLogBytes = std::uint64_t{16} << 20U;
 // Counts by the case's number.
 using HangCounts = std::array<std::uint64_t, kHangKinds>;
 
-void hang_once(FaultFs& disk, Watched& watched, std::uint64_t seed, HangCounts& counts) {
+Hung hang_once(FaultFs& disk, Watched& watched, std::uint64_t seed, HangCounts& counts) {
   const HangCase& one = kHangCases[seed % kHangKinds];
   const std::string replay = replay_of("hangs", seed);
   Session session(disk / "log", (seed + seed / kHangKinds) % 2 == 1, watched, replay);
   if (!session.ready()) {
-    return;
+    return Hung::kNone;
   }
   const bool flush = one.hang == Hang::kFlush;
   const auto begin = [&] {
@@ -337,12 +369,16 @@ void hang_once(FaultFs& disk, Watched& watched, std::uint64_t seed, HangCounts& 
     disk.release();
   };
   const std::size_t bytes = flush ? kFlushedBytes + seed % 9000 : 1 + seed % 9000;
-  (void)session.stall(one.call, bytes, begin, end);
+  const Hung hung = session.stall(one.call, bytes, begin, end);
+  if (hung == Hung::kStarved) {
+    return hung;
+  }
   // A flush that hangs comes after writes that were answered.
   if (flush && (flushes == 0 || writes == 0)) {
     watched.tally.fail("no flush hung", replay);
   }
   ++counts[seed % kHangKinds];
+  return hung;
 }
 
 void hang_on_faultfs(Watched& watched, std::uint64_t first, std::uint64_t count) {
@@ -359,7 +395,12 @@ void hang_on_faultfs(Watched& watched, std::uint64_t first, std::uint64_t count)
   }
   HangCounts counts{};
   for (std::uint64_t seed = first; seed < first + count && watched.tally.ok(); ++seed) {
-    hang_once(*disk, watched, seed, counts);
+    constexpr int kMostTries = 20;
+    Hung hung = Hung::kStarved;
+    for (int i = 0; i < kMostTries && hung == Hung::kStarved; ++i) {
+      hung = hang_once(*disk, watched, seed, counts);
+    }
+    watched.tally.unmet += hung == Hung::kStarved ? 1U : 0U;
   }
   std::uint64_t flushes = 0;
   std::uint64_t ends = 0;
@@ -374,9 +415,10 @@ void freeze(DiskLab& lab, Watched& watched, std::uint64_t seed, std::uint64_t ti
             const std::string& what) {
   Session session(lab.log(), seed % 2 == 0, watched, replay_of("hangs", seed));
   for (std::uint64_t i = 0; i < times && session.ready() && watched.tally.ok(); ++i) {
-    if (!session.stall(
-            i + 1 < times ? Call::kForce : Call::kClose, 1 + i * 70 % 9000,
-            [&] { return lab.mounted().freeze(); }, [&] { (void)lab.mounted().thaw(); })) {
+    const Hung hung = session.stall(
+        i + 1 < times ? Call::kForce : Call::kClose, 1 + i * 70 % 9000,
+        [&] { return lab.mounted().freeze(); }, [&] { (void)lab.mounted().thaw(); });
+    if (hung == Hung::kNone) {
       watched.tally.miss(what, std::string("cannot be: ") + std::strerror(errno));
       return;
     }

@@ -17,6 +17,10 @@ using Versions = std::array<Version, kLedgerObjects>;
 struct Delivered {
   Versions versions{};
   std::array<bool, kLedgerObjects> there{};
+  std::array<std::uint64_t, kLedgerObjects> sequences{};  // of what is there: its checkpoint
+  // The checkpoints that were handed over; 0: none.
+  std::uint64_t first = 0;
+  std::uint64_t last = 0;
   bool marked = false;  // what the judge has committed itself is there
   std::string fault;
 };
@@ -28,7 +32,7 @@ const std::string& mark_bytes() {
   return bytes;
 }
 
-void take(Delivered& delivered, const RecoveredItem& item) {
+void take(Delivered& delivered, const RecoveredItem& item, Sequence sequence) {
   const auto object = RecoveredObject::from(item);
   if (object && object->id == kMarkId) {
     std::string bytes(object->bytes.size_bytes(), '\0');
@@ -41,6 +45,7 @@ void take(Delivered& delivered, const RecoveredItem& item) {
     return;
   }
   delivered.there[object->id] = true;
+  delivered.sequences[object->id] = sequence.value();
   delivered.versions[object->id] = 0;
   if (object->erased) {
     return;
@@ -59,8 +64,10 @@ void take(Delivered& delivered, const RecoveredItem& item) {
 
 RecoveryHandler collector(Delivered& delivered) {
   return [&delivered](const RecoveredCheckpoint& checkpoint) -> Status {
+    delivered.last = checkpoint.sequence.value();
+    delivered.first = delivered.first == 0 ? delivered.last : delivered.first;
     for (const RecoveredItem& item : checkpoint.items) {
-      take(delivered, item);
+      take(delivered, item, checkpoint.sequence);
     }
     return {};
   };
@@ -148,6 +155,14 @@ Result<RecoveryReport> read(const std::string& path, Reading reading, Delivered&
   return report;
 }
 
+// An object's version, and the sequence of the transaction that made it so: 0 if this life knows
+// none.
+struct Wanted {
+  Version version = 0;
+  std::uint64_t sequence = 0;
+};
+using AllWanted = std::array<Wanted, kLedgerObjects>;
+
 class Judge {
  public:
   Judge(const Ledger& ledger, const PromisesCopy& promises, const Delivered& delivered,
@@ -157,7 +172,10 @@ class Judge {
   // The transactions of a thread up to the recovered sequence. The last one may have been killed
   // inside commit(), before its sequence was known: then it is there whole or not at all.
   void check(std::size_t thread, Verdict& verdict) const {
-    Versions without = ledger_.base;
+    AllWanted without;
+    for (std::size_t id = 0; id < kLedgerObjects; ++id) {
+      without[id].version = ledger_.base[id];
+    }
     const LedgerThread& mine = ledger_.threads[thread];
     const std::uint64_t begun = mine.begun;
     const LedgerTransaction* unknown = nullptr;
@@ -174,7 +192,7 @@ class Judge {
       return;
     }
     if (unknown != nullptr) {
-      Versions with = without;
+      AllWanted with = without;
       apply(*unknown, with);
       std::string second;
       if (matches(thread, with, second, verdict)) {
@@ -187,29 +205,47 @@ class Judge {
   }
 
  private:
-  static void apply(const LedgerTransaction& one, Versions& versions) {
+  static void apply(const LedgerTransaction& one, AllWanted& objects) {
     for (std::size_t i = 0; i < kObjectsOfTransaction; ++i) {
       if (one.versions[i] != 0) {
-        versions[one.objects[i]] = one.versions[i];
+        objects[one.objects[i]] = {one.versions[i], one.sequence};
       }
     }
   }
 
-  bool matches(std::size_t thread, const Versions& wanted, std::string& what,
+  // An erasure does not say which it is, but it cannot stand before the checkpoint that it is of.
+  [[nodiscard]] bool right_in_log(std::size_t id, const Wanted& wanted) const {
+    const Version found = delivered_.versions[id];
+    return found != 0 ? found == wanted.version
+                      : wanted.version != 0 && is_erasure(wanted.version) &&
+                            delivered_.sequences[id] >= wanted.sequence;
+  }
+  [[nodiscard]] bool right_at_home(std::size_t id, const Wanted& wanted) const {
+    const Version home = promises_.home[id];
+    if (!lied_) {
+      return home == wanted.version;
+    }
+    // What a disk has lost may have gone home before: then home is newer. Or it may have been the
+    // object, logged again at the head by a commit or by the journal itself: then what was wanted
+    // stands before the tail. A checkpoint that was handed over was whole.
+    const bool handed_over = delivered_.first != 0 && wanted.sequence >= delivered_.first;
+    return (home & ~kLargeVersion) >= (wanted.version & ~kLargeVersion) || !handed_over;
+  }
+
+  bool matches(std::size_t thread, const AllWanted& objects, std::string& what,
                Verdict& verdict) const {
     for (std::size_t id = thread * kObjectsOfThread; id < (thread + 1) * kObjectsOfThread; ++id) {
-      const Version found = delivered_.versions[id];
-      // A disk that lied may have lost what went home before: then home is newer.
-      const bool right = !delivered_.there[id] ? lied_ || promises_.home[id] == wanted[id]
-                         : found == 0          ? is_erasure(wanted[id])
-                                               : found == wanted[id];
-      if (!right) {
-        what = "object " + std::to_string(id) + " has version " + std::to_string(found) +
-               (delivered_.there[id] ? " in the log" : " nowhere in the log") + ", at home " +
-               std::to_string(promises_.home[id]) + ", expected " + std::to_string(wanted[id]);
+      const Wanted& wanted = objects[id];
+      const bool there = delivered_.there[id];
+      if (!(there ? right_in_log(id, wanted) : right_at_home(id, wanted))) {
+        what = "object " + std::to_string(id) + " has version " +
+               std::to_string(delivered_.versions[id]) +
+               (there ? " in the log" : " nowhere in the log") + ", at home " +
+               std::to_string(promises_.home[id]) + ", expected " + std::to_string(wanted.version) +
+               " of sequence " + std::to_string(wanted.sequence);
         return false;
       }
-      verdict.now[id] = wanted[id];
+      verdict.now[id] = wanted.version;
     }
     return true;
   }
@@ -226,6 +262,7 @@ class Judge {
 Verdict judge(const std::string& path, const Ledger& ledger, const PromisesCopy& promises,
               Reading reading, bool lied) {
   Verdict verdict;
+  verdict.promised = promises.forced != 0;
   Delivered delivered;
   const auto report = read(path, reading, delivered);
   const auto fail = [&](Fault fault, const std::string& what) {
@@ -234,19 +271,25 @@ Verdict judge(const std::string& path, const Ledger& ledger, const PromisesCopy&
                    (report ? verdict.report.message() : "");
     return verdict;
   };
-  if (!report) {
-    return lied && report.error().code == Errc::kDamaged
-               ? verdict
-               : fail(Fault::kRefused, "recovery failed: " + report.error().message());
+  // A journal that finds damage has handed over what stands before it.
+  const bool told = !report && lied && report.error().code == Errc::kDamaged;
+  if (!report && !told) {
+    return fail(Fault::kRefused, "recovery failed: " + report.error().message());
   }
-  verdict.report = *report;
+  if (report) {
+    verdict.report = *report;
+  }
   if (!delivered.fault.empty()) {
     return fail(Fault::kPartial, delivered.fault);
   }
-  if (report->end == LogEnd::kDamaged && !lied) {
+  if (told && delivered.last == 0) {
+    return verdict;
+  }
+  if (report && report->end == LogEnd::kDamaged && !lied) {
     return fail(Fault::kRefused, "a crash was taken for damage");
   }
-  const std::uint64_t last = std::max(report->last_sequence.value(), ledger.base_sequence);
+  const std::uint64_t last =
+      std::max(told ? delivered.last : report->last_sequence.value(), ledger.base_sequence);
   if (last < promises.forced && !lied) {
     return fail(Fault::kLost, "a promised sequence is gone");
   }

@@ -3,7 +3,7 @@
 //   1. every sequence that had been promised is there,
 //   2. every object has exactly the version that the last recovered sequence left it with: so whole
 //      transactions only, and a prefix of the sequences,
-//   3. never "damaged", unless the disk lied.
+//   3. never "damaged", unless the disk lied: then what was handed over before is held to 2.
 #pragma once
 
 #include <array>
@@ -26,6 +26,7 @@ enum class Fault : std::uint8_t {
 struct Verdict {
   Fault fault = Fault::kNone;
   std::string what;
+  bool promised = false;  // there was something that must not be lost
   keel::RecoveryReport report{};
   // What all objects are now, for a next life.
   std::array<Version, kLedgerObjects> now{};

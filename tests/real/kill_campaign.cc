@@ -7,6 +7,7 @@
 #include "campaigns.h"
 #include "environment.h"
 #include "faultfs/store.h"
+#include "interruption.h"
 #include "keel/cil/log_file.h"
 #include "writer.h"
 
@@ -35,6 +36,7 @@ Tally run_kill(std::uint64_t first, std::uint64_t count) {
   const Scratch disk;
   const Scratch memory(memory_root());
   LedgerFile ledger(memory / "ledger");
+  std::uint64_t closing = 0;  // that were killed in close()
   for (std::uint64_t seed = first; seed < first + count && tally.ok(); ++seed) {
     std::uint64_t random = seed * 2654435761U;
     const std::string replay = replay_of("kill", seed);
@@ -46,22 +48,28 @@ Tally run_kill(std::uint64_t first, std::uint64_t count) {
     WriterPlan plan = WriterPlan::draw(random);
     plan.log = log;
     plan.ledger = ledger.path();
-    Helper writer(plan.words());
     // Some die while they open the log.
     const bool early = random_step(random) % 8 == 0;
-    while (!early && ledger->opened == 0 && writer.poll() < 0) {
-      (void)::usleep(50);
+    const std::uint64_t early_usec = random_step(random) % 10'000;
+    const Interruption interruption = Interruption::draw(seed, random, plan);
+    Helper writer(plan.words());
+    if (early) {
+      (void)::usleep(static_cast<useconds_t>(early_usec));
+    } else {
+      interruption.wait(*ledger, writer);
     }
-    (void)::usleep(static_cast<useconds_t>(random_step(random) % (early ? 10'000 : 4'000)));
     writer.signal(SIGKILL);
     const int code = writer.wait();
     ++tally.lives;
+    closing += was_closing(*ledger) ? 1U : 0U;
     if (code != 128 + SIGKILL && code != kWriterDone) {
       tally.fail("the writer ended with " + std::to_string(code), replay);
       break;
     }
-    tally.judge_life(log, ledger, replay);
+    tally.judge_life(log, ledger, ledger->done == 0, replay);
   }
+  tally.demand_met(replay_of("kill", first));
+  tally.note = " closing=" + std::to_string(closing);
   return tally;
 }
 

@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstring>
 
 #include "faultfs/store.h"
@@ -34,9 +35,9 @@ void LedgerFile::begin_life(std::uint64_t base_sequence,
   for (LedgerThread& thread : ledger.threads) {
     thread.begun = 0;
   }
-  for (Word* word :
-       {&ledger.opened, &ledger.failed_with, &ledger.after_failure, &ledger.attempts_after,
-        &ledger.stalls, &ledger.done, &ledger.go, &ledger.memory_locked, &ledger.refused}) {
+  for (Word* word : {&ledger.opened, &ledger.closing, &ledger.failed_with, &ledger.after_failure,
+                     &ledger.attempts_after, &ledger.stalls, &ledger.done, &ledger.go,
+                     &ledger.memory_locked, &ledger.refused}) {
     *word = 0;
   }
   ledger.promises.forced = 0;
@@ -54,6 +55,24 @@ PromisesCopy LedgerFile::promises() const {
     copy.home[i] = ledger_->promises.home[i];
   }
   return copy;
+}
+
+std::uint64_t begun_of(const Ledger& ledger) {
+  std::uint64_t sum = 0;
+  for (const LedgerThread& thread : ledger.threads) {
+    sum += thread.begun;
+  }
+  return sum;
+}
+
+std::uint64_t newest_of(const Ledger& ledger) {
+  std::uint64_t newest = 0;
+  for (const LedgerThread& thread : ledger.threads) {
+    for (std::uint64_t n = 0; n < thread.begun; ++n) {
+      newest = std::max<std::uint64_t>(newest, thread.transactions[n].sequence);
+    }
+  }
+  return newest;
 }
 
 bool is_erasure(Version version) { return version % 13 == 0; }

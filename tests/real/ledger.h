@@ -3,9 +3,9 @@
 // The writer and whoever kills it share it (a mapped file); faultfs copies its promises with every
 // snapshot. Judge (judge.h) holds what recovery delivers against it.
 //
-// I1 What is promised is noted after force() returned; what is home, before release() is called; a
-//    transaction, before its commit() is called. So a copy taken while no write can complete never
-//    promises more than the disk of that moment has to keep.
+// I1 What is promised is noted after force() or close() returned; what is home, before release() is
+//    called; a transaction, before its commit() is called. So a copy taken while no write can
+//    complete never promises more than the disk of that moment has to keep.
 // I2 Objects belong to one thread each, and a thread's transactions stand in the order of its
 //    commits.
 #pragma once
@@ -57,6 +57,7 @@ struct Ledger {
   Promises promises;
   Word last_version{0};
   Word opened{0};          // the journal is open
+  Word closing{0};         // close() is called
   Word failed_with{0};     // 1 + Errc of the first error that the writer met
   Word after_failure{0};   // forces that succeeded though they began after it
   Word attempts_after{0};  // calls tried after it
@@ -64,7 +65,7 @@ struct Ledger {
   Word done{0};            // ended by itself
   Word go{0};              // told to a writer that waits for it with its log open
   Word memory_locked{0};   // the journal says that it has locked the process's memory
-  Word refused{0};         // allocations of a pool that is used alone
+  Word refused{0};         // allocations of a pool that is used alone; threads of a writer
   // As the life found it.
   std::uint64_t base_sequence = 0;
   std::array<Version, kLedgerObjects> base{};
@@ -95,6 +96,10 @@ class LedgerFile {
   std::string path_;
   Ledger* ledger_ = nullptr;
 };
+
+// How many transactions this life has begun, and the newest sequence of them.
+[[nodiscard]] std::uint64_t begun_of(const Ledger& ledger);
+[[nodiscard]] std::uint64_t newest_of(const Ledger& ledger);
 
 // The bytes of a version, in both processes.
 [[nodiscard]] bool is_erasure(Version version);

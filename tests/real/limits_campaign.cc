@@ -126,13 +126,13 @@ class LimitLab {
     if (plan.lock_memory && !refused) {
       check_locking(tally, limit, what, replay);
     }
+    const bool met = refused || killed || ledger_->refused != 0 ||
+                     (plan.lock_memory && !limit.pool && ledger_->memory_locked == 0);
     if (limit.pool) {
-      ++(code == kWriterNotOpened ? tally.unopened : tally.tried);
+      ++(code == kWriterNotOpened ? tally.unopened : met ? tally.tried : tally.unmet);
       return;
     }
-    const PromisesCopy promises = ledger_.promises();
-    tally.promised += promises.forced != 0 ? 1 : 0;
-    tally.count(judge(plan.log, *ledger_, promises), ledger_->opened != 0, replay);
+    tally.count(judge(plan.log, *ledger_, ledger_.promises()), *ledger_, met, replay);
     if (!tally.ok()) {
       tally.failures.back() += what;
     }
@@ -187,6 +187,7 @@ Tally run_limits(std::uint64_t first, std::uint64_t count) {
   for (std::uint64_t seed = first; seed < first + count && tally.ok(); ++seed) {
     lab.meet(tally, seed);
   }
+  tally.demand_met(replay_of("limits", first));
   tally.note = lab.note();
   return tally;
 }

@@ -1,9 +1,8 @@
 // Real ext4 and XFS on a loop device on faultfs: their disk loses power, fails a write, or fails a
 // flush once and says yes ever after.
-#include <unistd.h>
-
 #include "campaigns.h"
 #include "disk_lab.h"
+#include "interruption.h"
 #include "writer.h"
 
 using namespace keel;
@@ -60,12 +59,10 @@ void fail_disk_once(DiskLab& lab, Tally& tally, std::uint64_t seed, const std::s
   if (!rule.empty()) {
     lab.faults()->rule(rule);
   }
+  const Interruption interruption = Interruption::draw(seed, random, plan);
   Helper writer(plan.words());
   if (rule.empty()) {
-    while (lab.ledger()->opened == 0 && writer.poll() < 0) {
-      (void)::usleep(50);
-    }
-    (void)::usleep(static_cast<useconds_t>(random_step(random) % 8000));
+    interruption.wait(*lab.ledger(), writer);
     lab.faults()->power_off();
   }
   const int code = writer.wait();
@@ -76,7 +73,7 @@ void fail_disk_once(DiskLab& lab, Tally& tally, std::uint64_t seed, const std::s
     tally.fail("the writer ended with " + std::to_string(code) + what, replay);
     return;
   }
-  const bool met = rule.empty() || lab.faults()->counts().faults > 0;
+  const bool met = rule.empty() ? code != kWriterDone : lab.faults()->counts().faults > 0;
   if (met && fault.failure && code == kWriterDone) {
     tally.fail("nobody was told" + what, replay);
     return;
@@ -92,7 +89,7 @@ void fail_disk_once(DiskLab& lab, Tally& tally, std::uint64_t seed, const std::s
     tally.fail("could not be mounted again: " + lab.why() + what, replay);
     return;
   }
-  lab.judge_life(tally, replay);
+  lab.judge_life(tally, met, replay);
   if (!tally.ok()) {
     tally.failures.back() += what;
   }
@@ -106,6 +103,7 @@ Tally run_loop(std::uint64_t first, std::uint64_t count) {
                       [&](DiskLab& lab, std::uint64_t seed, const std::string& type) {
                         fail_disk_once(lab, tally, seed, type);
                       });
+  tally.demand_met(replay_of("loop", first));
   return tally;
 }
 

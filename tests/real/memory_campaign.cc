@@ -58,8 +58,9 @@ Tally run_memory(std::uint64_t first, std::uint64_t count) {
           replay);
       break;
     }
-    tally.judge_life(log, ledger, replay);
+    tally.judge_life(log, ledger, code != kWriterDone, replay);
   }
+  tally.demand_met(replay_of("memory", first));
   return tally;
 }
 

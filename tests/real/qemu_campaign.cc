@@ -36,6 +36,7 @@ constexpr std::uint64_t kWideLog = std::uint64_t{16} << 20U;
 
 struct Moment {
   bool early = false;            // while the log is opened, and recovered
+  bool closing = false;          // or while the writer closes it
   std::uint64_t begun = 0;       // else when so many transactions are
   std::uint64_t later_usec = 0;  // and this much later
 };
@@ -43,25 +44,19 @@ struct Moment {
 Moment draw_moment(std::uint64_t seed, std::uint64_t& random, bool large) {
   Moment moment;
   moment.early = seed % 7 == 6;
+  moment.closing = seed % 7 == 3;
   moment.begun = 1 + random_step(random) % (large ? 100 : 1000);
   moment.later_usec = random_step(random) % (moment.early ? 500'000 : 20'000);
   return moment;
-}
-
-std::uint64_t begun(const Ledger& ledger) {
-  std::uint64_t sum = 0;
-  for (const LedgerThread& thread : ledger.threads) {
-    sum += thread.begun;
-  }
-  return sum;
 }
 
 // False if it does not come.
 bool wait_for(const Moment& moment, GuestMachine& guest, const Ledger& ledger) {
   const auto end = std::chrono::steady_clock::now() + kMostWait;
   const auto over = [&] {
-    return moment.early ? guest.said().find(kGuestMounted) != std::string::npos
-                        : begun(ledger) >= moment.begun || ledger.done != 0;
+    return moment.early     ? guest.said().find(kGuestMounted) != std::string::npos
+           : moment.closing ? ledger.closing != 0
+                            : begun_of(ledger) >= moment.begun || ledger.done != 0;
   };
   while (!over()) {
     if (!guest.runs() || ledger.failed_with != 0 || std::chrono::steady_clock::now() > end) {
@@ -105,8 +100,11 @@ void cut_once(const GuestImage& image, Disk& disk, Tally& tally, std::uint64_t s
     tally.fail("the log could not be made on " + disk.type, replay);
     return;
   }
-  const WriterPlan plan = plan_of(random, std::filesystem::file_size(lab.log()) >= kWideLog);
+  WriterPlan plan = plan_of(random, std::filesystem::file_size(lab.log()) >= kWideLog);
   const Moment moment = draw_moment(seed, random, plan.large);
+  if (moment.closing) {
+    plan.transactions = static_cast<std::uint32_t>(1 + moment.begun / plan.threads);
+  }
   if (!lab.take_down()) {
     tally.fail("could not be unmounted", replay);
     return;
@@ -134,7 +132,8 @@ void cut_once(const GuestImage& image, Disk& disk, Tally& tally, std::uint64_t s
     tally.fail("could not be mounted again: " + lab.why() + where, replay);
     return;
   }
-  lab.judge_life(tally, replay);
+  // A writer that had closed its log was not cut off.
+  lab.judge_life(tally, lab.ledger()->done == 0, replay);
   if (!tally.ok()) {
     tally.failures.back() += where;
   }
@@ -162,6 +161,7 @@ Tally run_qemu(std::uint64_t first, std::uint64_t count) {
       tally.miss(disk->type, disk->lab.why());
     }
   }
+  tally.demand_met(replay_of("qemu", first));
   return tally;
 }
 

@@ -1,12 +1,11 @@
 // A file system that is shut down under the writer, as if the machine had crashed. ext4 and XFS are
 // campaigns of their own, so that each is counted.
-#include <unistd.h>
-
 #include <cerrno>
 #include <cstring>
 
 #include "campaigns.h"
 #include "disk_lab.h"
+#include "interruption.h"
 #include "keel/cil/log_file.h"
 #include "writer.h"
 
@@ -17,15 +16,16 @@ namespace {
 
 using faultfs::random_step;
 
-void shut_down_once(DiskLab& lab, Tally& tally, std::uint64_t seed, const std::string& type) {
+void shut_down_once(DiskLab& lab, Tally& tally, std::uint64_t seed, const std::string& type,
+                    std::uint64_t& closing) {
   std::uint64_t random = seed * 2246822519U;
   const std::string replay = replay_of(tally.property.c_str(), seed);
-  Helper writer(lab.plan(random_step(random)).words());
-  while (lab.ledger()->opened == 0 && writer.poll() < 0) {
-    (void)::usleep(50);
-  }
-  (void)::usleep(static_cast<useconds_t>(random_step(random) % 4000));
+  WriterPlan plan = lab.plan(random_step(random));
   const bool flush_log = random_step(random) % 2 == 0;
+  const Interruption interruption = Interruption::draw(seed, random, plan);
+  Helper writer(plan.words());
+  interruption.wait(*lab.ledger(), writer);
+  closing += was_closing(*lab.ledger()) ? 1U : 0U;
   if (!lab.mounted().shut_down(flush_log)) {
     tally.miss(type, std::string("cannot be shut down: ") + std::strerror(errno));
     return;
@@ -41,7 +41,7 @@ void shut_down_once(DiskLab& lab, Tally& tally, std::uint64_t seed, const std::s
     tally.fail(type + " could not be mounted again: " + lab.why(), replay);
     return;
   }
-  lab.judge_life(tally, replay);
+  lab.judge_life(tally, code == kWriterFailed, replay);
 }
 
 // One log for all of its seeds.
@@ -56,9 +56,12 @@ Tally run_shutdown(const std::string& type, std::uint64_t first, std::uint64_t c
     tally.fail("the log could not be made on " + type, replay_of(tally.property.c_str(), first));
     return tally;
   }
+  std::uint64_t closing = 0;  // while the writer was in close()
   for (std::uint64_t seed = first; seed < first + count && tally.ok(); ++seed) {
-    shut_down_once(lab, tally, seed, type);
+    shut_down_once(lab, tally, seed, type, closing);
   }
+  tally.demand_met(replay_of(tally.property.c_str(), first));
+  tally.note = " closing=" + std::to_string(closing);
   return tally;
 }
 

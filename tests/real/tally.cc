@@ -13,8 +13,10 @@ bool judging = false;
 
 }  // namespace
 
-void Tally::count(const Verdict& verdict, bool opened, const std::string& replay) {
-  ++(opened ? tried : unopened);
+void Tally::count(const Verdict& verdict, const Ledger& ledger, bool met,
+                  const std::string& replay) {
+  ++(!met ? unmet : ledger.opened == 0 ? unopened : tried);
+  promised += verdict.promised ? 1U : 0U;
   torn += verdict.report.end == keel::LogEnd::kTorn ? 1 : 0;
   check(verdict, replay);
 }
@@ -31,13 +33,20 @@ void Tally::check(const Verdict& verdict, const std::string& replay) {
                      "; again: keel_real_campaign " + replay);
 }
 
-void Tally::judge_life(const std::string& log, LedgerFile& ledger, const std::string& replay) {
+void Tally::judge_life(const std::string& log, LedgerFile& ledger, bool met,
+                       const std::string& replay) {
   const PromisesCopy promises = ledger.promises();
-  promised += promises.forced != 0 ? 1 : 0;
   const Verdict verdict = judge(log, *ledger, promises);
-  count(verdict, ledger->opened != 0, replay);
+  count(verdict, *ledger, met, replay);
   ledger.begin_life(std::max(verdict.report.last_sequence.value(), ledger->base_sequence),
                     verdict.now, promises.home);
+}
+
+void Tally::demand_met(const std::string& replay) {
+  constexpr std::uint64_t kMany = 20;
+  if (ok() && unmet >= kMany && tried + unopened == 0) {
+    fail("none of " + std::to_string(unmet) + " runs met what was to be tried", replay);
+  }
 }
 
 void Tally::fail(const std::string& what, const std::string& replay) {
@@ -70,9 +79,9 @@ std::string Tally::line(std::uint64_t first_seed) const {
   std::ostringstream out;
   out.precision(3);
   out << " lost=" << lost << " partial=" << partial << " holes=" << holes << " other=" << other
-      << " lives=" << lives << " unopened=" << unopened << " promised=" << promised
-      << " torn=" << torn << " failed_writers=" << failed_writers << " seconds=" << std::fixed
-      << taken.count() << " seed=" << first_seed << note;
+      << " lives=" << lives << " unopened=" << unopened << " unmet=" << unmet
+      << " promised=" << promised << " torn=" << torn << " failed_writers=" << failed_writers
+      << " seconds=" << std::fixed << taken.count() << " seed=" << first_seed << note;
   if (const std::string text = missing_text(); !text.empty()) {
     out << " missing=\"" << text << '"';
   }

@@ -55,6 +55,8 @@ class Writer {
   bool write_one(std::size_t thread, std::uint64_t n, std::uint64_t& random);
   [[nodiscard]] Result<Transaction> begin(std::size_t thread, std::size_t bytes);
   bool force(Sequence sequence);
+  void promise(std::uint64_t sequence);
+  void close();
   void go_home(Object& object);
   void note_failure(const Error& error);
   void try_after_failure(std::size_t thread, std::uint64_t& random);
@@ -125,6 +127,7 @@ int Writer::run() {
     try {
       threads.emplace_back([this, i] { write(i); });
     } catch (const std::system_error&) {
+      ++ledger_->refused;
       break;  // a limit of threads: then fewer write
     }
   }
@@ -132,13 +135,8 @@ int Writer::run() {
   for (std::thread& thread : threads) {
     thread.join();
   }
-  const bool failed = ledger_->failed_with != 0;
-  if (!failed) {
-    // The destructor would close it too, and tell nobody of a failure.
-    const Status closed = journal_->close();
-    if (!closed) {
-      note_failure(closed.error());
-    }
+  if (ledger_->failed_with == 0) {
+    close();
   }
   journal_.reset();
   ledger_->done = 1;
@@ -260,11 +258,25 @@ bool Writer::force(Sequence sequence) {
   if (failed_before && !stable_before) {
     ++ledger_->after_failure;
   }
-  std::uint64_t now = ledger_->promises.forced;
-  while (now < sequence.value() &&
-         !ledger_->promises.forced.compare_exchange_weak(now, sequence.value())) {
-  }
+  promise(sequence.value());
   return true;
+}
+
+void Writer::promise(std::uint64_t sequence) {
+  std::uint64_t now = ledger_->promises.forced;
+  while (now < sequence && !ledger_->promises.forced.compare_exchange_weak(now, sequence)) {
+  }
+}
+
+// The destructor would close it too, and tell nobody of a failure. What went well is a promise of
+// all that was committed.
+void Writer::close() {
+  ledger_->closing = 1;
+  if (const Status closed = journal_->close(); closed) {
+    promise(newest_of(*ledger_));
+  } else {
+    note_failure(closed.error());
+  }
 }
 
 // An object goes home only when its newest version is stable; one that this life has not logged may
