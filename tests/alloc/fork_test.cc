@@ -3,11 +3,13 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cstring>
 #include <memory>
 #include <thread>
 
-#include "keel/alloc/pool.h"
+#include "keel/base/thread.h"
+#include "pool_support.h"
 #include "support/death.h"
 #include "support/kernel_threads.h"
 
@@ -15,6 +17,14 @@ using namespace keel;
 using keel_test::run_in_child;
 
 namespace {
+
+void wait_until_asleep(const char* thread) {
+  pid_t id = 0;
+  while (id == 0 || !keel_test::is_asleep(id)) {
+    id = keel_test::thread_named(thread);
+    std::this_thread::yield();
+  }
+}
 
 std::unique_ptr<Pool> make_pool() {
   auto pool = Pool::create({.capacity_bytes = std::size_t{64} << 20});
@@ -119,14 +129,44 @@ TEST_CASE("a pool that dies in a forked child leaves the child's own mappings al
 TEST_CASE("a pool that dies in a forked child does not wait for its parent's keeper") {
   auto pool = make_pool();
   // Where it rests: what it sleeps on would wait, when it dies, for a thread that the child lacks.
-  pid_t keeper = 0;
-  while (keeper == 0 || !keel_test::is_asleep(keeper)) {
-    keeper = keel_test::thread_named("keel-keeper");
-    std::this_thread::yield();
-  }
+  wait_until_asleep("keel-keeper");
   const auto ending = run_in_child([&] {
     pool.reset();
     _exit(0);
   });
   CHECK(ending.exit_code == 0);
+}
+
+TEST_CASE("a pool that dies in a forked child waits for no thread that waited for shrinkers") {
+  auto pool =
+      keel_test::make_pool({.capacity_bytes = 2 * keel_test::kMiB, .chunk_bytes = keel_test::kMiB});
+  auto buffers = keel_test::fill(*pool, 8 * keel_test::kPage);
+  std::atomic<bool> asked{false};
+  std::atomic<bool> go{false};
+  keel_test::FunctionShrinker shrinker([&](Bytes /*wanted*/) {
+    asked = true;
+    while (!go) {
+      std::this_thread::yield();
+    }
+    return Bytes(0);
+  });
+  REQUIRE(pool->add_shrinker(shrinker).ok());
+  const auto ask = [&] { (void)pool->kvmalloc(keel_test::kMiB, AllocFlags::kNoWarn); };
+  Thread first("first", ask);
+  while (!asked) {
+    std::this_thread::yield();
+  }
+  Thread second("second", ask);
+  wait_until_asleep("second");
+  const auto ending = run_in_child([&] {
+    ::alarm(10);
+    pool.reset();
+    _exit(0);
+  });
+  CHECK(ending.exit_code == 0);
+  go = true;
+  first.join();
+  second.join();
+  pool->remove_shrinker(shrinker);
+  keel_test::free_all(*pool, buffers);
 }
