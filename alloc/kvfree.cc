@@ -52,6 +52,11 @@ void Pool::kvfree(void* address) {
       if (!impl.cache.push(word.kind, frame)) [[unlikely]] {
         impl.overflow(word.kind, frame);
       }
+      // A pass that began in between may have missed it. Relaxed: its drain stops this CPU after it
+      // has closed the gate, so that either it finds the buffer or this finds the gate closed.
+      if (!impl.is_fast()) [[unlikely]] {
+        impl.note_freed();
+      }
       return;
     }
   }

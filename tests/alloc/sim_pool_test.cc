@@ -197,7 +197,45 @@ std::uint64_t reserve_in_vain(std::uint64_t seed) {
   return taken_apart;
 }
 
+// One thread frees the only buffer that can be had, another asks for it in another size and finds
+// nothing, or not. Whether somebody who asks afterwards gets it.
+bool free_beside_a_pass(std::uint64_t seed) {
+  std::uint64_t dice = seed ^ 0xf4ee;
+  SimScheduler scheduler(sim_schedule(sim_random(dice)));
+  scheduler.set_name("of a free beside a pass, KEEL_TEST_SEED=" + std::to_string(seed));
+  SimScheduledDisk disk(scheduler, {.seed = seed, .virtual_clock = true}, {});
+  const ScopedOs scope(disk);
+  auto created = Pool::create(
+      {.capacity_bytes = kMiB / 4, .window_bytes = kMiB, .huge_pages = false, .background = false});
+  KEEL_CHECK(created.ok(), "a pool");
+  Pool& pool = **created;
+  void* only = pool.kvmalloc(30 * kPageBytes);
+  void* rest = pool.kvmalloc(34 * kPageBytes);
+  KEEL_CHECK(only != nullptr && rest != nullptr, "buffers of a new pool");
+  constexpr std::size_t kWanted = 20 * kPageBytes;
+  void* got = nullptr;
+  Thread frees("frees", [&] { pool.kvfree(only); });
+  Thread asks("asks", [&] { got = pool.kvmalloc(kWanted, AllocFlags::kNoWarn); });
+  frees.join();
+  asks.join();
+  if (got == nullptr) {
+    got = pool.kvmalloc(kWanted, AllocFlags::kNoWarn);
+  }
+  pool.kvfree(got);
+  pool.kvfree(rest);
+  pool.audit();
+  return got != nullptr;
+}
+
 }  // namespace
+
+TEST_CASE("a buffer freed while another request's pass finds nothing is had by the next request") {
+  const std::uint64_t first = test_seed("sim free beside a pass", 801);
+  for (std::uint64_t seed = first; seed < first + test_rounds(300, 5); ++seed) {
+    CAPTURE(seed);
+    CHECK(free_beside_a_pass(seed));
+  }
+}
 
 TEST_CASE("reserve() gives up after a few drains, though others make buffers idle all the while") {
   const std::uint64_t first = test_seed("sim reserve", 701);
