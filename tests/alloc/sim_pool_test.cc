@@ -227,7 +227,53 @@ bool free_beside_a_pass(std::uint64_t seed) {
   return got != nullptr;
 }
 
+// Memory is reserved while a round gives back what nobody used. Whether it is there when both have
+// ended.
+bool reserve_beside_a_round(std::uint64_t seed) {
+  std::uint64_t dice = seed ^ 0x7e5e;
+  SimScheduler scheduler(sim_schedule(sim_random(dice)));
+  scheduler.set_name("of a round beside reserve(), KEEL_TEST_SEED=" + std::to_string(seed));
+  SimScheduledDisk disk(scheduler, {.seed = seed, .virtual_clock = true}, {});
+  const ScopedOs scope(disk);
+  auto created = Pool::create({.capacity_bytes = 8 * kMiB,
+                               .chunk_bytes = kMiB / 4,
+                               .window_bytes = 16 * kMiB,
+                               .huge_pages = false,
+                               .background = false});
+  KEEL_CHECK(created.ok(), "a pool");
+  Pool& pool = **created;
+  pool.kvfree(pool.kvmalloc(5 * kMiB));
+  constexpr std::uint64_t kWindowNs = 1'100'000'000;
+  for (int window = 0; window < 3; ++window) {
+    os().sleep_ns(kWindowNs);
+    pool.upkeep();
+  }
+  KEEL_CHECK(pool.stats().trimmed_chunks == 0, "memory that was used lately has gone back");
+  os().sleep_ns(kWindowNs);
+  constexpr std::uint64_t kRoundNs = 20'000;  // A round's steps, about.
+  constexpr Bytes kReserved{6 * kMiB};
+  bool reserved = false;
+  Thread reserves("reserves", [&, late_ns = sim_random(dice) % kRoundNs] {
+    os().sleep_ns(late_ns);
+    reserved = pool.reserve(kReserved).ok();
+  });
+  Thread keeps("keeps", [&] { pool.upkeep(); });
+  reserves.join();
+  keeps.join();
+  pool.audit();
+
+  return reserved && pool.stats().free >= kReserved;
+}
+
 }  // namespace
+
+TEST_CASE("what reserve() populates stays when a round is giving memory back meanwhile") {
+  const std::uint64_t first = test_seed("sim reserve beside a round", 901);
+  for (std::uint64_t seed = first; seed < first + test_rounds(60, 3); ++seed) {
+    CAPTURE(seed);
+    CHECK(reserve_beside_a_round(seed));
+  }
+}
 
 TEST_CASE("a buffer freed while another request's pass finds nothing is had by the next request") {
   const std::uint64_t first = test_seed("sim free beside a pass", 801);
