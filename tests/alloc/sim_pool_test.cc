@@ -265,6 +265,34 @@ bool reserve_beside_a_round(std::uint64_t seed) {
   return reserved && pool.stats().free >= kReserved;
 }
 
+// Events, in ten seconds, of a pool with a thread that nobody has used for half a minute.
+std::uint64_t events_at_rest(const PoolConfig& config, bool in_pieces) {
+  SimScheduler scheduler(sim_schedule(1));
+  SimScheduledDisk disk(scheduler, {.seed = 1, .virtual_clock = true}, {});
+  const ScopedOs scope(disk);
+  auto created = Pool::create(config);
+  KEEL_CHECK(created.ok(), "a pool");
+  Pool& pool = **created;
+  std::vector<void*> held;
+  if (in_pieces) {
+    std::vector<void*> pages;
+    while (void* page = pool.kvmalloc(kPageBytes, AllocFlags::kNoWarn)) {
+      pages.push_back(page);
+    }
+    for (std::size_t i = 0; i < pages.size(); ++i) {
+      i % 16 == 0 ? held.push_back(pages[i]) : pool.kvfree(pages[i]);
+    }
+  }
+  os().sleep_ns(30'000'000'000);
+  const std::uint64_t before = scheduler.trace().count();
+  os().sleep_ns(10'000'000'000);
+  const std::uint64_t events = scheduler.trace().count() - before;
+  for (void* page : held) {
+    pool.kvfree(page);
+  }
+  return events;
+}
+
 }  // namespace
 
 TEST_CASE("what reserve() populates stays when a round is giving memory back meanwhile") {
@@ -273,6 +301,17 @@ TEST_CASE("what reserve() populates stays when a round is giving memory back mea
     CAPTURE(seed);
     CHECK(reserve_beside_a_round(seed));
   }
+}
+
+TEST_CASE("the thread of a pool sleeps when all that lies free is to stay, or is in pieces") {
+  const PoolConfig small{.capacity_bytes = 8 * kMiB,
+                         .chunk_bytes = kMiB / 4,
+                         .window_bytes = 16 * kMiB,
+                         .huge_pages = false};
+  PoolConfig ready = small;
+  ready.initial_bytes = ready.capacity_bytes;
+  CHECK(events_at_rest(ready, false) < 20);  // Hundreds, if it makes rounds.
+  CHECK(events_at_rest(small, true) < 20);
 }
 
 TEST_CASE("a buffer freed while another request's pass finds nothing is had by the next request") {
