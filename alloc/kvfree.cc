@@ -387,6 +387,13 @@ void Pool::Impl::report_wrong_direct(const void* address, const char* call) cons
     report.owner = found.owner;
   }
   const bool starts = report.address == report.area_start;
+  const bool gone = found.of == FrameUse::kFree || found.of == FrameUse::kAbsent;
+  // Marks of small objects outlive their slab; a buffer that began there later is the newer one.
+  if (gone && (!starts || found.owner == kSlabOwner) &&
+      small->find(address).outcome == KmallocOutcome::kDouble) {
+    report_wrong_small(address, call);
+    return;
+  }
   switch (found.of) {
     case FrameUse::kBuffer: report.bug = Bug::kInteriorPointer; break;
     case FrameUse::kFree:
