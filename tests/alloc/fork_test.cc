@@ -6,6 +6,7 @@
 #include <atomic>
 #include <cstring>
 #include <memory>
+#include <optional>
 #include <thread>
 
 #include "keel/base/thread.h"
@@ -168,5 +169,50 @@ TEST_CASE("a pool that dies in a forked child waits for no thread that waited fo
   first.join();
   second.join();
   pool->remove_shrinker(shrinker);
+  keel_test::free_all(*pool, buffers);
+}
+
+TEST_CASE("a forked child's calls for shrinkers and limits are refused, and open nothing") {
+  const keel_test::Messages messages;
+  const auto pool =
+      keel_test::make_pool({.capacity_bytes = 2 * keel_test::kMiB, .chunk_bytes = keel_test::kMiB});
+  constexpr std::size_t kSize = 8 * keel_test::kPage;
+  auto buffers = keel_test::fill(*pool, kSize);
+  REQUIRE(pool->kvmalloc(kSize, AllocFlags::kNoWarn) == nullptr);  // Short of memory from now on.
+  keel_test::FunctionShrinker own([](Bytes /*wanted*/) { return Bytes(0); });
+  const auto ending = run_in_child([&] {
+    ::alarm(10);
+    const Status added = pool->add_shrinker(own);
+    const Status limited = pool->set_limit("child", Bytes(1));
+    const bool refused = !added.ok() && added.error().code == Errc::kForked &&  //
+                         !limited.ok() && limited.error().code == Errc::kForked;
+    for (void* buffer : buffers) {
+      pool->kvfree(buffer);
+    }
+    _exit(refused && pool->kvmalloc(kSize, AllocFlags::kNoWarn) == nullptr ? 0 : 1);
+  });
+  CHECK(ending.exit_code == 0);
+  keel_test::free_all(*pool, buffers);
+}
+
+TEST_CASE("a shrinker's owner that dies in a forked child waits for no scan of the parent's") {
+  const keel_test::Messages messages;
+  const auto pool =
+      keel_test::make_pool({.capacity_bytes = 2 * keel_test::kMiB, .chunk_bytes = keel_test::kMiB});
+  auto buffers = keel_test::fill(*pool, 8 * keel_test::kPage);
+  keel_test::Ending ending;
+  std::optional<keel_test::FunctionShrinker> shrinker;
+  shrinker.emplace([&](Bytes /*wanted*/) {
+    ending = run_in_child([&] {
+      ::alarm(10);
+      pool->remove_shrinker(*shrinker);
+      _exit(0);
+    });
+    return Bytes(0);
+  });
+  REQUIRE(pool->add_shrinker(*shrinker).ok());
+  CHECK(pool->kvmalloc(keel_test::kMiB, AllocFlags::kNoWarn) == nullptr);
+  CHECK(ending.exit_code == 0);
+  pool->remove_shrinker(*shrinker);
   keel_test::free_all(*pool, buffers);
 }

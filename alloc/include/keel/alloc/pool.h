@@ -115,7 +115,7 @@ class Pool : public MetadataObject {
 
   // Bounds what buffers of one owner (compared as text) may hold together; counts those allocated
   // from now on, as whole buffers. Allocations beyond it fail. Threads: any. Makes all allocations
-  // and frees of the pool slower. Errors: kNoMemory beyond 64 owners.
+  // and frees of the pool slower. Errors: kNoMemory beyond 64 owners, kForked.
   [[nodiscard]] Status set_limit(const char* owner, Bytes limit);
 
   // What owners hold, most first; gives how many entries it filled. Walks all frames' records.
@@ -124,7 +124,7 @@ class Pool : public MetadataObject {
 
   // `shrinker` must live until it is removed; remove_shrinker() waits for a call under way,
   // so a shrinker may not remove itself, or another of the pool, from inside its scan.
-  // Threads: any. Errors: kInvalidArgument if it is registered, or 32 are.
+  // Threads: any. Errors: kInvalidArgument if it is registered, or 32 are; kForked.
   [[nodiscard]] Status add_shrinker(Shrinker& shrinker);
   void remove_shrinker(Shrinker& shrinker);
 
