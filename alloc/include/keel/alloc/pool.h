@@ -31,7 +31,8 @@
 namespace keel {
 
 struct PoolConfig {
-  std::size_t capacity_bytes = 0;      // hard cap; 0: half of the machine's memory
+  // Hard cap; 0: half of the machine's memory. RLIMIT_FSIZE (ulimit -f) must allow as much.
+  std::size_t capacity_bytes = 0;
   std::size_t chunk_bytes = 1U << 20;  // a power of two; the store grows and shrinks by this,
                                        // populated before use; made smaller to fit the capacity
   std::size_t window_bytes = std::size_t{64} << 30;       // address space for vmalloc and map()
