@@ -152,6 +152,20 @@ TEST_CASE("owners that hold most come first, and idle memory is nobody's") {
   CHECK(pool->holders(owners) == 0);
 }
 
+TEST_CASE("one owner's text at two addresses is one owner of buffers") {
+  static const char kOnce[] = "same";
+  static const char kTwice[] = "same";
+  const auto pool = make_pool({.capacity_bytes = 16 * kMiB, .window_bytes = 64 * kMiB});
+  void* once = pool->kvmalloc(2 * kPage, AllocFlags::kKernel, kOnce);
+  void* twice = pool->kvmalloc(6 * kMiB, AllocFlags::kKernel, kTwice);
+  std::array<OwnerBytes, 8> owners;
+  REQUIRE(pool->holders(owners) == 1);
+  CHECK(owners[0].owner == doctest::String("same"));
+  CHECK(owners[0].held == Bytes(6 * kMiB + 2 * kPage));
+  pool->kvfree(once);
+  pool->kvfree(twice);
+}
+
 TEST_CASE("the JSON text is one object on one line, with the numbers of the struct") {
   for (const bool hardened : {false, true}) {
     std::vector<void*> held;
