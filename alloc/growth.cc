@@ -100,7 +100,10 @@ Bytes Pool::Impl::trim(unsigned most_chunks) {
   const Pages chunk = store->chunk();
   Bytes given{};
   unsigned chunks = 0;
-  for (std::uint64_t end = store->capacity().value(); end != 0 && chunks < most_chunks;) {
+  // Read under the lock: while this waited for it, reserve() may have raised it.
+  const Pages stays = Pages(kept_present.load(std::memory_order_relaxed)) + chunk;
+  for (std::uint64_t end = store->capacity().value();
+       end != 0 && chunks < most_chunks && pages->present_hint() >= stays;) {
     end -= chunk.value();
     const FrameRun run{Pfn(end), chunk};
     if (!pages->remove(run)) {

@@ -92,6 +92,7 @@ KmallocStats Kmalloc::stats() const {
     // An object may be counted as freed on one CPU before another's allocations are read.
     stats.live = counts.allocated - std::min(counts.allocated, counts.freed);
     stats.held = Bytes(bytes_of(arenas_.held()));
+    stats.marks = Bytes(arenas_.most_held().value() * SlabTable::kBytesPerFrame);
   }
   stats.objects = stats.allocations - std::min(stats.allocations, stats.frees);
   return stats;

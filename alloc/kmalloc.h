@@ -51,6 +51,7 @@ struct KmallocStats {
   std::uint64_t bypasses = 0;  // calls that found their CPU's cache in use
   Bytes live{};                // of live objects, as large as their class
   Bytes held{};                // frames of slabs; what is not live of them is free or cached
+  Bytes marks{};               // that slabs need beside, at least
 };
 
 class Kmalloc : public MetadataObject {

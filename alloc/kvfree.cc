@@ -52,6 +52,11 @@ void Pool::kvfree(void* address) {
       if (!impl.cache.push(word.kind, frame)) [[unlikely]] {
         impl.overflow(word.kind, frame);
       }
+      // A pass that began in between may have missed it. Relaxed: its drain stops this CPU after it
+      // has closed the gate, so that either it finds the buffer or this finds the gate closed.
+      if (!impl.is_fast()) [[unlikely]] {
+        impl.note_freed();
+      }
       return;
     }
   }
@@ -382,6 +387,13 @@ void Pool::Impl::report_wrong_direct(const void* address, const char* call) cons
     report.owner = found.owner;
   }
   const bool starts = report.address == report.area_start;
+  const bool gone = found.of == FrameUse::kFree || found.of == FrameUse::kAbsent;
+  // Marks of small objects outlive their slab; a buffer that began there later is the newer one.
+  if (gone && (!starts || found.owner == kSlabOwner) &&
+      small->find(address).outcome == KmallocOutcome::kDouble) {
+    report_wrong_small(address, call);
+    return;
+  }
   switch (found.of) {
     case FrameUse::kBuffer: report.bug = Bug::kInteriorPointer; break;
     case FrameUse::kFree:

@@ -475,6 +475,12 @@ class HolderSums {
     const auto end = sums_.begin() + static_cast<std::ptrdiff_t>(count_);
     auto found =
         std::find_if(sums_.begin(), end, [owner](const Holder& sum) { return sum.owner == owner; });
+    // The same text in two libraries is one owner.
+    if (found == end) {
+      found = std::find_if(sums_.begin(), end, [owner](const Holder& sum) {
+        return std::strcmp(sum.owner, owner) == 0;
+      });
+    }
     if (found == end) {
       if (count_ == kOwners - (is_slab || has_slabs_ ? 0 : 1)) {
         others_ += Pages(pages);

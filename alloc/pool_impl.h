@@ -120,6 +120,7 @@ struct Pool::Impl final : MetadataObject, Evictor, Upkeep {
   [[nodiscard]] Pages pages_of(Pfn buffer) const override;
 
   // small.cc
+  static constexpr char kSlabOwner[] = "(small objects)";
   struct SlabSource final : ExtentSource {
     explicit SlabSource(Impl& pool) : impl(pool) {}
     [[nodiscard]] void* allocate(Pages wanted) override;

@@ -89,13 +89,25 @@ void Pool::Impl::set_shortage() {
 
 // There is somebody new to ask.
 Status Pool::add_shrinker(Shrinker& shrinker) {
+  if (!owned_by_this_process()) {
+    return Error{Errc::kForked, 0, "a shrinker of a parent's pool", 0};
+  }
   const Status added = impl_->shrinkers.add(shrinker);
   impl_->note_freed();
   return added;
 }
-void Pool::remove_shrinker(Shrinker& shrinker) { impl_->shrinkers.remove(shrinker); }
+
+// In a forked child none is asked, and the scan of the parent's that may be under way never ends.
+void Pool::remove_shrinker(Shrinker& shrinker) {
+  if (owned_by_this_process()) {
+    impl_->shrinkers.remove(shrinker);
+  }
+}
 
 Status Pool::set_limit(const char* owner, Bytes limit) {
+  if (!owned_by_this_process()) {
+    return Error{Errc::kForked, 0, "a limit in a parent's pool", 0};
+  }
   const Status set = impl_->tags.set(owner, limit);
   if (set.ok()) {
     impl_->close_gate(Impl::kTagLimits);

@@ -20,14 +20,21 @@ Status Shrinkers::add(Shrinker& shrinker) {
 
 void Shrinkers::remove(Shrinker& shrinker) {
   MutexLock lock(lock_);
-  while (scanning_) {
-    idle_.wait(lock_);
-  }
+  wait_until_idle();
   const auto end = list_.begin() + count_;
   const auto found = std::find(list_.begin(), end, &shrinker);
   if (found != end) {
     std::copy(found + 1, end, found);
     --count_;
+  }
+}
+
+void Shrinkers::wait_until_idle() {
+  while (scanning_) {
+    const std::uint32_t seen = idle_.value();
+    lock_.unlock();
+    (void)idle_.wait(seen, WaitWord::kEverybody, WaitWord::kForever);
+    lock_.lock();
   }
 }
 
@@ -40,9 +47,7 @@ std::optional<Bytes> Shrinkers::scan(Bytes wanted, bool shares) {
   {
     MutexLock lock(lock_);
     const bool another = scanning_;
-    while (scanning_) {
-      idle_.wait(lock_);
-    }
+    wait_until_idle();
     if (another && shares) {
       return std::nullopt;
     }
@@ -67,7 +72,7 @@ std::optional<Bytes> Shrinkers::scan(Bytes wanted, bool shares) {
   scanning_ = false;
   counts_.calls += calls;
   counts_.given += given;
-  idle_.notify_all();
+  idle_.wake(WaitWord::kEverybody);
   return given;
 }
 

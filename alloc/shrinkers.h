@@ -8,6 +8,7 @@
 #include "keel/alloc/shrinker.h"
 #include "keel/base/mutex.h"
 #include "keel/base/result.h"
+#include "keel/base/wait_word.h"
 
 namespace keel {
 
@@ -36,8 +37,13 @@ class Shrinkers {
   [[nodiscard]] static bool scanning_here();
 
  private:
+  // Until no scan is under way.
+  void wait_until_idle() KEEL_REQUIRES(lock_);
+
   mutable Mutex lock_{LockRank::kPoolReclaim};
-  CondVar idle_;
+  // No condition variable: it would wait, when a forked child's pool dies, for threads of the
+  // parent's that wait here.
+  WaitWord idle_;
   bool scanning_ KEEL_GUARDED_BY(lock_) = false;
   std::array<Shrinker*, kMost> list_ KEEL_GUARDED_BY(lock_){};
   unsigned count_ KEEL_GUARDED_BY(lock_) = 0;

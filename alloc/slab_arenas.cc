@@ -288,6 +288,10 @@ void* SlabArenas::take_slab(std::size_t bytes, std::size_t alignment) {
   }
   table_->add(slab, pages);
   add_shared(taken_pages_, pages.value());
+  const std::uint64_t now = held().value();
+  std::uint64_t most = most_pages_.load(kRelaxed);
+  while (most < now && !most_pages_.compare_exchange_weak(most, now, kRelaxed)) {
+  }
   return slab;
 }
 

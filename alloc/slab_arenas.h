@@ -66,6 +66,10 @@ class SlabArenas {
   [[nodiscard]] Counts counts() const;
   // Frames that the source gave, and has not got back.
   [[nodiscard]] Pages held() const;
+  // The most that it was at any time.
+  [[nodiscard]] Pages most_held() const {
+    return Pages(most_pages_.load(std::memory_order_relaxed));
+  }
   // Slabs that the source refused.
   [[nodiscard]] std::uint64_t refusals() const { return refusals_.load(std::memory_order_relaxed); }
 
@@ -132,6 +136,7 @@ class SlabArenas {
   std::atomic<std::uint64_t> bypasses_{0};
   std::atomic<std::uint64_t> taken_pages_{0};
   std::atomic<std::uint64_t> given_pages_{0};
+  std::atomic<std::uint64_t> most_pages_{0};
   std::atomic<std::uint64_t> refusals_{0};
 };
 

@@ -28,7 +28,8 @@ constexpr std::uint16_t tag_of(std::uint16_t mark) {
 // Tables ------------------------------------------------------------------------------------------
 
 std::size_t SlabTable::table_bytes() const {
-  return frames_ * (kMarksPerFrame * sizeof(Mark) + sizeof(Record));
+  static_assert(kBytesPerFrame == kMarksPerFrame * sizeof(Mark) + sizeof(Record));
+  return frames_ * kBytesPerFrame;
 }
 
 Status SlabTable::open(const void* base, Pages capacity) {

@@ -42,6 +42,8 @@ struct KmallocObject {
 class SlabTable {
  public:
   static constexpr std::size_t kSlotBytes = 16;
+  static constexpr std::size_t kBytesPerFrame =
+      kPageBytes / kSlotBytes * sizeof(std::uint16_t) + sizeof(std::uint32_t);
 
   SlabTable() = default;
   ~SlabTable();

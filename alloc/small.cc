@@ -13,7 +13,6 @@
 namespace keel {
 namespace {
 
-constexpr const char* kSlabOwner = "(small objects)";
 // Beside the owner's id in an object's tag: its bytes are charged to a limit.
 constexpr std::uint16_t kCharged = 1U << 14;
 static_assert(kCharged > OwnerIds::kMost && (kCharged | (OwnerIds::kMost - 1)) <= kMaxKmallocTag);

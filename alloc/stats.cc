@@ -142,7 +142,8 @@ PoolStats Pool::stats() const {
   stats.live = stats.populated > unused ? stats.populated - unused : Bytes(0);
   stats.lazy = Bytes(bytes_of(window.lazy));
   stats.metadata = Bytes(counts.present.value() * sizeof(FrameRecord) +
-                         stacks.cpus() * std::uint64_t{16384} + sizeof(Impl));
+                         stacks.cpus() * std::uint64_t{16384} + sizeof(Impl)) +
+                   small.marks + window.tables;
   stats.free_blocks = impl.pages->buddyinfo();
   for (unsigned i = 0; i < Histogram::kBuckets; ++i) {
     stats.slow_allocation_ns[i] = impl.slow_ns.bucket(i);

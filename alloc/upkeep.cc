@@ -107,6 +107,7 @@ bool Pool::Impl::has_idle_slabs() const {
 // Memory that no moment of the last seconds needed goes back to the system, chunk by chunk.
 bool Pool::Impl::give_back_idle() {
   auto& lowest = upkeep_state.lowest_free;
+  bool in_pieces = false;  // no chunk of what is free is whole
   const Pages keep = low_watermark() + low_watermark() + store->chunk();
   for (unsigned slice = 0; slice < kSlicesPerRound; ++slice) {
     const Pages unused = *std::min_element(lowest.begin(), lowest.end());
@@ -119,15 +120,20 @@ bool Pool::Impl::give_back_idle() {
     const auto chunks = static_cast<unsigned>(
         std::min<std::uint64_t>(most / store->chunk().value(), kChunksPerSlice));
     const Pages given = pages_for(trim(chunks).value());
-    if (given == Pages(0)) {
+    in_pieces = given == Pages(0);
+    if (in_pieces) {
       break;
     }
     for (Pages& free : lowest) {
       free = free - given;  // Which is no more than the least of them.
     }
   }
-  return cache.idle_pages() != Pages(0) || (has_idle_slabs() && !upkeep_state.slabs_stay) ||
-         *std::max_element(lowest.begin(), lowest.end()) >= keep + store->chunk();
+  // More than stays in any case, and free at the best of the last moments.
+  const Pages kept{kept_present.load(std::memory_order_relaxed)};  // A hint.
+  const bool may_give = !in_pieces && pages->present_hint() >= kept + store->chunk() &&
+                        *std::max_element(lowest.begin(), lowest.end()) >= keep + store->chunk();
+  return may_give || cache.idle_pages() != Pages(0) ||
+         (has_idle_slabs() && !upkeep_state.slabs_stay);
 }
 
 }  // namespace keel

@@ -5,7 +5,9 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <csignal>
 #include <cstring>
+#include <ctime>
 
 #include "keel/base/check.h"
 
@@ -30,6 +32,25 @@ bool is_valid(const FrameStoreConfig& config) {
   return config.chunk_bytes >= kPageBytes && is_power_of_two(config.chunk_bytes) &&
          config.capacity_bytes != 0 && config.capacity_bytes % config.chunk_bytes == 0 &&
          (config.capacity_bytes >> kPageShift) <= kMaxFrames;
+}
+
+// A limit of file size (RLIMIT_FSIZE) is of memory files too, and the kernel's word of it a signal
+// that ends the program. Here the call's error is enough.
+int truncate_untold(int fd, std::uint64_t bytes) {
+  sigset_t told;
+  sigset_t pending;
+  sigset_t before;
+  sigemptyset(&told);
+  sigaddset(&told, SIGXFSZ);
+  (void)::pthread_sigmask(SIG_BLOCK, &told, &before);
+  (void)::sigpending(&pending);
+  const int error = os().ftruncate(fd, bytes);
+  if (error == -EFBIG && sigismember(&pending, SIGXFSZ) == 0) {
+    constexpr struct timespec kNow {};
+    (void)::sigtimedwait(&told, nullptr, &kNow);  // None comes where it is ignored.
+  }
+  (void)::pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  return error;
 }
 
 }  // namespace
@@ -68,7 +89,7 @@ Status FrameStore::open() {
   if (fd_ < 0) {
     return system_error(-fd_, "memfd_create");
   }
-  const int error = os().ftruncate(fd_, config_.capacity_bytes);
+  const int error = truncate_untold(fd_, config_.capacity_bytes);
   if (error < 0) {
     return system_error(-error, "ftruncate of the frame store to bytes", config_.capacity_bytes);
   }

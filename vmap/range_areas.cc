@@ -187,7 +187,7 @@ void RangeTable::finish_spanning(PageIndex area) {
   release(area, end_ - area);
 }
 
-// The area is retired already, so that its pages map nothing.
+// The area is retired last, by the shard that it begins in; who frees it holds all their locks.
 void RangeTable::uncover(bool guard) {
   const std::int64_t gaps = gaps_beside(first_, first_ + covered_, guard);
   gaps_ -= static_cast<std::uint64_t>(gaps);

@@ -161,6 +161,7 @@ WindowStats Window::stats() const {
     stats.free += Pages(shard.with_all_locks().free_pages());
   }
   stats.live = Pages(impl_->space.pages()) - stats.free - stats.lazy;
+  stats.tables = Bytes((stats.live + stats.lazy).value() * sizeof(RangeEntry));
   return stats;
 }
 

@@ -3,11 +3,14 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cstring>
 #include <memory>
+#include <optional>
 #include <thread>
 
-#include "keel/alloc/pool.h"
+#include "keel/base/thread.h"
+#include "pool_support.h"
 #include "support/death.h"
 #include "support/kernel_threads.h"
 
@@ -15,6 +18,14 @@ using namespace keel;
 using keel_test::run_in_child;
 
 namespace {
+
+void wait_until_asleep(const char* thread) {
+  pid_t id = 0;
+  while (id == 0 || !keel_test::is_asleep(id)) {
+    id = keel_test::thread_named(thread);
+    std::this_thread::yield();
+  }
+}
 
 std::unique_ptr<Pool> make_pool() {
   auto pool = Pool::create({.capacity_bytes = std::size_t{64} << 20});
@@ -119,14 +130,89 @@ TEST_CASE("a pool that dies in a forked child leaves the child's own mappings al
 TEST_CASE("a pool that dies in a forked child does not wait for its parent's keeper") {
   auto pool = make_pool();
   // Where it rests: what it sleeps on would wait, when it dies, for a thread that the child lacks.
-  pid_t keeper = 0;
-  while (keeper == 0 || !keel_test::is_asleep(keeper)) {
-    keeper = keel_test::thread_named("keel-keeper");
-    std::this_thread::yield();
-  }
+  wait_until_asleep("keel-keeper");
   const auto ending = run_in_child([&] {
     pool.reset();
     _exit(0);
   });
   CHECK(ending.exit_code == 0);
+}
+
+TEST_CASE("a pool that dies in a forked child waits for no thread that waited for shrinkers") {
+  auto pool =
+      keel_test::make_pool({.capacity_bytes = 2 * keel_test::kMiB, .chunk_bytes = keel_test::kMiB});
+  auto buffers = keel_test::fill(*pool, 8 * keel_test::kPage);
+  std::atomic<bool> asked{false};
+  std::atomic<bool> go{false};
+  keel_test::FunctionShrinker shrinker([&](Bytes /*wanted*/) {
+    asked = true;
+    while (!go) {
+      std::this_thread::yield();
+    }
+    return Bytes(0);
+  });
+  REQUIRE(pool->add_shrinker(shrinker).ok());
+  const auto ask = [&] { (void)pool->kvmalloc(keel_test::kMiB, AllocFlags::kNoWarn); };
+  Thread first("first", ask);
+  while (!asked) {
+    std::this_thread::yield();
+  }
+  Thread second("second", ask);
+  wait_until_asleep("second");
+  const auto ending = run_in_child([&] {
+    ::alarm(10);
+    pool.reset();
+    _exit(0);
+  });
+  CHECK(ending.exit_code == 0);
+  go = true;
+  first.join();
+  second.join();
+  pool->remove_shrinker(shrinker);
+  keel_test::free_all(*pool, buffers);
+}
+
+TEST_CASE("a forked child's calls for shrinkers and limits are refused, and open nothing") {
+  const keel_test::Messages messages;
+  const auto pool =
+      keel_test::make_pool({.capacity_bytes = 2 * keel_test::kMiB, .chunk_bytes = keel_test::kMiB});
+  constexpr std::size_t kSize = 8 * keel_test::kPage;
+  auto buffers = keel_test::fill(*pool, kSize);
+  REQUIRE(pool->kvmalloc(kSize, AllocFlags::kNoWarn) == nullptr);  // Short of memory from now on.
+  keel_test::FunctionShrinker own([](Bytes /*wanted*/) { return Bytes(0); });
+  const auto ending = run_in_child([&] {
+    ::alarm(10);
+    const Status added = pool->add_shrinker(own);
+    const Status limited = pool->set_limit("child", Bytes(1));
+    const bool refused = !added.ok() && added.error().code == Errc::kForked &&  //
+                         !limited.ok() && limited.error().code == Errc::kForked;
+    for (void* buffer : buffers) {
+      pool->kvfree(buffer);
+    }
+    _exit(refused && pool->kvmalloc(kSize, AllocFlags::kNoWarn) == nullptr ? 0 : 1);
+  });
+  CHECK(ending.exit_code == 0);
+  keel_test::free_all(*pool, buffers);
+}
+
+TEST_CASE("a shrinker's owner that dies in a forked child waits for no scan of the parent's") {
+  const keel_test::Messages messages;
+  const auto pool =
+      keel_test::make_pool({.capacity_bytes = 2 * keel_test::kMiB, .chunk_bytes = keel_test::kMiB});
+  auto buffers = keel_test::fill(*pool, 8 * keel_test::kPage);
+  keel_test::Ending ending;
+  std::optional<keel_test::FunctionShrinker> shrinker;
+  shrinker.emplace([&](Bytes /*wanted*/) {
+    ending = run_in_child([&] {
+      ::alarm(10);
+      pool->remove_shrinker(*shrinker);
+      _exit(0);
+    });
+    return Bytes(0);
+  });
+  REQUIRE(pool->add_shrinker(*shrinker).ok());
+  CHECK(pool->kvmalloc(keel_test::kMiB, AllocFlags::kNoWarn) == nullptr);
+  CHECK(ending.exit_code == 0);
+  pool->remove_shrinker(*shrinker);
+  keel_test::free_all(*pool, buffers);
 }

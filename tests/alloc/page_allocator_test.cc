@@ -2,6 +2,8 @@
 
 #include <doctest/doctest.h>
 
+#include <array>
+#include <string>
 #include <vector>
 
 #include "support/fault_os.h"
@@ -233,9 +235,10 @@ TEST_CASE("who holds memory is summed by owner, largest first") {
   CHECK(holders[0].pages == Pages(1700));
   CHECK(holders[1].pages == Pages(15));
   // More owners than the table holds are summed as others. (One place is kept for slabs.)
-  static const std::array<char, 100> tags{};
-  for (const char& tag : tags) {
-    (void)pages->allocate(Pages(1), &tag);
+  std::array<std::string, 100> tags;
+  for (std::size_t i = 0; i < tags.size(); ++i) {
+    tags[i] = std::to_string(i);
+    (void)pages->allocate(Pages(1), tags[i].c_str());
   }
   REQUIRE(pages->holders(holders) == 4);
   CHECK(holders[1].owner == doctest::String("(others)"));

@@ -152,6 +152,42 @@ TEST_CASE("owners that hold most come first, and idle memory is nobody's") {
   CHECK(pool->holders(owners) == 0);
 }
 
+TEST_CASE("one owner's text at two addresses is one owner of buffers") {
+  static const char kOnce[] = "same";
+  static const char kTwice[] = "same";
+  const auto pool = make_pool({.capacity_bytes = 16 * kMiB, .window_bytes = 64 * kMiB});
+  void* once = pool->kvmalloc(2 * kPage, AllocFlags::kKernel, kOnce);
+  void* twice = pool->kvmalloc(6 * kMiB, AllocFlags::kKernel, kTwice);
+  std::array<OwnerBytes, 8> owners;
+  REQUIRE(pool->holders(owners) == 1);
+  CHECK(owners[0].owner == doctest::String("same"));
+  CHECK(owners[0].held == Bytes(6 * kMiB + 2 * kPage));
+  pool->kvfree(once);
+  pool->kvfree(twice);
+}
+
+TEST_CASE("metadata counts what small objects and mappings need beside them") {
+  const auto pool = make_pool({.capacity_bytes = 64 * kMiB, .window_bytes = 256 * kMiB});
+  REQUIRE(pool->reserve(Bytes(40 * kMiB)).ok());
+  const Bytes before = pool->stats().metadata;
+  std::vector<void*> objects;
+  while (pool->stats().small < Bytes(20 * kMiB)) {
+    for (int i = 0; i < 1000; ++i) {
+      objects.push_back(pool->kvmalloc(1024));
+    }
+  }
+  const Bytes with_objects = pool->stats().metadata;
+  CHECK(with_objects - before >= Bytes(20 * kMiB / kPage * 516));
+  free_all(*pool, objects);
+  CHECK(pool->trim() != Bytes(0));
+  const Bytes after = pool->stats().metadata;  // The marks stay, the frames' records are fewer.
+  CHECK(after >= before - Bytes(40 * kMiB / kPage * 32) + Bytes(20 * kMiB / kPage * 516));
+  void* mapped = pool->kvmalloc(10 * kMiB);
+  REQUIRE(mapped != nullptr);
+  CHECK(pool->stats().metadata - after >= Bytes(10 * kMiB / kPage * (32 + 24)));
+  pool->kvfree(mapped);
+}
+
 TEST_CASE("the JSON text is one object on one line, with the numbers of the struct") {
   for (const bool hardened : {false, true}) {
     std::vector<void*> held;

@@ -605,3 +605,7 @@ TEST_CASE("the default pool serves the free functions") {
   CHECK(default_pool().kvsize(buffer) == kPageBytes);
   kvfree(buffer);
 }
+
+TEST_CASE("in a test program the default pool has no thread that would call what others simulate") {
+  CHECK_FALSE(default_pool().config().background);
+}

@@ -197,7 +197,130 @@ std::uint64_t reserve_in_vain(std::uint64_t seed) {
   return taken_apart;
 }
 
+// One thread frees the only buffer that can be had, another asks for it in another size and finds
+// nothing, or not. Whether somebody who asks afterwards gets it.
+bool free_beside_a_pass(std::uint64_t seed) {
+  std::uint64_t dice = seed ^ 0xf4ee;
+  SimScheduler scheduler(sim_schedule(sim_random(dice)));
+  scheduler.set_name("of a free beside a pass, KEEL_TEST_SEED=" + std::to_string(seed));
+  SimScheduledDisk disk(scheduler, {.seed = seed, .virtual_clock = true}, {});
+  const ScopedOs scope(disk);
+  auto created = Pool::create(
+      {.capacity_bytes = kMiB / 4, .window_bytes = kMiB, .huge_pages = false, .background = false});
+  KEEL_CHECK(created.ok(), "a pool");
+  Pool& pool = **created;
+  void* only = pool.kvmalloc(30 * kPageBytes);
+  void* rest = pool.kvmalloc(34 * kPageBytes);
+  KEEL_CHECK(only != nullptr && rest != nullptr, "buffers of a new pool");
+  constexpr std::size_t kWanted = 20 * kPageBytes;
+  void* got = nullptr;
+  Thread frees("frees", [&] { pool.kvfree(only); });
+  Thread asks("asks", [&] { got = pool.kvmalloc(kWanted, AllocFlags::kNoWarn); });
+  frees.join();
+  asks.join();
+  if (got == nullptr) {
+    got = pool.kvmalloc(kWanted, AllocFlags::kNoWarn);
+  }
+  pool.kvfree(got);
+  pool.kvfree(rest);
+  pool.audit();
+  return got != nullptr;
+}
+
+// Memory is reserved while a round gives back what nobody used. Whether it is there when both have
+// ended.
+bool reserve_beside_a_round(std::uint64_t seed) {
+  std::uint64_t dice = seed ^ 0x7e5e;
+  SimScheduler scheduler(sim_schedule(sim_random(dice)));
+  scheduler.set_name("of a round beside reserve(), KEEL_TEST_SEED=" + std::to_string(seed));
+  SimScheduledDisk disk(scheduler, {.seed = seed, .virtual_clock = true}, {});
+  const ScopedOs scope(disk);
+  auto created = Pool::create({.capacity_bytes = 8 * kMiB,
+                               .chunk_bytes = kMiB / 4,
+                               .window_bytes = 16 * kMiB,
+                               .huge_pages = false,
+                               .background = false});
+  KEEL_CHECK(created.ok(), "a pool");
+  Pool& pool = **created;
+  pool.kvfree(pool.kvmalloc(5 * kMiB));
+  constexpr std::uint64_t kWindowNs = 1'100'000'000;
+  for (int window = 0; window < 3; ++window) {
+    os().sleep_ns(kWindowNs);
+    pool.upkeep();
+  }
+  KEEL_CHECK(pool.stats().trimmed_chunks == 0, "memory that was used lately has gone back");
+  os().sleep_ns(kWindowNs);
+  constexpr std::uint64_t kRoundNs = 20'000;  // A round's steps, about.
+  constexpr Bytes kReserved{6 * kMiB};
+  bool reserved = false;
+  Thread reserves("reserves", [&, late_ns = sim_random(dice) % kRoundNs] {
+    os().sleep_ns(late_ns);
+    reserved = pool.reserve(kReserved).ok();
+  });
+  Thread keeps("keeps", [&] { pool.upkeep(); });
+  reserves.join();
+  keeps.join();
+  pool.audit();
+
+  return reserved && pool.stats().free >= kReserved;
+}
+
+// Events, in ten seconds, of a pool with a thread that nobody has used for half a minute.
+std::uint64_t events_at_rest(const PoolConfig& config, bool in_pieces) {
+  SimScheduler scheduler(sim_schedule(1));
+  SimScheduledDisk disk(scheduler, {.seed = 1, .virtual_clock = true}, {});
+  const ScopedOs scope(disk);
+  auto created = Pool::create(config);
+  KEEL_CHECK(created.ok(), "a pool");
+  Pool& pool = **created;
+  std::vector<void*> held;
+  if (in_pieces) {
+    std::vector<void*> pages;
+    while (void* page = pool.kvmalloc(kPageBytes, AllocFlags::kNoWarn)) {
+      pages.push_back(page);
+    }
+    for (std::size_t i = 0; i < pages.size(); ++i) {
+      i % 16 == 0 ? held.push_back(pages[i]) : pool.kvfree(pages[i]);
+    }
+  }
+  os().sleep_ns(30'000'000'000);
+  const std::uint64_t before = scheduler.trace().count();
+  os().sleep_ns(10'000'000'000);
+  const std::uint64_t events = scheduler.trace().count() - before;
+  for (void* page : held) {
+    pool.kvfree(page);
+  }
+  return events;
+}
+
 }  // namespace
+
+TEST_CASE("what reserve() populates stays when a round is giving memory back meanwhile") {
+  const std::uint64_t first = test_seed("sim reserve beside a round", 901);
+  for (std::uint64_t seed = first; seed < first + test_rounds(60, 3); ++seed) {
+    CAPTURE(seed);
+    CHECK(reserve_beside_a_round(seed));
+  }
+}
+
+TEST_CASE("the thread of a pool sleeps when all that lies free is to stay, or is in pieces") {
+  const PoolConfig small{.capacity_bytes = 8 * kMiB,
+                         .chunk_bytes = kMiB / 4,
+                         .window_bytes = 16 * kMiB,
+                         .huge_pages = false};
+  PoolConfig ready = small;
+  ready.initial_bytes = ready.capacity_bytes;
+  CHECK(events_at_rest(ready, false) < 20);  // Hundreds, if it makes rounds.
+  CHECK(events_at_rest(small, true) < 20);
+}
+
+TEST_CASE("a buffer freed while another request's pass finds nothing is had by the next request") {
+  const std::uint64_t first = test_seed("sim free beside a pass", 801);
+  for (std::uint64_t seed = first; seed < first + test_rounds(300, 5); ++seed) {
+    CAPTURE(seed);
+    CHECK(free_beside_a_pass(seed));
+  }
+}
 
 TEST_CASE("reserve() gives up after a few drains, though others make buffers idle all the while") {
   const std::uint64_t first = test_seed("sim reserve", 701);

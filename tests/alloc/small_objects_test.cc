@@ -1,6 +1,7 @@
 // Objects below a page as a pool's caller has them: wrong frees, sizes that change, whose they are.
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <array>
 #include <cstdio>
 #include <cstring>
@@ -78,6 +79,43 @@ TEST_CASE("wrong frees of small objects are told apart by each call, and change 
   expect(*pool, gone + 16, Bug::kUnknownAddress, nullptr, "");
   pool->kvfree(live);
   pool->audit();
+}
+
+TEST_CASE("a second free of a small object is told as that when its slab is gone") {
+  for (const bool trims : {false, true}) {
+    CAPTURE(trims);
+    const auto pool = make_ready();
+    // The first ones of a slab, and one inside.
+    std::vector<void*> objects;
+    for (int i = 0; i < 100; ++i) {
+      objects.push_back(pool->kvmalloc(64, kNormal, "gone"));
+    }
+    for (void* object : objects) {
+      REQUIRE(pool->kvsize(object) == 64);
+    }
+    std::vector<void*> freed = objects;
+    free_all(*pool, objects);
+    if (trims) {
+      REQUIRE(pool->trim() != Bytes(0));
+    } else {
+      const Messages messages;
+      REQUIRE(pool->kvmalloc(32 * kMiB) == nullptr);
+      REQUIRE(pool->reserve(Bytes(16 * kMiB)).ok());  // Its slabs as well.
+    }
+    for (void* object : freed) {
+      expect(*pool, object, Bug::kDoubleFree, object, "gone");
+    }
+    // A buffer has the place now, and then had it.
+    if (!trims) {
+      void* first = *std::min_element(freed.begin(), freed.end());
+      std::vector<void*> pages = fill(*pool, kPage, "page");
+      REQUIRE(std::find(pages.begin(), pages.end(), first) != pages.end());
+      free_all(*pool, pages);
+      REQUIRE(pool->reserve(Bytes(16 * kMiB)).ok());  // Taken apart, each.
+      expect(*pool, first, Bug::kDoubleFree, first, "page");
+    }
+    pool->audit();
+  }
 }
 
 TEST_CASE("a small object freed with another class's size is told, and stays") {

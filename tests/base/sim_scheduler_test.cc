@@ -6,6 +6,7 @@
 #include <deque>
 #include <set>
 #include <system_error>
+#include <thread>
 #include <vector>
 
 #include "keel/base/check.h"
@@ -127,6 +128,17 @@ TEST_CASE("who holds the lock that others wait for is told") {
   CHECK(ending.errors.find("waits in lock (rank 100") != std::string::npos);
   CHECK(ending.errors.find("waits in condition") != std::string::npos);
   CHECK(ending.errors.find("holds rank 100") != std::string::npos);
+}
+
+TEST_CASE("a thread of no seed that calls a simulated disk is told, and leaves no trace") {
+  const keel_test::Ending ending = keel_test::run_in_child([] {
+    SimScheduler scheduler({.seed = 1});
+    SimScheduledDisk disk(scheduler, {.seed = 1, .virtual_clock = true}, {});
+    const ScopedOs scope(disk);
+    std::thread guest([] { (void)os().monotonic_ns(); });
+    guest.join();
+  });
+  CHECK(ending.aborted_with("a simulated disk is called by a thread of no seed"));
 }
 
 TEST_CASE("time jumps to the earliest wait when nobody can run") {

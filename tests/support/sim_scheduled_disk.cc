@@ -2,17 +2,24 @@
 
 #include <string_view>
 
+#include "keel/base/check.h"
+
 namespace keel {
 
+SimScheduler& SimScheduledDisk::scheduler() const {
+  KEEL_CHECK(thread_scheduler() == &owner_, "a simulated disk is called by a thread of no seed");
+  return owner_;
+}
+
 void SimScheduledDisk::take_time(std::uint64_t usual_ns) {
-  scheduler_.point(ThreadPoint::kIo, 0);
-  const std::uint64_t draw = scheduler_.draw();
+  scheduler().point(ThreadPoint::kIo, 0);
+  const std::uint64_t draw = scheduler().draw();
   std::uint64_t wait_ns = draw % (2 * usual_ns + 1);
   if (latency_.slow_one_in != 0 && draw / 65536 % latency_.slow_one_in == 0) {
     wait_ns += latency_.slow_ns;
   }
   if (draw % 4 != 0) {
-    scheduler_.sleep(ThreadPoint::kIo, wait_ns);
+    scheduler().sleep(ThreadPoint::kIo, wait_ns);
   }
 }
 
@@ -20,12 +27,12 @@ template <class Operation>
 auto SimScheduledDisk::run(const char* what, std::uint64_t usual_ns, std::uint64_t offset,
                            Operation operation) {
   take_time(usual_ns);
-  scheduler_.pause_points();
+  scheduler().pause_points();
   const auto result = operation();
-  scheduler_.resume_points();
-  scheduler_.note("I/O", what, offset,
-                  static_cast<std::uint64_t>(static_cast<std::int64_t>(result)));
-  scheduler_.point(ThreadPoint::kIo, 0);
+  scheduler().resume_points();
+  scheduler().note("I/O", what, offset,
+                   static_cast<std::uint64_t>(static_cast<std::int64_t>(result)));
+  scheduler().point(ThreadPoint::kIo, 0);
   return result;
 }
 
@@ -90,14 +97,14 @@ int SimScheduledDisk::ring_wait(OsRing* ring, bool block, RingDone* out) {
   const int taken = run("ring_wait", block ? latency_.write_ns : 0, 0,
                         [&] { return SimDisk::ring_wait(ring, block, out); });
   if (taken > 0) {
-    scheduler_.note("I/O", "ring write", out->tag, static_cast<std::uint64_t>(out->result));
+    scheduler().note("I/O", "ring write", out->tag, static_cast<std::uint64_t>(out->result));
   }
   return taken;
 }
 
 std::uint64_t SimScheduledDisk::monotonic_ns() {
-  const std::uint64_t now_ns = scheduler_.now_ns();
-  scheduler_.note("clock", "", now_ns);
+  const std::uint64_t now_ns = scheduler().now_ns();
+  scheduler().note("clock", "", now_ns);
   return now_ns;
 }
 
@@ -107,22 +114,22 @@ std::uint64_t SimScheduledDisk::realtime_ns() {
 }
 
 void SimScheduledDisk::sleep_ns(std::uint64_t duration_ns) {
-  scheduler_.sleep(ThreadPoint::kSleep, duration_ns);
+  scheduler().sleep(ThreadPoint::kSleep, duration_ns);
 }
 
 std::uint64_t SimScheduledDisk::random64() {
   const std::uint64_t value = SimDisk::random64();
-  scheduler_.note("random", "", value);
+  scheduler().note("random", "", value);
   return value;
 }
 
 void* SimScheduledDisk::metadata_allocate(std::size_t bytes) {
-  if (refuse_one_in_ != 0 && scheduler_.draw() % refuse_one_in_ == 0) {
+  if (refuse_one_in_ != 0 && scheduler().draw() % refuse_one_in_ == 0) {
     ++refused_;
-    scheduler_.note("memory", "refused", bytes);
+    scheduler().note("memory", "refused", bytes);
     return nullptr;
   }
-  scheduler_.note("memory", "", bytes);
+  scheduler().note("memory", "", bytes);
   return SimDisk::metadata_allocate(bytes);
 }
 

@@ -4,7 +4,7 @@
 // Each operation: a point, a while drawn by the seed, the operation as a whole (SimDisk's locks are
 // no points), a note in the trace. Metadata that is allocated is noted, and may fail: for a while,
 // or never again, by the seed. What is not of the simulated disk goes to the kernel untold.
-// Threads: those of the scheduler.
+// Threads: those of the scheduler; the call of any other one aborts, since no seed would order it.
 #pragma once
 
 #include "support/sim_disk.h"
@@ -24,7 +24,7 @@ class SimScheduledDisk : public SimDisk {
  public:
   SimScheduledDisk(SimScheduler& scheduler, const SimDiskOptions& options,
                    const SimLatency& latency)
-      : SimDisk(options), scheduler_(scheduler), latency_(latency) {}
+      : SimDisk(options), owner_(scheduler), latency_(latency) {}
 
   // One in so many allocations of metadata fails; 0: none.
   void refuse_metadata(unsigned one_in) { refuse_one_in_ = one_in; }
@@ -52,8 +52,10 @@ class SimScheduledDisk : public SimDisk {
   void take_time(std::uint64_t usual_ns);
   template <class Operation>
   auto run(const char* what, std::uint64_t usual_ns, std::uint64_t offset, Operation operation);
+  // The calling thread's.
+  [[nodiscard]] SimScheduler& scheduler() const;
 
-  SimScheduler& scheduler_;
+  SimScheduler& owner_;
   const SimLatency latency_;
   unsigned refuse_one_in_ = 0;
   std::uint64_t refused_ = 0;

@@ -1,6 +1,7 @@
 #define DOCTEST_CONFIG_IMPLEMENT
 #include <doctest/doctest.h>
 
+#include "keel/base/os.h"
 #include "support/skip_case.h"
 
 namespace {
@@ -25,9 +26,15 @@ struct Counter : doctest::IReporter {
 };
 REGISTER_LISTENER("counter", 1, Counter);
 
+// In place for as long as cases run. Under Os itself default_pool() would have a thread, which goes
+// on under every Os that a later case puts in place, as one more caller of it.
+struct TestOs final : keel::Os {};
+
 }  // namespace
 
 int main(int count, char** words) {
+  TestOs quiet;
+  const keel::ScopedOs scope(quiet);
   const int code = doctest::Context(count, words).run();
   const bool all_skipped = cases_begun > 0 && keel_test::skipped_cases == cases_begun;
   return code == 0 && all_skipped ? keel_test::kAllSkipped : code;

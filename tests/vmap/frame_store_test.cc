@@ -7,7 +7,9 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cinttypes>
+#include <csignal>
 #include <cstdio>
 #include <cstring>
 #include <fstream>
@@ -176,6 +178,45 @@ TEST_CASE("creating a store survives every failing call and leaks nothing") {
     CHECK(faults.holds_nothing());
   }
   CHECK(faults.holds_nothing());
+}
+
+TEST_CASE("where a file may not be as large as a store, that is an error and no signal") {
+  const auto ending = keel_test::run_in_child([] {
+    const struct rlimit limit { kChunkBytes, kChunkBytes };
+    if (::setrlimit(RLIMIT_FSIZE, &limit) != 0) {
+      _exit(2);
+    }
+    const auto refused = FrameStore::create(kConfig);
+    if (refused.ok() || refused.error().sys_errno != EFBIG) {
+      _exit(3);
+    }
+    // Nothing of it is left, and who writes too far himself is told by the signal as ever.
+    sigset_t pending;
+    sigset_t blocked;
+    (void)::sigpending(&pending);
+    (void)::pthread_sigmask(SIG_BLOCK, nullptr, &blocked);
+    const bool clean = sigismember(&pending, SIGXFSZ) == 0 && sigismember(&blocked, SIGXFSZ) == 0;
+    _exit(clean ? 0 : 1);
+  });
+  CHECK(ending.exit_code == 0);
+}
+
+TEST_CASE("a signal for a file too large that waited before is left to its program") {
+  const auto ending = keel_test::run_in_child([] {
+    const struct rlimit limit { kChunkBytes, kChunkBytes };
+    sigset_t one;
+    sigemptyset(&one);
+    sigaddset(&one, SIGXFSZ);
+    if (::setrlimit(RLIMIT_FSIZE, &limit) != 0 ||
+        ::pthread_sigmask(SIG_BLOCK, &one, nullptr) != 0 || ::raise(SIGXFSZ) != 0 ||
+        FrameStore::create(kConfig).ok()) {
+      _exit(2);
+    }
+    sigset_t pending;
+    (void)::sigpending(&pending);
+    _exit(sigismember(&pending, SIGXFSZ) == 1 ? 0 : 1);
+  });
+  CHECK(ending.exit_code == 0);
 }
 
 TEST_CASE("a growth that fails changes nothing") {

@@ -31,7 +31,8 @@
 namespace keel {
 
 struct PoolConfig {
-  std::size_t capacity_bytes = 0;      // hard cap; 0: half of the machine's memory
+  // Hard cap; 0: half of the machine's memory. RLIMIT_FSIZE (ulimit -f) must allow as much.
+  std::size_t capacity_bytes = 0;
   std::size_t chunk_bytes = 1U << 20;  // a power of two; the store grows and shrinks by this,
                                        // populated before use; made smaller to fit the capacity
   std::size_t window_bytes = std::size_t{64} << 30;       // address space for vmalloc and map()
@@ -115,7 +116,7 @@ class Pool : public MetadataObject {
 
   // Bounds what buffers of one owner (compared as text) may hold together; counts those allocated
   // from now on, as whole buffers. Allocations beyond it fail. Threads: any. Makes all allocations
-  // and frees of the pool slower. Errors: kNoMemory beyond 64 owners.
+  // and frees of the pool slower. Errors: kNoMemory beyond 64 owners, kForked.
   [[nodiscard]] Status set_limit(const char* owner, Bytes limit);
 
   // What owners hold, most first; gives how many entries it filled. Walks all frames' records.
@@ -124,7 +125,7 @@ class Pool : public MetadataObject {
 
   // `shrinker` must live until it is removed; remove_shrinker() waits for a call under way,
   // so a shrinker may not remove itself, or another of the pool, from inside its scan.
-  // Threads: any. Errors: kInvalidArgument if it is registered, or 32 are.
+  // Threads: any. Errors: kInvalidArgument if it is registered, or 32 are; kForked.
   [[nodiscard]] Status add_shrinker(Shrinker& shrinker);
   void remove_shrinker(Shrinker& shrinker);
 

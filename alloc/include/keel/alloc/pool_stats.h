@@ -63,7 +63,7 @@ struct PoolStats {
   Bytes live{};         // held by callers: in whole pages, small objects by size class
   Bytes small{};        // of it, in small objects
   Bytes lazy{};         // address space of aliases that wait for a purge
-  Bytes metadata{};     // records and tables that the pool keeps beside, an upper bound
+  Bytes metadata{};     // records and tables that the pool keeps beside, at least
   std::array<std::uint64_t, 11> free_blocks{};  // by order, as in /proc/buddyinfo
   std::array<SizeClassStats, kPoolSizeClasses> classes{};
   // Times of allocations that neither cache nor free lists served: bucket i from 2^(i-1) up to

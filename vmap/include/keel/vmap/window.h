@@ -93,6 +93,7 @@ struct WindowStats {
   Pages live{};  // guard pages included, here and below
   Pages lazy{};
   Pages free{};
+  Bytes tables{};  // that what is live or lazy needs at least
 };
 
 class Window : public MetadataObject {
