@@ -169,22 +169,54 @@ Pool::Impl::~Impl() {
   }
 }
 
+namespace {
+
+// Never destroyed: buffers may be freed by destructors of static objects, in any order. Release
+// pairs with acquire: who sees it sees what it points to.
+constinit std::atomic<Pool*> the_default_pool{nullptr};
+
+Result<Pool*> make_default_pool() {
+  // It outlives any Os that a test has put in place, and so must its thread: none then.
+  const Os& in_force = os();
+  auto made = Pool::create({.background = typeid(in_force) == typeid(Os)});
+  if (!made) {
+    return made.error();
+  }
+  Pool* first = nullptr;
+  if (the_default_pool.compare_exchange_strong(first, made->get(), std::memory_order_acq_rel)) {
+    return made->release();
+  }
+  return first;  // another thread was faster
+}
+
+}  // namespace
+
+Result<Pool*> try_default_pool() {
+  Pool* const pool = the_default_pool.load(std::memory_order_acquire);
+  return pool != nullptr ? Result<Pool*>(pool) : make_default_pool();
+}
+
 Pool& default_pool() {
-  // Never destroyed: buffers may be freed by destructors of static objects, in any order.
-  static Pool* const pool = [] {
-    // It outlives any Os that a test has put in place, and so must its thread: none then.
-    const Os& in_force = os();
-    auto made = Pool::create({.background = typeid(in_force) == typeid(Os)});
-    KEEL_CHECK(made.ok(), "creating the default pool failed");
-    return std::move(*made).release();
-  }();
-  return *pool;
+  if (Pool* const pool = the_default_pool.load(std::memory_order_acquire)) {
+    return *pool;
+  }
+  const auto made = make_default_pool();
+  KEEL_CHECK(made.ok(), "creating the default pool failed");
+  return **made;
 }
 
 void* kvmalloc(std::size_t size_bytes, AllocFlags flags, const char* owner) {
+  if (the_default_pool.load(std::memory_order_relaxed) == nullptr &&
+      !has(flags, AllocFlags::kNoFail) && !try_default_pool().ok()) {
+    return nullptr;
+  }
   return default_pool().kvmalloc(size_bytes, flags, owner);
 }
-void kvfree(void* address) { default_pool().kvfree(address); }
+void kvfree(void* address) {
+  if (address != nullptr) {
+    default_pool().kvfree(address);
+  }
+}
 
 // Purge and trim ----------------------------------------------------------------------------------
 

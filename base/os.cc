@@ -114,6 +114,10 @@ int Os::close(int fd) { return result_of(::close(fd)); }
 int Os::fstat(int fd, struct stat* out) { return result_of(::fstat(fd, out)); }
 
 int Os::fchmod(int fd, mode_t mode) { return result_of(::fchmod(fd, mode)); }
+int Os::clear_nonblock(int fd) {
+  const int flags = ::fcntl(fd, F_GETFL);
+  return flags < 0 ? -errno : result_of(::fcntl(fd, F_SETFL, flags & ~O_NONBLOCK));
+}
 
 int Os::statx(int fd, unsigned mask, struct statx* out) {
   return result_of(::statx(fd, "", AT_EMPTY_PATH, mask, out));

@@ -63,7 +63,16 @@ Errc code_of(int sys_errno) {
     case EDQUOT:
     case EFBIG: return Errc::kNoSpace;
     case ENOMEM: return Errc::kNoMemory;
-    case EIO: return Errc::kIo;
+    case EIO:
+    // What a disk or its transport says by way of direct I/O; the page cache makes EIO of it.
+    case ENODATA:    // a medium error: a sector that cannot be read
+    case EILSEQ:     // the sector's integrity data does not fit
+    case EREMOTEIO:  // the disk failed the command
+    case ENOLINK:    // the way to the disk is lost
+    case ETIMEDOUT:
+    case EBADE:    // reserved for another machine
+    case EBADMSG:  // a file system's own checksums
+    case EUCLEAN: return Errc::kIo;
     case EAGAIN:
     case EBUSY: return Errc::kBusy;
     case EOPNOTSUPP: return Errc::kUnsupported;

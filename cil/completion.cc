@@ -17,32 +17,40 @@ constexpr int kBatch = 64;
 }  // namespace
 
 // The writer's part is over; the device is free for the next small checkpoint.
-void Journal::Impl::finish_write(Flight& flight, const Status& status) {
+void Journal::Impl::finish_write(Flight& flight, const Status& status, bool is_worker) {
   if (!status) {
     shut_down(status.error());
   }
+  const Sequence own(flight.checkpoint.id.sequence);
   {
     MutexLock lock(push_mutex);
     flight.step = status.ok() ? Flight::Step::kWritten : Flight::Step::kFailed;
     small_writes -= flight.small ? 1 : 0;
   }
   start_next();  // The device has work while those who waited wake.
-  complete_written();
+  complete_written(is_worker ? Sequence(UINT64_MAX) : own);
+}
+
+bool Journal::Impl::is_completion_due() const {
+  return !completing && first_flight != nullptr &&
+         (first_flight->step == Flight::Step::kWritten ||
+          first_flight->step == Flight::Step::kFailed);
 }
 
 // One thread at a time completes what is written, oldest first; who comes meanwhile leaves it to
-// that one.
-void Journal::Impl::complete_written() {
+// that one. What is behind `last` it leaves to a worker, if one has nothing to do: a force would
+// not return for as long as others write.
+void Journal::Impl::complete_written(Sequence last) {
   bool any = false;
   {
     MutexLock lock(push_mutex);
-    if (completing) {
-      return;
-    }
-    completing = true;
-    while (first_flight != nullptr && (first_flight->step == Flight::Step::kWritten ||
-                                       first_flight->step == Flight::Step::kFailed)) {
+    while (is_completion_due()) {
       Flight& flight = *first_flight;
+      if (Sequence(flight.checkpoint.id.sequence) > last && idle_workers != 0) {
+        push_wanted.notify_one();
+        break;
+      }
+      completing = true;
       const bool good = flight.step == Flight::Step::kWritten && !stable.failed();
       push_mutex.unlock();
       good ? complete(flight) : abort(flight);
@@ -50,9 +58,9 @@ void Journal::Impl::complete_written() {
       first_flight = flight.next;
       last_flight = first_flight == nullptr ? nullptr : last_flight;
       flight.step = Flight::Step::kFree;
+      completing = false;
       any = true;
     }
-    completing = false;
   }
   if (any) {
     start_next();
@@ -80,6 +88,7 @@ void Journal::Impl::complete(Flight& flight) {
     completed = {Lsn(checkpoint.id.start_lsn) + Bytes(checkpoint.id.bytes), checkpoint.id};
   }
   checkpoint.first = nullptr;
+  JournalCounters::add(counters.checkpoints, 1);
   stable.advance(Sequence(checkpoint.id.sequence));
   free_chain(std::exchange(flight.trash, nullptr));
   space.checkpoint_done();
@@ -101,6 +110,9 @@ LogVector* Journal::Impl::complete_batch(Flight& flight, LogVector* first) {
   for (LogVector* vector = first; vector != end;) {
     LogItem& item = *vector->item;
     const bool leaves = vector->cancelled;
+    if (leaves) {
+      ItemAccess::let_go_at(item, vector->order);  // A commit that has crossed may keep it here.
+    }
     LogVector* unused = vector;
     vector = vector->next;  // Before the item has it: a commit may use it at once.
     if (!leaves && !unused->ordered && !ItemAccess::has_home(item)) {
@@ -127,7 +139,7 @@ void Journal::Impl::abort(Flight& flight) {
 // The first error is final: it is kept, everybody gets it, and what was committed is aborted.
 void Journal::Impl::shut_down(const Error& error) {
   stable.fail(error);
-  space.fail(error);
+  space.fail(stable.status().error());  // another thread's may have been the first
   LogVector* vectors = nullptr;
   {
     MutexLock closing(close_mutex);

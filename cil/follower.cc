@@ -31,6 +31,7 @@ Follower::Follower(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Follower::~Follower() {
   if (impl_->journal.owned()) {
     impl_->journal.followers.remove(impl_->place);
+    impl_->journal.ask_for_pass();  // It may have held the tail for somebody who waits.
   } else {
     (void)impl_.release();  // A forked child has neither the lock nor the pool's memory.
   }

@@ -132,7 +132,6 @@ void Journal::Impl::adopt_intents(Journal& journal) {
     IntentAccess::logged(intent) = report.last_sequence;
     IntentAccess::holds(intent) = true;
     space.adopt_held(room);
-    held_memory.fetch_add(room.memory_bytes, std::memory_order_relaxed);
     {
       MutexLock lock(recovered_mutex);
       ail.adopt(*recovered, intent);
@@ -172,28 +171,23 @@ Status Journal::Impl::take_held(IntentItem& intent) {
   const Reservation room = done_reservation(block_bytes());
   KEEL_CHECK(IntentAccess::holds(intent), "begin_done() of an intent that is not open",
              intent.id());
-  if (auto status = space.unhold(room.log_bytes); !status) {
+  if (auto status = space.unhold(room); !status) {
     return status;
   }
-  held_memory.fetch_sub(room.memory_bytes, std::memory_order_relaxed);
   IntentAccess::holds(intent) = false;
   return {};
 }
 
 // A part of a transaction's grant becomes what the intent holds.
 void Journal::Impl::hold_for(IntentItem& intent) {
-  const Reservation room = done_reservation(block_bytes());
-  space.hold(room.log_bytes);
-  held_memory.fetch_add(room.memory_bytes, std::memory_order_relaxed);
+  space.hold(done_reservation(block_bytes()));
   IntentAccess::holds(intent) = true;
 }
 
 // The done is committed, out of another grant.
 void Journal::Impl::drop_held(IntentItem& intent) {
-  const Reservation room = done_reservation(block_bytes());
-  held_memory.fetch_sub(room.memory_bytes, std::memory_order_relaxed);
   IntentAccess::holds(intent) = false;
-  space.drop_held(room);
+  space.drop_held(done_reservation(block_bytes()));
 }
 
 Result<Transaction> Journal::begin_done(IntentItem& intent) {

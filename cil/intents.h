@@ -1,9 +1,9 @@
 // Intents inside the journal: the room that is held for their dones, taking one back, and those
 // that recovery found.
 //
-// I1 What an intent holds is in LogSpace's held bytes, and its memory in Impl::held_memory; both
-//    from its first commit to its done's, but while a transaction of begin_done() has them.
-// Locks: an intent's fields are its client's; they change with the context lock held shared.
+// I1 What an intent holds is in LogSpace's `held`, from its first commit to its done's, but while a
+//    transaction of begin_done() has it.
+// Locks: an intent's fields are its client's; they change under the caller's lock.
 #pragma once
 
 #include <cstdint>

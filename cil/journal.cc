@@ -100,7 +100,11 @@ bool Journal::release(LogItem& item) {
   return true;
 }
 
-void Journal::release_recovered() { impl_->release_recovered(); }
+void Journal::release_recovered() {
+  if (impl_->owned()) {
+    impl_->release_recovered();
+  }
+}
 
 Status Journal::close() { return impl_->close(); }
 
@@ -117,6 +121,9 @@ JournalStats Journal::stats() const {
     return counter.load(std::memory_order_relaxed);
   };
   JournalStats stats;
+  if (!impl_->owned()) {
+    return stats;  // A forked child: some lock of its parent's may be taken for ever.
+  }
   stats.stable = impl_->stable.now();  // first: it may reach what is current now
   const Impl::Sums sums = impl_->sums();
   stats.transactions = sums.counts.transactions;
@@ -131,9 +138,9 @@ JournalStats Journal::stats() const {
   stats.log_used = sums.space.used + Bytes(sums.context.cost);
   const Reservation& granted = sums.space.granted;
   stats.log_reserved = Bytes(granted.log_bytes - sums.credit.log_bytes - sums.context.cost);
-  stats.log_held = Bytes(sums.space.held_bytes);
+  stats.log_held = Bytes(sums.space.held.log_bytes);
   stats.log_set_aside = Bytes(sums.space.set_aside_bytes);
-  stats.memory_held = Bytes(get(impl_->held_memory));
+  stats.memory_held = Bytes(sums.space.held.memory_bytes);
   stats.memory = Bytes(granted.memory_bytes - sums.credit.memory_bytes);
   stats.in_flight = sums.space.in_flight;
   stats.ail_max_hold_ns = impl_->ail.max_hold_ns();
@@ -155,13 +162,15 @@ JournalFacts Journal::facts() const {
 
 void Journal::audit() const {
   Impl& impl = *impl_;
+  if (!impl.owned()) {
+    return;
+  }
   impl.drain_credit();
   const std::uint64_t passes = impl.space.sums().passes;
   impl.cil.lock_exclusive();
   // One that is in flight now may be stable before the sums are taken; none comes to be meanwhile.
   const bool at_rest = impl.space.sums().in_flight == 0;
-  const std::uint64_t memory = impl.cil.audit(impl.block_bytes()) + impl.ail.audit() +
-                               impl.held_memory.load(std::memory_order_relaxed);
+  const std::uint64_t known = impl.cil.audit(impl.block_bytes()) + impl.ail.audit();
   const LogSpace::Sums sums = impl.space.sums();
   const ContextSums context = impl.cil.sums();
   impl.cil.unlock_exclusive();
@@ -169,8 +178,8 @@ void Journal::audit() const {
   if (at_rest && !sums.in_pass && sums.passes == passes) {
     KEEL_CHECK(sums.granted.log_bytes == context.cost, "log space granted to nobody",
                sums.granted.log_bytes, context.cost);
-    KEEL_CHECK(sums.granted.memory_bytes == memory, "memory granted to nobody",
-               sums.granted.memory_bytes, memory);
+    KEEL_CHECK(sums.granted.memory_bytes == known + sums.held.memory_bytes,
+               "memory granted to nobody", sums.granted.memory_bytes, known);
   }
 }
 

@@ -71,7 +71,10 @@ Status Journal::Impl::close() {
     return Error{Errc::kInvalidArgument, 0, "a callback may not close its journal", 0};
   }
   is_closed = true;
-  pool.remove_shrinker(shrinker);  // first of all: it needs the journal's threads
+  {
+    const CloseStep step(*this, WaitsFor::kCompletion);  // it may be in an item's release()
+    pool.remove_shrinker(shrinker);  // first of all: it needs the journal's threads
+  }
   // Before the rest, or the tail moved below could still grant a transaction to who waits in
   // begin(), and its commit would join a context that nobody writes.
   space.fail({Errc::kShutdown, 0, "the journal is closed", 0});

@@ -128,7 +128,8 @@ struct Journal::Impl : MetadataObject {
   [[nodiscard]] bool may_start(bool small) KEEL_REQUIRES(push_mutex);
   [[nodiscard]] Flight* free_flight() KEEL_REQUIRES(push_mutex);
   void start_next() KEEL_EXCLUDES(push_mutex);
-  void push(Flight& flight);
+  // `is_worker`: one of the journal's threads, which may complete what others write.
+  void push(Flight& flight, bool is_worker);
   [[nodiscard]] bool close_context(Flight& flight);
   [[nodiscard]] Status write_out(Flight& flight);
   void push_worker();
@@ -136,8 +137,9 @@ struct Journal::Impl : MetadataObject {
   void prepare_thread();
 
   // Completion (completion.cc).
-  void finish_write(Flight& flight, const Status& status);
-  void complete_written();
+  void finish_write(Flight& flight, const Status& status, bool is_worker);
+  [[nodiscard]] bool is_completion_due() const KEEL_REQUIRES(push_mutex);
+  void complete_written(Sequence last);
   void complete(Flight& flight);
   LogVector* complete_batch(Flight& flight, LogVector* first);
   void abort(Flight& flight);
@@ -233,6 +235,7 @@ struct Journal::Impl : MetadataObject {
   // instead, another has started since.
   bool called_upon KEEL_GUARDED_BY(push_mutex) = false;
   bool completing KEEL_GUARDED_BY(push_mutex) = false;
+  unsigned idle_workers KEEL_GUARDED_BY(push_mutex) = 0;
   unsigned small_writes KEEL_GUARDED_BY(push_mutex) = 0;
   Flight* first_flight KEEL_GUARDED_BY(push_mutex) = nullptr;  // in the order of sequences
   Flight* last_flight KEEL_GUARDED_BY(push_mutex) = nullptr;
@@ -278,7 +281,6 @@ struct Journal::Impl : MetadataObject {
   // Found at open and owned; what recovered_intents() tells. Constant after that.
   std::vector<std::unique_ptr<OwnedIntent>> recovered_intents;
   std::vector<IntentItem*> intents;
-  std::atomic<std::uint64_t> held_memory{0};  // a sum: it publishes nothing
 
   bool is_closed = false;
   Status close_status;

@@ -47,7 +47,11 @@ Result<std::unique_ptr<Journal>> Journal::open(const std::string& path, const Jo
 Result<std::unique_ptr<Journal>> Journal::open_or_throw(const std::string& path,
                                                         const JournalConfig& config,
                                                         const RecoveryHandler& handler) {
-  Pool& pool = config.pool != nullptr ? *config.pool : default_pool();
+  const auto chosen = config.pool != nullptr ? Result<Pool*>(config.pool) : try_default_pool();
+  if (!chosen) {
+    return chosen.error();
+  }
+  Pool& pool = **chosen;
   auto file = LogFile::open(path, DeviceMode::kReadWrite, config.buffered, pool);
   if (!file) {
     return file.error();

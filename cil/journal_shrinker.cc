@@ -48,7 +48,8 @@ void JournalShrinker::trim(bool snapshots_too, std::uint64_t until_used) {
 LogVector* JournalShrinker::take_shadow(LogItem& item, bool snapshots_too) {
   CilPart& part = journal_.cil.lock_shared();
   LogVector* shadow = item.pinned() ? nullptr : ItemAccess::claim_shadow(item);
-  const bool stays = shadow != nullptr && shadow->is_snapshot && !snapshots_too;
+  const bool stays =
+      shadow != nullptr && ItemAccess::is_newest_snapshot(item, *shadow) && !snapshots_too;
   if (stays) {
     shadow = ItemAccess::return_shadow(item, shadow);
   }

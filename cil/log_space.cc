@@ -40,7 +40,7 @@ bool LogSpace::fits(const Reservation& wanted, bool again) const {
   const std::uint64_t gathering = granted_.log_bytes + wanted.log_bytes;
   const std::uint64_t kept = again ? 0 : set_aside(gathering);
   return gathering <= limits_.max_checkpoint_bytes &&
-         (head_ - tail_).value() + gathering + held_bytes_ + kept <= limits_.log_bytes &&
+         (head_ - tail_).value() + gathering + held_.log_bytes + kept <= limits_.log_bytes &&
          granted_.memory_bytes + wanted.memory_bytes <= limits_.memory_bytes;
 }
 
@@ -75,7 +75,7 @@ LogSpace::AgainGrant LogSpace::grant_again(std::uint64_t unit) {
   const bool others = granted_.log_bytes != 0;
   // What others have may join, and is then needed with it when that checkpoint is the oldest: so
   // it counts twice.
-  const std::uint64_t taken = (head_ - tail_).value() + 2 * granted_.log_bytes + held_bytes_;
+  const std::uint64_t taken = (head_ - tail_).value() + 2 * granted_.log_bytes + held_.log_bytes;
   const std::uint64_t free = limits_.log_bytes - std::min(limits_.log_bytes, taken);
   // More than fits a checkpoint is logged in parts.
   const std::uint64_t kept = set_aside(granted_.log_bytes);
@@ -169,21 +169,21 @@ void LogSpace::give_back(const Reservation& unused) {
   granted_less();
 }
 
-void LogSpace::hold(std::uint64_t log_bytes) {
+void LogSpace::hold(const Reservation& room) {
   MutexLock lock(mutex_);
-  KEEL_CHECK(granted_.log_bytes >= log_bytes, "more held than granted", log_bytes);
-  granted_.log_bytes -= log_bytes;
-  held_bytes_ += log_bytes;
+  KEEL_CHECK(granted_.log_bytes >= room.log_bytes, "more held than granted", room.log_bytes);
+  granted_.log_bytes -= room.log_bytes;
+  held_ += room;
   granted_less();
 }
 
-Status LogSpace::unhold(std::uint64_t log_bytes) {
+Status LogSpace::unhold(const Reservation& room) {
   MutexLock lock(mutex_);
-  KEEL_CHECK(held_bytes_ >= log_bytes, "more taken than held", held_bytes_, log_bytes);
-  if (!fits_checkpoint(log_bytes)) {
+  KEEL_CHECK(held_.covers(room), "more taken than held", held_.log_bytes, room.log_bytes);
+  if (!fits_checkpoint(room.log_bytes)) {
     ++unholding_;
     update_contended();
-    const Status status = wait_for_checkpoint(log_bytes);
+    const Status status = wait_for_checkpoint(room.log_bytes);
     --unholding_;
     update_contended();
     wake_first();
@@ -191,8 +191,8 @@ Status LogSpace::unhold(std::uint64_t log_bytes) {
       return status;
     }
   }
-  held_bytes_ -= log_bytes;
-  granted_.log_bytes += log_bytes;
+  held_ -= room;
+  granted_.log_bytes += room.log_bytes;
   return {};
 }
 
@@ -234,16 +234,15 @@ void LogSpace::update_contended() {
 
 void LogSpace::drop_held(const Reservation& room) {
   MutexLock lock(mutex_);
-  KEEL_CHECK(held_bytes_ >= room.log_bytes && granted_.memory_bytes >= room.memory_bytes,
-             "more dropped than held", held_bytes_, room.log_bytes);
-  held_bytes_ -= room.log_bytes;
+  KEEL_CHECK(held_.covers(room), "more dropped than held", held_.log_bytes, room.log_bytes);
+  held_ -= room;
   granted_.memory_bytes -= room.memory_bytes;
   wake_first();
 }
 
 void LogSpace::adopt_held(const Reservation& room) {
   MutexLock lock(mutex_);
-  held_bytes_ += room.log_bytes;
+  held_ += room;
   granted_.memory_bytes += room.memory_bytes;
 }
 
@@ -317,7 +316,7 @@ void LogSpace::pass_ended(bool hope) {
 
 bool LogSpace::lacks_log(const Reservation& wanted) const {
   const std::uint64_t gathering = granted_.log_bytes + wanted.log_bytes;
-  return (head_ - tail_).value() + gathering + held_bytes_ + set_aside(gathering) >
+  return (head_ - tail_).value() + gathering + held_.log_bytes + set_aside(gathering) >
          limits_.log_bytes;
 }
 
@@ -331,8 +330,8 @@ std::uint64_t LogSpace::most_behind() const {
   if (first_waiter_ == nullptr) {
     return limits_.log_bytes;
   }
-  const std::uint64_t wanted = first_waiter_->wanted.log_bytes;
-  const std::uint64_t rest = wanted + held_bytes_ + set_aside(wanted);
+  const std::uint64_t gathering = granted_.log_bytes + first_waiter_->wanted.log_bytes;
+  const std::uint64_t rest = gathering + held_.log_bytes + set_aside(gathering);
   return limits_.log_bytes - std::min(limits_.log_bytes, rest);
 }
 
@@ -359,10 +358,11 @@ LogSpace::Sums LogSpace::sums() const {
   KEEL_CHECK(granted_.memory_bytes <= limits_.memory_bytes, "cil_memory is exceeded",
              granted_.memory_bytes, limits_.memory_bytes);
   // A recovered log may be fuller than that, until its first checkpoint is asked for.
-  KEEL_CHECK(granted_.log_bytes == 0 ||
-                 (head_ - tail_).value() + granted_.log_bytes + held_bytes_ <= limits_.log_bytes,
-             "more is granted than the log holds", granted_.log_bytes, held_bytes_);
-  return {granted_, held_bytes_,   set_aside(granted_.log_bytes), head_ - tail_, tail_, in_flight_,
+  KEEL_CHECK(
+      granted_.log_bytes == 0 ||
+          (head_ - tail_).value() + granted_.log_bytes + held_.log_bytes <= limits_.log_bytes,
+      "more is granted than the log holds", granted_.log_bytes, held_.log_bytes);
+  return {granted_, held_,         set_aside(granted_.log_bytes), head_ - tail_, tail_, in_flight_,
           grants_,  passes_begun_, passes_begun_ != passes_ended_};
 }
 

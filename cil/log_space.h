@@ -94,11 +94,12 @@ class LogSpace {
   // be granted anew. Without the lock; whoever sees it too late has its credit drained.
   [[nodiscard]] bool contended() const { return contended_.load(std::memory_order_seq_cst); }
 
-  // Moves granted log space to what is held for a done that must always be possible.
-  void hold(std::uint64_t log_bytes) KEEL_EXCLUDES(mutex_);
+  // Moves what is granted to what is held for a done that must always be possible: log space, and
+  // memory, which stays granted.
+  void hold(const Reservation& room) KEEL_EXCLUDES(mutex_);
   // And back, past all who wait for a grant: the log has room for it. Blocks while the context and
   // the open transactions, as one checkpoint, leave none. Errors: what fail() was given.
-  [[nodiscard]] Status unhold(std::uint64_t log_bytes) KEEL_EXCLUDES(mutex_);
+  [[nodiscard]] Status unhold(const Reservation& room) KEEL_EXCLUDES(mutex_);
 
   // A context that was granted `granted_bytes` became a checkpoint of `bytes`; returns its start.
   [[nodiscard]] Lsn close_context(std::uint64_t granted_bytes, std::uint64_t bytes)
@@ -138,7 +139,7 @@ class LogSpace {
 
   struct Sums {
     Reservation granted;  // log: context, open transactions and credits; memory: those and in use
-    std::uint64_t held_bytes = 0;
+    Reservation held;
     std::uint64_t set_aside_bytes = 0;
     Bytes used{};  // tail to head
     Lsn tail{};
@@ -184,7 +185,7 @@ class LogSpace {
   Lsn tail_ KEEL_GUARDED_BY(mutex_);
   Lsn head_ KEEL_GUARDED_BY(mutex_);
   Reservation granted_ KEEL_GUARDED_BY(mutex_){};
-  std::uint64_t held_bytes_ KEEL_GUARDED_BY(mutex_) = 0;
+  Reservation held_ KEEL_GUARDED_BY(mutex_);
   AgainNeeds needs_ KEEL_GUARDED_BY(mutex_);
   unsigned in_flight_ KEEL_GUARDED_BY(mutex_) = 0;
   std::uint64_t grants_ KEEL_GUARDED_BY(mutex_) = 0;

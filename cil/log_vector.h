@@ -42,7 +42,7 @@ struct LogVector {
   std::uint32_t block_bytes;  // of the log
   bool ordered;               // tracked, not written
   bool cancelled;    // an intent whose done came in the same context: not written, not tracked
-  bool is_snapshot;  // as a shadow: holds what is stable in the log, so it can be logged again
+  bool is_snapshot;  // as a shadow: holds what is stable in the log
 
   [[nodiscard]] std::uint64_t cost() const {
     return format::checkpoint_cost(packed_bytes, bulk_blocks, block_bytes);
@@ -155,7 +155,21 @@ struct ItemAccess {
   static void forget_abort(LogItem& item) {
     item.aborted_.store(false, std::memory_order_relaxed);  // the object lock orders it
   }
-  static std::uint64_t& logged_order(LogItem& item) { return item.logged_order_; }
+  // By a commit that logs the item: its snapshot is the one to have.
+  static void logged_at(LogItem& item, std::uint64_t order) {
+    item.logged_order_.store(order, std::memory_order_relaxed);
+  }
+  // What was logged before that is of no use to the log: it is home, or nobody's any more.
+  static void let_go_at(LogItem& item, std::uint64_t order) {
+    std::uint64_t now = item.logged_order_.load(std::memory_order_relaxed);
+    while (now < order &&
+           !item.logged_order_.compare_exchange_weak(now, order, std::memory_order_relaxed)) {
+    }
+  }
+  // Whether the item may be logged again from the vector, if it is not pinned.
+  [[nodiscard]] static bool is_newest_snapshot(const LogItem& item, const LogVector& vector) {
+    return vector.is_snapshot && vector.order >= item.logged_order_.load(std::memory_order_relaxed);
+  }
   static Bucket*& bucket(LogItem& item) { return item.bucket_; }
   static LogItem*& ail_next(LogItem& item) { return item.ail_next_; }
   static LogItem*& ail_previous(LogItem& item) { return item.ail_previous_; }
@@ -194,17 +208,18 @@ struct ItemAccess {
   static void snapshot(LogItem& item, LogVector& vector, const SnapshotLayout& layout);
   // By a commit, which takes back a wish that the item leave; `pins`: it is new to the context. One
   // step: an earlier checkpoint that becomes stable either finds it pinned, or has wished before.
-  // False if the journal did not know the item: what it still has is of a former life.
+  // False if it did, or if the journal did not know the item: what was logged of it is of a former
+  // life.
   static bool commit(LogItem& item, bool pins) {
-    bool is_known = false;
-    (void)change_state(item, [&is_known, pins](std::uint32_t now) {
-      is_known = (now & ItemState::kKnown) != 0;
+    bool stays = false;
+    (void)change_state(item, [&stays, pins](std::uint32_t now) {
+      stays = (now & ItemState::kKnown) != 0 && (now & ItemState::kReleaseWanted) == 0;
       return (now & ~ItemState::kReleaseWanted) + (pins ? 1U : 0U);
     });
     if (pins) {
       item.pin();
     }
-    return is_known;
+    return stays;
   }
   // False, and nothing, if it is pinned or about to leave.
   [[nodiscard]] static bool try_pin(LogItem& item);

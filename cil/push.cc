@@ -56,13 +56,17 @@ Status Journal::Impl::force(Sequence sequence, std::uint64_t timeout_ns) {
   JournalCounters::add(counters.forces, 1);
   const std::uint64_t deadline_ns = deadline_of(timeout_ns);
   stable.enter(waiter);
-  for (;;) {
+  for (bool called_upon_now = false;; called_upon_now = true) {
     // A thread with a transaction open does not run the items' callbacks, and a write may take
-    // longer than somebody wants to wait.
+    // longer than somebody wants to wait. One that waits for what is closed has nothing to ask for,
+    // unless it was called upon: then the turn is its own.
+    const bool nothing_to_ask = !called_upon_now && waiter.sequence < cil.sequence();
     if (in_transaction() || timeout_ns != WaitWord::kForever) {
       request_push(waiter.sequence);
+    } else if (nothing_to_ask) {
+      // Who writes it completes it.
     } else if (Flight* flight = try_start(waiter.sequence); flight != nullptr) {
-      push(*flight);
+      push(*flight, false);
     }
     switch (stable.wait(waiter, deadline_ns)) {
       case StableSequence::Wake::kStable: return {};
@@ -157,26 +161,30 @@ void Journal::Impl::prepare_thread() {
 void Journal::Impl::push_worker() {
   prepare_thread();
   for (;;) {
-    Flight* flight = nullptr;
+    bool is_to_complete = false;
     {
       MutexLock lock(push_mutex);
-      while (!stopping && !may_start(cil.cost() < kLargeCheckpointBytes)) {
+      while (!stopping && !is_completion_due() && !may_start(cil.cost() < kLargeCheckpointBytes)) {
+        ++idle_workers;
         push_wanted.wait(push_mutex);
+        --idle_workers;
       }
-      if (stopping) {
+      is_to_complete = is_completion_due();
+      if (stopping && !is_to_complete) {
         return;
       }
     }
-    flight = try_start(Sequence{});
-    if (flight != nullptr) {
-      push(*flight);
+    if (is_to_complete) {
+      complete_written(Sequence(UINT64_MAX));
+    } else if (Flight* flight = try_start(Sequence{}); flight != nullptr) {
+      push(*flight, true);
     } else {
       yield_thread();  // Another has taken the turn; it calls upon the next.
     }
   }
 }
 
-void Journal::Impl::push(Flight& flight) {
+void Journal::Impl::push(Flight& flight, bool is_worker) {
   flight.bucket = ail.make_bucket();
   if (!close_context(flight)) {
     ail.give_bucket(flight.bucket);
@@ -184,7 +192,7 @@ void Journal::Impl::push(Flight& flight) {
     return;
   }
   start_next();  // a large context may have gathered already
-  finish_write(flight, write_out(flight));
+  finish_write(flight, write_out(flight), is_worker);
 }
 
 // Takes the context and puts the next one in its place. False if it is empty: then the flight is
@@ -251,7 +259,6 @@ Status Journal::Impl::write_out(Flight& flight) {
   if (auto status = flight.writer->write(checkpoint); !status) {
     return status;
   }
-  JournalCounters::add(counters.checkpoints, 1);
   JournalCounters::add(counters.flushes, 1);
   JournalCounters::add(counters.written_bytes, checkpoint.id.bytes);
   JournalCounters::add(counters.writes, flight.writer->writes() - writes);

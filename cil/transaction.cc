@@ -146,6 +146,7 @@ Status Transaction::log(LogItem& item) {
     return Error{Errc::kReservationExceeded, 0, "more items than begun for", max_items_};
   }
   ItemAccess::transaction(item) = &t_journal;
+  ItemAccess::pool(item) = &journal_->impl_->pool;
   ::new (&entries_[entry_count_++]) Entry{&item, nullptr, nullptr, {}, false};
   return {};
 }
@@ -202,8 +203,9 @@ Status Transaction::prepare_shadow(Entry& entry) {
     entry.shadow = ItemAccess::claim_shadow(item);
     // By order and not by pin: a pin may be of a context that only orders the item. (One that was
     // logged again has a later order than its commit.)
-    if (entry.shadow != nullptr && entry.shadow->order < ItemAccess::logged_order(item)) {
-      entry.shadow->is_snapshot = false;  // A newer one is on its way to the log.
+    if (entry.shadow != nullptr && !ItemAccess::is_newest_snapshot(item, *entry.shadow)) {
+      entry.shadow->is_snapshot =
+          false;  // A newer one is on its way to the log, or none is needed.
     }
   }
   const std::size_t wanted = log_vector_bytes(entry.layout);
@@ -228,7 +230,6 @@ Status Transaction::prepare_shadow(Entry& entry) {
   }
   reserved_memory_bytes_ -= vector->capacity_bytes;
   entry.shadow = vector;
-  ItemAccess::pool(item) = &impl.pool;
   return {};
 }
 
@@ -294,7 +295,7 @@ void Transaction::insert_item(Entry& entry, CilPart& part, Sequence sequence, st
   after += sums_of(active);
   active->order = order;
   if (!entry.layout.ordered) {
-    ItemAccess::logged_order(item) = order;
+    ItemAccess::logged_at(item, order);
   }
   if (first) {
     ItemAccess::forget_abort(item);
@@ -302,8 +303,9 @@ void Transaction::insert_item(Entry& entry, CilPart& part, Sequence sequence, st
   }
   if (!ItemAccess::commit(item, first) && entry.layout.ordered) {
     // Whoever let go of it leaves what it has to this commit, which took nothing of that. Logged
-    // again, it would come to stand behind what has been home since.
-    entry.kept = ItemAccess::claim_shadow(item);
+    // again, it would come to stand behind what has been home since. (Also what was logged in this
+    // very context, which has the order of this commit by now.)
+    ItemAccess::let_go_at(item, order + 1);
   }
 }
 

@@ -171,7 +171,7 @@ bool Journal::Impl::log_again(std::uint64_t enough_bytes) {
         return reach_bucket(item, again) && log_again_item(item, part, sequence, again);
       });
     }
-    if (again.used > unit || (again.used > 0 && cil.is_open())) {
+    if (again.items != 0) {
       (void)cil.open();
       cil.add_cost(part, again.used);
     } else {
@@ -182,12 +182,12 @@ bool Journal::Impl::log_again(std::uint64_t enough_bytes) {
   space.give_back({again.budget - again.used, 0});
   free_chain(again.trash);
   again_bytes += again.used;
-  if (again.used != 0) {
+  if (again.items != 0) {
     request_push(sequence);
   } else {
     request_push_of_open();  // Without what is in it there may be room.
   }
-  return again.used != 0 || !grant.is_last_word;
+  return again.items != 0 || !grant.is_last_word;
 }
 
 // What it takes to log again what holds the tail, in whatever parts, as far as that can be.
@@ -196,8 +196,9 @@ std::uint64_t Journal::Impl::cost_of_oldest(Again& again) {
   ail.for_oldest(kMostSeen, [&](LogItem& item) {
     LogVector* vector = item.pinned() ? nullptr : ItemAccess::claim_shadow(item);
     if (vector != nullptr) {
-      oldest.items += vector->is_snapshot ? 1 : 0;
-      oldest.cost += vector->is_snapshot ? vector->cost() : 0;
+      const bool usable = ItemAccess::is_newest_snapshot(item, *vector);
+      oldest.items += usable ? 1 : 0;
+      oldest.cost += usable ? vector->cost() : 0;
       put_again(item, vector, again);
     }
     return true;
@@ -245,7 +246,7 @@ bool Journal::Impl::log_again_item(LogItem& item, CilPart& part, Sequence sequen
   }
   const std::uint64_t most = again.is_oldest ? again.budget : std::min(again.budget, again.enough);
   const bool fits = again.used + vector->cost() <= most;
-  const bool usable = vector->is_snapshot;
+  const bool usable = ItemAccess::is_newest_snapshot(item, *vector);
   again.stays = again.stays || !usable;
   // It may be about to leave.
   if (!usable || !fits || !ItemAccess::try_pin(item)) {

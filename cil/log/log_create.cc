@@ -21,8 +21,9 @@ namespace {
 
 // What is written at a time while a log is made.
 constexpr std::size_t kZeroBytes = std::size_t{1} << 20;
-// What check_empty() reads of either end of a device.
-constexpr std::size_t kEndBytes = std::size_t{64} << 10;
+// What check_empty() reads of either end of a device: some file systems have their superblock, and
+// nothing before it, at 64 KiB, 128 KiB or 256 KiB less a label.
+constexpr std::size_t kEndBytes = std::size_t{256} << 10;
 static_assert(2 * kEndBytes + format::kMaxBlockBytes <= kZeroBytes);
 static_assert(2 * kEndBytes <= kMinLogBytes.value());
 constexpr std::uint64_t kDefaultMaxCheckpointBytes = std::uint64_t{64} << 20;
@@ -198,6 +199,10 @@ Result<std::uint64_t> log_bytes(const LogDevice& device, const LogConfig& config
 }
 
 Result<LogInfo> make_log(const std::string& path, const LogConfig& config) {
+  const auto pool = try_default_pool();
+  if (!pool) {
+    return pool.error();
+  }
   auto device = open_empty(path, config);
   if (!device) {
     return device.error();
@@ -210,7 +215,7 @@ Result<LogInfo> make_log(const std::string& path, const LogConfig& config) {
   if (!superblock) {
     return superblock.error();
   }
-  auto buffer = AlignedBuffer::allocate(default_pool(), kZeroBytes, "log creation");
+  auto buffer = AlignedBuffer::allocate(**pool, kZeroBytes, "log creation");
   if (!buffer) {
     return buffer.error();
   }

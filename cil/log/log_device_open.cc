@@ -171,7 +171,17 @@ Status LogDevice::open_existing(bool writing) {
   if (auto status = check_file(writing, found); !status) {
     return status;
   }
-  return S_ISBLK(found.st_mode) ? take_block_device(found.st_rdev, writing) : Status{};
+  if (S_ISBLK(found.st_mode)) {
+    if (auto status = take_block_device(found.st_rdev, writing); !status) {
+      return status;
+    }
+  }
+  // That was against a pipe in the path's place. Before 6.5 Linux takes it to mean that a write to
+  // a ring shall rather fail than wait, where the disk cannot say beforehand whether it would.
+  if (const int error = os().clear_nonblock(fd_); error < 0) {
+    return system_error(-error, "open the log");
+  }
+  return {};
 }
 
 // Of the open descriptor. A device node is nobody's file: it may have as many names as it likes.

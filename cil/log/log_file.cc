@@ -12,7 +12,11 @@
 namespace keel {
 Result<LogInfo> read_log_info(const std::string& path, bool buffered) {
   return no_throw("read a log", [&]() -> Result<LogInfo> {
-    auto file = LogFile::open(path, DeviceMode::kReadOnly, buffered, default_pool());
+    const auto pool = try_default_pool();
+    if (!pool) {
+      return pool.error();
+    }
+    auto file = LogFile::open(path, DeviceMode::kReadOnly, buffered, **pool);
     if (!file) {
       return file.error();
     }

@@ -164,12 +164,16 @@ Result<ScanResult> scan(const LogFile& file, Pool& pool, const RecoveryHandler& 
 Result<RecoveryReport> scan_log(const std::string& path, const RecoveryHandler& handler,
                                 const ScanOptions& options) {
   return no_throw("scan a log", [&]() -> Result<RecoveryReport> {
-    auto file = LogFile::open(path, DeviceMode::kReadOnly, options.buffered, default_pool());
+    const auto pool = try_default_pool();
+    if (!pool) {
+      return pool.error();
+    }
+    auto file = LogFile::open(path, DeviceMode::kReadOnly, options.buffered, **pool);
     if (!file) {
       return file.error();
     }
-    auto result = scan(*file, default_pool(), handler, options.progress,
-                       {.past_bad_blocks = options.salvage});
+    auto result =
+        scan(*file, **pool, handler, options.progress, {.past_bad_blocks = options.salvage});
     if (!result) {
       return result.error();
     }

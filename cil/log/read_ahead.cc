@@ -96,10 +96,11 @@ Result<ReadAhead::Chunk*> ReadAhead::plan_to(Lsn lsn) {
     }
   }
   MutexLock lock(mutex_);
-  Chunk* chunk = oldest_;
+  Chunk* chunk = last_used_ != nullptr && last_used_->start <= lsn ? last_used_ : oldest_;
   while (chunk->end() <= lsn) {
     chunk = chunk->next;
   }
+  last_used_ = chunk;
   return chunk;
 }
 
@@ -244,6 +245,7 @@ void ReadAhead::release_below(Lsn lsn) {
       read_one_.wait(mutex_);
     }
     oldest_ = chunk->next;
+    last_used_ = last_used_ == chunk ? nullptr : last_used_;
     chunk->next = free_;
     free_ = chunk;
   }

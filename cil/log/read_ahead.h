@@ -105,6 +105,7 @@ class ReadAhead : public MetadataObject {
   MetadataVector<std::unique_ptr<Chunk>> chunks_;
   Chunk* free_ = nullptr;
   Chunk* newest_ = nullptr;
+  Chunk* last_used_ = nullptr;  // what at() gave, while it is in the list
 
   mutable Mutex mutex_{LockRank::kLeaf};
   CondVar planned_more_;  // for the threads

@@ -171,7 +171,9 @@ void WriteQueue::take_completion() {
   slots_[slot].under_way = false;
   --under_way_;
   WriteProgress& progress = slots_[slot].progress;
-  if (auto status = progress.advance(done.result, device_.alignment()); !status) {
+  if (done.result == -EAGAIN) {
+    (void)write_here(progress);  // its failure is latched
+  } else if (auto status = progress.advance(done.result, device_.alignment()); !status) {
     (void)device_.fail(status.error());
   } else if (!progress.done() && device_.status().ok()) {
     (void)submit(slot);  // its failure is latched; the slot is idle then

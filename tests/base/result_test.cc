@@ -41,6 +41,9 @@ TEST_CASE("an errno maps to the closest code and is kept") {
       {EIO, Errc::kIo},           {EAGAIN, Errc::kBusy},      {EOPNOTSUPP, Errc::kUnsupported},
       {EISDIR, Errc::kSystem},    {ENOTDIR, Errc::kNotFound}, {EACCES, Errc::kPermission},
       {EPERM, Errc::kPermission}, {EFBIG, Errc::kNoSpace},    {EBUSY, Errc::kBusy},
+      {ENODATA, Errc::kIo},       {EILSEQ, Errc::kIo},        {EREMOTEIO, Errc::kIo},
+      {ENOLINK, Errc::kIo},       {ETIMEDOUT, Errc::kIo},     {EBADE, Errc::kIo},
+      {EBADMSG, Errc::kIo},       {EUCLEAN, Errc::kIo},
   };
   for (const auto& pair : pairs) {
     const Error error = keel::system_error(pair.first, "open");

@@ -51,14 +51,15 @@ TEST_CASE("a log on a simulated block device takes all of it, and is used like a
 TEST_CASE(
     "a device that holds anything at its ends is refused untouched, unless overwriting is asked "
     "for") {
-  constexpr std::uint64_t kEnd = 64 << 10;
+  constexpr std::uint64_t kEnd = 256 << 10;
   struct Case {
     std::uint64_t at;
     bool refused;
   };
-  for (const Case& one : {Case{0, true}, Case{kEnd - 1, true}, Case{kEnd, false},
-                          Case{kDeviceBytes / 2, false}, Case{kDeviceBytes - kEnd - 1, false},
-                          Case{kDeviceBytes - kEnd, true}, Case{kDeviceBytes - 1, true}}) {
+  for (const Case& one :
+       {Case{0, true}, Case{64 << 10, true}, Case{kEnd - 1, true}, Case{kEnd, false},
+        Case{kDeviceBytes / 2, false}, Case{kDeviceBytes - kEnd - 1, false},
+        Case{kDeviceBytes - kEnd, true}, Case{kDeviceBytes - 1, true}}) {
     CAPTURE(one.at);
     SimDisk disk;
     const ScopedOs scope(disk);

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "gate.h"
+#include "keel/cil/intent_item.h"
 #include "probe.h"
 #include "support/death.h"
 #include "support/test_seed.h"
@@ -258,6 +259,43 @@ TEST_CASE("a follower that stands still never fills the log for those who begin"
   Found found;
   CHECK(drain(*follower, found).code == Errc::kLagged);
   CHECK(found.empty());
+  follower.reset();
+  finish(journal);
+}
+
+TEST_CASE("a follower that stands still keeps nobody from beginning beside an open transaction") {
+  LogWorld world;
+  auto journal = world.open();
+  const std::uint64_t log_bytes = journal->info().data.value();
+  const std::size_t eighth = log_bytes / 8 - 20'000;
+  Writer writer;
+  auto follower = follow(*journal, {.most_behind = Bytes(log_bytes)});
+  while (journal->stats().log_used.value() < log_bytes / 2 - 20'000) {
+    writer.write(*journal, 3000, 1);
+    (void)writer.trace.take();
+  }
+  // What they hold for their dones, and may take to be logged again, is a part of the log's room.
+  std::vector<std::unique_ptr<IntentItem>> intents;
+  for (std::uint64_t id = 1; id <= 10; ++id) {
+    intents.push_back(std::make_unique<IntentItem>(id, std::span<const std::byte>{}));
+    auto transaction = journal->begin(IntentItem::log_bytes(0), 1, 1);
+    REQUIRE(transaction.ok());
+    REQUIRE(transaction->log(*intents.back()).ok());
+    REQUIRE(transaction->commit().ok());
+  }
+  REQUIRE(journal->force_all().ok());
+  auto open = std::make_unique<Result<Transaction>>(journal->begin(eighth, 1));
+  REQUIRE(open->ok());
+  std::atomic<bool> begun{false};
+  std::thread waiter([&] {
+    CHECK(journal->begin(eighth, 1).ok());
+    begun = true;
+  });
+  CHECK(soon([&] { return begun.load(); }));
+  open.reset();
+  waiter.join();
+  Found found;
+  CHECK(drain(*follower, found).code == Errc::kLagged);
   follower.reset();
   finish(journal);
 }

@@ -37,6 +37,89 @@ TEST_CASE("an item that is released while a checkpoint has it leaves when that i
   CHECK(world.read().empty());
 }
 
+namespace {
+
+// Whether the item could be logged again, once nothing has it.
+bool has_snapshot(const LogItem& item) {
+  const LogVector* shadow = ItemAccess::shadow(item);
+  return shadow != nullptr && ItemAccess::is_newest_snapshot(item, *shadow);
+}
+
+// Stops in committed(), once.
+class SlowProbe : public Probe {
+ public:
+  using Probe::Probe;
+  Gate gate;
+  std::atomic<bool> is_slow{false};
+
+ protected:
+  Tracking committed(Lsn lsn) override {
+    const Tracking answer = Probe::committed(lsn);
+    if (is_slow.exchange(false)) {
+      gate.pass();
+    }
+    return answer;
+  }
+};
+
+}  // namespace
+
+TEST_CASE("an item that is only ordered while a checkpoint lets go of it is not logged again") {
+  LogWorld world;
+  Trace trace;
+  SlowProbe item(trace, 1);
+  item.regions = {"x"};
+  auto journal = world.open();
+  REQUIRE(journal->force(commit(*journal, {&item})).ok());
+  REQUIRE(has_snapshot(item));
+  item.is_ordered = true;
+  item.after = Tracking::kRelease;  // what it had to say is home
+  item.is_slow = true;
+  const Sequence leaves = commit(*journal, {&item});
+  std::thread forcer([&] { CHECK(journal->force(leaves).ok()); });
+  item.gate.wait_for_arrival();
+  const Sequence stays = commit(*journal, {&item});
+  item.gate.open();
+  forcer.join();
+  item.after = Tracking::kTrack;
+  REQUIRE(journal->force(stays).ok());
+  CHECK(item.tracked());
+  CHECK(trace.count(Call::kRelease) == 0);
+  CHECK_FALSE(has_snapshot(item));
+  item.is_ordered = false;  // and what it is given then counts
+  REQUIRE(journal->force(commit(*journal, {&item})).ok());
+  CHECK(has_snapshot(item));
+  journal->audit();
+  CHECK(journal->release(item));
+  finish(journal);
+}
+
+TEST_CASE("an item that is to be released, and is only ordered then, is not logged again") {
+  for (const bool before : {false, true}) {  // logged in the checkpoint before, or in the same one
+    CAPTURE(before);
+    LogWorld world;
+    Trace trace;
+    Probe item(trace, 1);
+    item.regions = {"x"};
+    auto journal = world.open();
+    Sequence logged = commit(*journal, {&item});
+    if (before) {
+      REQUIRE(journal->force(logged).ok());
+      item.is_ordered = true;
+      logged = commit(*journal, {&item});
+    }
+    CHECK_FALSE(journal->release(item));  // "x" is home
+    item.is_ordered = true;
+    CHECK(commit(*journal, {&item}) == logged);
+    REQUIRE(journal->force(logged).ok());
+    CHECK(item.tracked());
+    CHECK_FALSE(has_snapshot(item));
+    journal->audit();
+    CHECK(journal->release(item));
+    finish(journal);
+  }
+}
+
 TEST_CASE("ordering an item that has no home keeps the snapshot that is stable in the log") {
   LogWorld world;
   Trace trace;
@@ -338,8 +421,7 @@ TEST_CASE("an item that is only ordered as it leaves is not logged again from it
   (void)set_thread_point_hook(before);
   REQUIRE(journal->force(ordered).ok());
   CHECK(item.tracked());
-  const LogVector* shadow = ItemAccess::shadow(item);
-  CHECK((shadow == nullptr || !shadow->is_snapshot));
+  CHECK_FALSE(has_snapshot(item));
   journal->audit();
   finish(journal);
 }

@@ -50,6 +50,28 @@ TEST_CASE("an item without a home is logged again however small checkpoints are"
   }
 }
 
+TEST_CASE("an item that wrote nothing is logged again too") {
+  LogWorld world;
+  Trace trace;
+  Probe empty(trace, 1), other(trace, 2);
+  empty.sized = {10};
+  other.regions = {"x"};
+  other.after = Tracking::kRelease;
+  auto journal = world.open();
+  commit(*journal, {&empty});
+  for (int i = 0; i < 600; ++i) {  // more than twice round the log
+    auto transaction = journal->begin(100, 1);
+    REQUIRE(transaction.ok());
+    REQUIRE(transaction->log(other).ok());
+    const auto sequence = transaction->commit();
+    REQUIRE(sequence.ok());
+    REQUIRE(journal->force(*sequence).ok());
+    (void)trace.take();
+  }
+  CHECK(empty.tracked());
+  finish(journal);
+}
+
 TEST_CASE(
     "a transaction that kept others from logging again, and is cancelled, leaves no full log") {
   LogWorld world;

@@ -233,6 +233,7 @@ class CopyingDisk : public SimDisk {
   int statx(int fd, unsigned mask, struct statx* out) override {
     return is_copy(fd) ? copy_.statx(fd, mask, out) : SimDisk::statx(fd, mask, out);
   }
+  int clear_nonblock(int fd) override { return is_copy(fd) ? 0 : SimDisk::clear_nonblock(fd); }
   int lock_shared(int fd) override {
     return is_copy(fd) ? copy_.lock_shared(fd) : SimDisk::lock_shared(fd);
   }

@@ -163,15 +163,15 @@ TEST_CASE("what is set aside is only for logging again, what is held is for nobo
   CHECK(space.try_reserve_again({50, 0}));
   CHECK_FALSE(space.try_reserve_again({1, 0}));  // max_checkpoint
   space.give_back({150, 0});
-  space.hold(60);
+  space.hold({60, 0});
   CHECK(granted(space) == Bytes(40));
-  CHECK(space.sums().held_bytes == 60);
+  CHECK(space.sums().held.log_bytes == 60);
   CHECK_FALSE(space.try_reserve({101, 0}));
   CHECK(space.try_reserve({100, 0}));
   CHECK(space.try_reserve_again({100, 0}));
   space.give_back({50, 0});
-  CHECK(space.unhold(60).ok());
-  CHECK(space.sums().held_bytes == 0);
+  CHECK(space.unhold({60, 0}).ok());
+  CHECK(space.sums().held.log_bytes == 0);
 }
 
 TEST_CASE("what is held comes back when the checkpoint has room for it, before any other grant") {
@@ -179,11 +179,11 @@ TEST_CASE("what is held comes back when the checkpoint has room for it, before a
   LogSpace space({1000, 250, 0, kMemory}, Lsn(0), Lsn(0), helper.hooks());
   helper.space = &space;
   REQUIRE(reserve(space, 60).ok());
-  space.hold(60);
+  space.hold({60, 0});
   REQUIRE(reserve(space, 240).ok());
   std::atomic<bool> back{false};
   std::thread unholder([&] {
-    const Status status = space.unhold(60);
+    const Status status = space.unhold({60, 0});
     KEEL_CHECK(status.ok(), "unhold");
     back = true;
   });
@@ -194,15 +194,15 @@ TEST_CASE("what is held comes back when the checkpoint has room for it, before a
   CHECK_FALSE(space.try_reserve({1, 0}));
   space.give_back({10, 0});
   unholder.join();
-  CHECK(space.sums().held_bytes == 0);
+  CHECK(space.sums().held.log_bytes == 0);
   CHECK(granted(space) == Bytes(250));
   CHECK_FALSE(space.contended());
   // And who waits when the journal fails is told.
   space.give_back({60, 0});
-  space.hold(60);
+  space.hold({60, 0});
   REQUIRE(reserve(space, 120).ok());
   std::thread failing([&] {
-    const Status status = space.unhold(60);
+    const Status status = space.unhold({60, 0});
     KEEL_CHECK(!status && status.error().code == Errc::kIo, "unhold");
   });
   wait_for_waiter(space);

@@ -2,6 +2,7 @@
 #include <doctest/doctest.h>
 
 #include <atomic>
+#include <functional>
 #include <memory>
 #include <string>
 #include <thread>
@@ -109,6 +110,109 @@ TEST_CASE("a force by a thread with a transaction open leaves the items' callbac
   CHECK((item.by != std::thread::id{}));
   CHECK((item.by != std::this_thread::get_id()));
   CHECK(transaction->commit().ok());
+  finish(journal);
+}
+
+namespace {
+
+// Stops in committed().
+class Stopped : public Probe {
+ public:
+  using Probe::Probe;
+  Gate gate;
+
+ protected:
+  Tracking committed(Lsn lsn) override {
+    gate.pass();
+    return Probe::committed(lsn);
+  }
+};
+
+}  // namespace
+
+TEST_CASE("a force that finds its checkpoint written leaves the next one alone") {
+  LogWorld world;
+  Trace trace;
+  Stopped first(trace, 1);
+  Probe second(trace, 2);
+  first.regions = second.regions = {"x"};
+  auto journal = world.open({.depth = 2});
+  const Sequence one = commit(*journal, {&first});
+  std::thread writer([&] { CHECK(journal->force(one).ok()); });
+  first.gate.wait_for_arrival();
+  const Sequence two = commit(*journal, {&second});
+  std::thread late([&] { CHECK(journal->force(one).ok()); });
+  yield_until([&] { return journal->stats().forces == 2; });
+  let_others_run();
+  CHECK(journal->stats().current == two);
+  CHECK(journal->stats().checkpoints == 0);
+  first.gate.open();
+  writer.join();
+  late.join();
+  CHECK(journal->force(two).ok());
+  finish(journal);
+}
+
+namespace {
+
+// As long as it is completed on the thread that it is to keep, has another checkpoint written, and
+// waits for that.
+class Chain : public Probe {
+ public:
+  using Probe::Probe;
+  std::function<void()> write_another;
+
+ protected:
+  Tracking committed(Lsn lsn) override {
+    if (write_another) {
+      write_another();
+    }
+    return Probe::committed(lsn);
+  }
+};
+
+}  // namespace
+
+TEST_CASE("a force whose checkpoint is stable leaves the completion of others' to a worker") {
+  constexpr std::uint32_t kMost = 20;
+  LogWorld world;
+  Trace trace;
+  std::vector<std::unique_ptr<Chain>> items;
+  std::atomic<std::uint32_t> wanted{0};
+  std::atomic<std::uint32_t> completed_here{0};
+  auto journal = world.open({.depth = 2});
+  const auto forcer_id = std::this_thread::get_id();
+  for (std::uint32_t i = 0; i <= kMost; ++i) {
+    items.push_back(std::make_unique<Chain>(trace, i));
+    items.back()->regions = {"x"};
+    if (i < kMost) {
+      items.back()->write_another = [&] {
+        if (std::this_thread::get_id() != forcer_id) {
+          return;
+        }
+        ++completed_here;
+        const std::uint64_t writes = journal->stats().writes;
+        ++wanted;
+        yield_until([&] { return journal->stats().writes > writes; });
+        let_others_run();  // the worker that has written it has nothing to do by then
+      };
+    }
+  }
+  std::atomic<bool> over{false};
+  std::thread helper([&] {
+    for (std::uint32_t i = 1; i <= kMost; ++i) {
+      yield_until([&] { return wanted >= i || over; });
+      if (over) {
+        return;
+      }
+      const Sequence sequence = commit(*journal, {items[i].get()});
+      (void)journal->force(sequence, 1);  // a worker writes it
+    }
+  });
+  REQUIRE(journal->force(commit(*journal, {items[0].get()})).ok());
+  CHECK(completed_here < kMost);
+  over = true;
+  helper.join();
   finish(journal);
 }
 

@@ -71,7 +71,7 @@ TEST_CASE("whatever makes room wakes who waits for it") {
        [](LogSpace& space) {
          for (int i = 0; i < 4; ++i) {
            REQUIRE(space.reserve({240, 10}).ok());
-           space.hold(240);
+           space.hold({240, 10});
          }
        },
        [](LogSpace& space) {

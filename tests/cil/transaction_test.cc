@@ -1,11 +1,13 @@
 // Transactions: what they reserve, how they fail, what failing leaves behind.
 #include <doctest/doctest.h>
+#include <unistd.h>
 
 #include <memory>
 #include <string>
 #include <thread>
 #include <vector>
 
+#include "gate.h"
 #include "keel/alloc/pool.h"
 #include "keel/base/scopes.h"
 #include "keel/cil/object_item.h"
@@ -277,6 +279,35 @@ TEST_CASE("an item may go once it is released, and a forked child's copy at any 
   CHECK(journal->force_all().ok());
   CHECK(journal->release(*item));
   item.reset();
+  // One that has been named, and never committed yet.
+  auto named = std::make_unique<Probe>(trace, 3);
+  {
+    auto transaction = journal->begin(100, 1);
+    REQUIRE(transaction.ok());
+    REQUIRE(transaction->log(*named).ok());
+    CHECK(run_in_child([&] { named.reset(); }).exit_code == 0);
+  }
+  finish(journal);
+}
+
+TEST_CASE("a forked child is told nothing of a journal, and waits for none of its locks") {
+  LogWorld world;
+  Trace trace;
+  Probe item(trace, 1);
+  item.regions = {"x"};
+  Gate gate;
+  auto journal = world.open();
+  item.during_format = [&] { gate.pass(); };
+  std::thread committer([&] { commit(*journal, {&item}); });
+  gate.wait_for_arrival();  // with the context lock
+  CHECK(run_in_child([&] {
+          const JournalStats stats = journal->stats();
+          journal->audit();
+          journal->release_recovered();
+          ::_exit(stats.transactions == 0 ? 0 : 1);
+        }).exit_code == 0);
+  gate.open();
+  committer.join();
   finish(journal);
 }
 

@@ -121,13 +121,18 @@ TEST_CASE("salvage of a log of which a block cannot be read keeps all that stand
   const std::uint64_t fourth = World().starts[3];
   struct Case {
     std::uint64_t lsn;
+    int error;
     std::size_t kept;
     bool is_damage;
   };
-  for (const Case& one : {Case{fourth, 3, true}, Case{head, World::kCheckpoints, true},
-                          Case{head + kBlock, World::kCheckpoints, false}}) {
+  for (const Case& one :
+       {Case{fourth, EIO, 3, true}, Case{fourth, ENODATA, 3, true},
+        Case{head, EIO, World::kCheckpoints, true}, Case{head, ENODATA, World::kCheckpoints, true},
+        Case{head + kBlock, EIO, World::kCheckpoints, false}}) {
     CAPTURE(one.lsn);
+    CAPTURE(one.error);
     World world;
+    world.disk.error = one.error;
     world.disk.make_bad(2 * kBlock + one.lsn, kBlock);
     const auto refused = Journal::open(kLogPath, {}, kIgnore);
     REQUIRE_FALSE(refused.ok());

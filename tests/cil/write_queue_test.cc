@@ -1,5 +1,6 @@
 // What fails while writes are under way, what is waited for then, and who may not use a queue.
 #include <doctest/doctest.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -151,6 +152,32 @@ TEST_CASE("a wait for the ring that is interrupted goes on, and nothing has fail
     for (unsigned i = 0; i < kDepth; ++i) {
       CHECK(world.read(i) == std::byte(static_cast<unsigned char>('a' + i)));
     }
+  }
+}
+
+TEST_CASE("a write that the kernel gives back because it would wait is made all the same") {
+  for (std::uint64_t nth = 1; nth <= kDepth; ++nth) {
+    SimDisk disk;
+    const ScopedOs scope(disk);
+    disk.set_image("/sim/log", SimContent(16 * kBlock));
+    Queue world("/sim/log", IoMode::kUring);
+    disk.inject({.op = SimOp::kWrite, .nth = nth, .error = EAGAIN});
+    for (unsigned i = 0; i < kDepth; ++i) {
+      REQUIRE(world.start(i, i).ok());
+    }
+    CHECK(world.queue->wait_all().ok());
+    for (unsigned i = 0; i < kDepth; ++i) {
+      CHECK(world.read(i) == std::byte(static_cast<unsigned char>('a' + i)));
+    }
+  }
+}
+
+TEST_CASE("a log that is open waits for its disk, whatever its opening had to avoid") {
+  const RealLog log;
+  for (const auto mode : {DeviceMode::kReadOnly, DeviceMode::kReadWrite}) {
+    const auto device = LogDevice::open(log.path, mode, log.buffered);
+    REQUIRE(device.ok());
+    CHECK((::fcntl((*device)->descriptor(), F_GETFL) & O_NONBLOCK) == 0);
   }
 }
 

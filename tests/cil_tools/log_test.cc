@@ -147,6 +147,27 @@ TEST_CASE("create makes a sound log, where it cannot, it leaves everything as it
   CHECK(directory.names() == "log");
 }
 
+TEST_CASE("without memory or descriptors for a pool a command says so, and makes nothing") {
+  const TestDirectory directory;
+  const std::string log = directory.path("log");
+  REQUIRE(run(kCreate + log).code == 0);
+  for (const std::string limit : {"prlimit --nofile=4", "prlimit --as=4000000000"}) {
+    CAPTURE(limit);
+    if (limit.ends_with("000") && run("--version", limit, false).code != 0) {
+      MESSAGE("without a limit of address space: the program does not start under one");
+      continue;
+    }
+    for (const std::string& command : {"log info " + log, "log verify " + log, "log dump " + log,
+                                       kCreate + directory.path("new")}) {
+      CAPTURE(command);
+      const auto outcome = run(command, limit);
+      CHECK(outcome.code == 3);
+      CHECK(std::count(outcome.err.begin(), outcome.err.end(), '\n') == 1);
+    }
+    CHECK(directory.names() == "log");
+  }
+}
+
 TEST_CASE("a full disk is one line and leaves nothing behind") {
   // A tmpfs refuses at once what is larger than itself; a disk would be filled first.
   struct statfs found {};

@@ -1,5 +1,5 @@
 // BadBlocks: a simulated disk some bytes of which cannot be read, as a sector that has decayed or
-// that a power cut has trashed: EIO for every read that meets them, whatever is written.
+// that a power cut has trashed: `error` for every read that meets them, whatever is written.
 //
 // Threads: any; arm it while nothing reads.
 #pragma once
@@ -23,6 +23,7 @@ class BadBlocks : public keel::SimDisk {
     bad_.emplace_back(offset, offset + bytes);
   }
   void mend() { bad_.clear(); }
+  int error = EIO;  // or what direct I/O says of a sector: ENODATA
 
   ssize_t preadv2(int fd, const struct iovec* parts, int count, std::uint64_t offset,
                   int flags) override {
@@ -32,7 +33,7 @@ class BadBlocks : public keel::SimDisk {
     }
     for (const auto& [from, to] : bad_) {
       if (offset < to && from < end) {
-        return -EIO;
+        return -error;
       }
     }
     return SimDisk::preadv2(fd, parts, count, offset, flags);

@@ -86,6 +86,7 @@ class ImageOs : public keel::Os {
     out->stx_dio_offset_align = 512;
     return 0;
   }
+  int clear_nonblock(int fd) override { return fd == kDescriptor ? 0 : Os::clear_nonblock(fd); }
   int lock_exclusive(int fd) override { return fd == kDescriptor ? 0 : Os::lock_exclusive(fd); }
   int lock_shared(int fd) override { return fd == kDescriptor ? 0 : Os::lock_shared(fd); }
   int unlock(int fd) override { return fd == kDescriptor ? 0 : Os::unlock(fd); }

@@ -213,6 +213,7 @@ class SimDisk : public Os {
   int close(int fd) override;
   int fstat(int fd, struct stat* out) override;
   int fchmod(int fd, mode_t mode) override;
+  int clear_nonblock(int fd) override;
   int statx(int fd, unsigned mask, struct statx* out) override;
   int ftruncate(int fd, std::uint64_t bytes) override;
   int fallocate(int fd, int mode, std::uint64_t offset, std::uint64_t bytes) override;

@@ -285,6 +285,8 @@ int SimDisk::fstat(int fd, struct stat* out) {
   return static_cast<int>(announce(io));
 }
 
+int SimDisk::clear_nonblock(int fd) { return is_virtual(fd) ? 0 : Os::clear_nonblock(fd); }
+
 int SimDisk::fchmod(int fd, mode_t mode) {
   if (!is_virtual(fd)) {
     return Os::fchmod(fd, mode);

@@ -165,7 +165,10 @@ class Pool : public MetadataObject {
   std::unique_ptr<Impl> impl_;
 };
 
-// The process's pool, made with a default PoolConfig at first use; aborts if that fails.
+// The process's pool, made with a default PoolConfig at first use, and never destroyed.
+// Errors: Pool::create()'s; the next call tries again. Threads: any.
+[[nodiscard]] Result<Pool*> try_default_pool();
+// As above; aborts if it cannot be made.
 [[nodiscard]] Pool& default_pool();
 
 // A line for a person: an allocation that failed, or that has waited for a second. `line` is valid
@@ -178,7 +181,7 @@ MessageHook set_message_hook(MessageHook hook);
 // Calls the hook. Threads: any, without keel's locks held. Allocates nothing.
 void send_message(const char* line);
 
-// As Pool's, on default_pool().
+// As Pool's, on default_pool(); where that cannot be made there is no memory.
 [[nodiscard]] void* kvmalloc(std::size_t size_bytes, AllocFlags flags = AllocFlags::kKernel,
                              const char* owner = "");
 void kvfree(void* address);

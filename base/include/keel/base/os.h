@@ -63,6 +63,8 @@ class Os {
   virtual int fstat(int fd, struct stat* out);
   // For a file that this process has just made, and no other.
   virtual int fchmod(int fd, mode_t mode);
+  // Calls on it wait again, though it was opened with O_NONBLOCK.
+  virtual int clear_nonblock(int fd);
   virtual int statx(int fd, unsigned mask, struct statx* out);
   virtual int ftruncate(int fd, std::uint64_t bytes);
   virtual int fallocate(int fd, int mode, std::uint64_t offset, std::uint64_t bytes);

@@ -49,7 +49,7 @@ class IntentItem : public LogItem {
 
   const std::uint64_t id_;
   const std::span<const std::byte> payload_;
-  // Guarded by the caller's lock, and changed only with the context lock held shared.
+  // Guarded by the caller's lock.
   Journal* journal_ = nullptr;
   Sequence logged_{};   // that it first joined; 0: none
   bool holds_ = false;  // room for its done

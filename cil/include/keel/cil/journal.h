@@ -40,8 +40,8 @@ class JournalShrinker;
 class Watchdog;
 
 struct JournalConfig {
-  // For snapshots and buffers; nullptr: default_pool(). An item keeps a snapshot after close(): the
-  // pool outlives the items too.
+  // For snapshots and buffers; nullptr: default_pool(). It outlives the items too: they ask it whose
+  // process they are in.
   Pool* pool = nullptr;
   bool buffered = false;  // through the page cache, where there is no direct I/O
   // Go on at the first damage, dropping it and all that follows. The report still tells of it. A
@@ -77,7 +77,8 @@ struct JournalConfig {
   // seconds; UINT64_MAX: never, and there is no thread for it.
   std::uint64_t stall_after_ns = 0;
   // Called on a thread of its own, with no lock held; may be empty: then the line goes to the
-  // message hook (pool.h). Must not close the journal or throw, and keeps later reports waiting.
+  // message hook (pool.h). Must not close the journal or throw, and keeps later reports waiting; so
+  // does stats() in it, which waits for a commit that is stuck.
   std::function<void(const StallReport&)> on_stall = {};
 };
 
@@ -267,6 +268,7 @@ class Journal : public MetadataObject {
 
   [[nodiscard]] const RecoveryReport& recovery() const;
   [[nodiscard]] LogInfo info() const;
+  // In a forked child: zeros.
   [[nodiscard]] JournalStats stats() const;
   [[nodiscard]] JournalFacts facts() const;
 

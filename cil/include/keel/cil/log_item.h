@@ -178,8 +178,10 @@ class LogItem {
   std::atomic<LogVector*> shadow_{nullptr};
   // Guarded by the client's object lock: mark of the transaction that holds the item, or nullptr.
   const void* transaction_ = nullptr;
-  // Guarded by the same: LogVector::order of the newest commit that logged the item; 0: none.
-  std::uint64_t logged_order_ = 0;
+  // A snapshot whose LogVector::order is less holds nothing that the log needs: of the newest
+  // commit that logged the item, or of what came to let it go since. Relaxed: who takes a snapshot
+  // for good has seen the item unpinned since, or is the commit.
+  std::atomic<std::uint64_t> logged_order_{0};
   // Guarded by the context lock: shared and the object lock, or exclusive; of a closed context, by
   // who takes it apart.
   Membership memberships_[2];
