@@ -40,8 +40,8 @@ class JournalShrinker;
 class Watchdog;
 
 struct JournalConfig {
-  // For snapshots and buffers; nullptr: default_pool(). It outlives the items too: they ask it whose
-  // process they are in.
+  // For snapshots and buffers; nullptr: default_pool(). It outlives the items too, which ask it
+  // whose process they are in.
   Pool* pool = nullptr;
   bool buffered = false;  // through the page cache, where there is no direct I/O
   // Go on at the first damage, dropping it and all that follows. The report still tells of it. A

@@ -54,8 +54,8 @@ struct LogInfo {
 // has unnamed files (O_TMPFILE). On a block device
 // (`path` is its node, no symbolic link): writes all of it once; after a failure or a crash it
 // holds a whole log or none. A log that it held is then gone, or whole if nothing else was written.
-// Errors: kExists (there is a file; or the first or last 256 KiB of the device are not all zero, and
-// config.overwrite is not set), kInvalidArgument (too small; not the device's size), kBusy (the
+// Errors: kExists (there is a file; or the first or last 256 KiB of the device are not all zero,
+// and config.overwrite is not set), kInvalidArgument (too small; not the device's size), kBusy (the
 // device is mounted, part of another, or in use as a log), kNoSpace, kUnsupported (no direct I/O),
 // kPermission, kNotFound, kIo, kUntrusted (of the device, as Journal::open() has it).
 [[nodiscard]] Result<LogInfo> create_log(const std::string& path, const LogConfig& config);
