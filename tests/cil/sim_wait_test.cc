@@ -27,7 +27,8 @@ struct Cost {
 // Threads that commit as fast as they may, against a disk of a second for each flush.
 Cost commit_on_slow_disk(const JournalConfig& settings, std::uint64_t seed) {
   const SimSnapshot beginning = fresh_log(seed);
-  SimScheduler scheduler({.seed = seed, .most_steps = 500'000});
+  SimScheduler scheduler(
+      {.seed = seed, .spurious_one_in = 0, .try_one_in = 1, .most_steps = 500'000});
   SimScheduledDisk disk(scheduler, {.seed = seed, .virtual_clock = true},
                         {.flush_ns = 1'000'000'000});
   disk.boot_with(beginning, [](const SimSector&) { return SimFate::kKeep; });
