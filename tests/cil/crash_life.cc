@@ -38,14 +38,14 @@ void check_delivered(const Recovered& recovered, const LifeRecord& record) {
 }
 
 // nullptr: an injected fault ended the life before it began.
-std::unique_ptr<Journal> open_journal(Run& run, LifeRecord& record, SimDisk& disk) {
+std::unique_ptr<Journal> open_journal(Run& run, LifeRecord& record) {
   Recovered recovered;
   JournalConfig config = run.plan.journal;
   config.depth = run.plan.in_flight;
   config.push_threshold = Bytes(run.plan.push_threshold);
   auto journal = Journal::open(kLogPath, config, collector(recovered, run.contents));
   if (!journal) {
-    if (!run.plan.may_fail || !run.plan.met_fault(disk)) {
+    if (!record.may_fail(Failing::kOpen, journal.error())) {
       FAIL("open: " << journal.error().message() << ", depth " << record.depth() << " seed "
                     << record.seed());
     }
@@ -78,8 +78,7 @@ void commit_all(const CrashPlan& plan, LifeRecord& record, Journal& journal, End
     try {
       threads.emplace_back("committer", [&commit_share, number] { commit_share(number); });
     } catch (const std::system_error& error) {
-      record.check_fault_was_met("no thread for a committer",
-                                 {Errc::kSystem, error.code().value(), "", 0});
+      record.was_refused("no thread for a committer", {Errc::kSystem, error.code().value(), "", 0});
     }
   }
   commit_share(0);
@@ -94,7 +93,7 @@ void run_journal(Run& run, LifeRecord& record, SimDisk& disk) {
     plan.inject(disk);
   }
   Ended ended;
-  std::unique_ptr<Journal> journal = open_journal(run, record, disk);
+  std::unique_ptr<Journal> journal = open_journal(run, record);
   if (journal == nullptr) {
     return;
   }
@@ -103,8 +102,11 @@ void run_journal(Run& run, LifeRecord& record, SimDisk& disk) {
   journal->audit();
   // Every other life ends in order: moments of the close are crashed as well.
   if (record.seed() % 2 == 0) {
-    (void)record.succeeded(journal->close(), "close");
-    record.take_moment(false);
+    if (record.succeeded(journal->close(), "close")) {
+      record.closed_in_order();
+    } else {
+      record.take_moment(false);
+    }
   }
   journal.reset();
   record.check_callbacks();

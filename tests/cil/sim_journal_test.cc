@@ -19,6 +19,7 @@ namespace {
 
 void add(SimWorldResult& sum, const SimWorldResult& one) {
   sum.tally.states += one.tally.states;
+  sum.tally.same += one.tally.same;
   sum.tally.lives += one.tally.lives;
   sum.tally.moments += one.tally.moments;
   sum.tally.torn += one.tally.torn;
@@ -45,8 +46,9 @@ void print(const SimWorldResult& sum, std::uint64_t worlds, double seconds) {
       number(tally.rot), number(tally.rot_detected), number(tally.rot_harmless),
       number(tally.rot_cut));
   say_tried("sim", tally.states,
-            " lost=0 partial=0 holes=0 seconds=" + std::to_string(seconds) + " rot=" +
-                std::to_string(tally.rot) + " rot_reported=" + std::to_string(tally.rot_detected));
+            " same=" + std::to_string(tally.same) + " lost=0 partial=0 holes=0 seconds=" +
+                std::to_string(seconds) + " rot=" + std::to_string(tally.rot) +
+                " rot_reported=" + std::to_string(tally.rot_detected));
 }
 
 }  // namespace
