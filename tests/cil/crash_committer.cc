@@ -49,7 +49,7 @@ void Committer::commit_many(Journal& journal, std::uint32_t transactions) {
       release_recovered(journal);
     }
   }
-  if (plan_.threads > 1 && record_.succeeded(journal.force_all(), "force_all")) {
+  if (plan_.threads > 1 && force_all(journal)) {
     // The others still need the space.
     for (const auto& object : mine_) {
       if (record_.is_committed(object->item.id())) {
@@ -71,6 +71,9 @@ void Committer::wait_otherwise(Journal& journal, std::uint64_t sequence) {
       }
       record_.callback_called();
     });
+    if (!asked.ok() && !record_.may_fail(Failing::kJournal, asked.error())) {
+      record_.was_refused("on_stable", asked.error());
+    }
     record_.asked_for_callback(asked.ok());
   } else if (draw % 16 == 1) {
     const Status forced = journal.force(Sequence(sequence), draw / 16 % 400'000);
@@ -102,7 +105,7 @@ std::uint64_t Committer::commit_one(Journal& journal) {
     if (sequence.error().code != Errc::kNoMemory) {
       (void)record_.succeeded(sequence.error(), "commit");
     } else {
-      record_.check_fault_was_met("commit", sequence.error());
+      record_.was_refused("commit", sequence.error());
     }
     take_back(chosen);
     return 0;
@@ -113,7 +116,8 @@ std::uint64_t Committer::commit_one(Journal& journal) {
       object->released = false;
     }
   }
-  return sequence->value();
+  newest_ = sequence->value();
+  return newest_;
 }
 
 std::size_t Committer::choose(Chosen& chosen) {
@@ -148,14 +152,14 @@ std::optional<Transaction> Committer::begin(Journal& journal, std::size_t bytes)
     }
     const Errc code = transaction.error().code;
     if (code == Errc::kNoMemory) {
-      record_.check_fault_was_met("begin", transaction.error());
+      record_.was_refused("begin", transaction.error());
       return std::nullopt;
     }
     if (code != Errc::kLogFull || attempt >= 1000) {
       (void)record_.succeeded(transaction.error(), "begin");
       return std::nullopt;
     }
-    if (!record_.succeeded(journal.force_all(), "force_all")) {
+    if (!force_all(journal)) {
       return std::nullopt;
     }
     release_recovered(journal);
@@ -178,6 +182,14 @@ void Committer::force(Journal& journal, std::uint64_t sequence) {
                    object->item.tracked() || record_.failed(),
                "an item that was forced holds no tail", newest.sequence, sequence);
   }
+}
+
+bool Committer::force_all(Journal& journal) {
+  const bool forced = record_.succeeded(journal.force_all(), "force_all");
+  if (forced) {
+    record_.promise(newest_);
+  }
+  return forced;
 }
 
 void Committer::go_home(Journal& journal, Object& object, Version version) {

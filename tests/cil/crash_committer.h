@@ -48,6 +48,7 @@ class Committer {
   std::optional<keel::Transaction> begin(keel::Journal& journal, std::size_t bytes);
   void wait_otherwise(keel::Journal& journal, std::uint64_t sequence);
   void force(keel::Journal& journal, std::uint64_t sequence);
+  bool force_all(keel::Journal& journal);
   // An object goes home only when its newest version is stable, and is home before the log lets go.
   void go_home(keel::Journal& journal, Object& object, Version version);
   void release_some(keel::Journal& journal, int count);
@@ -56,6 +57,7 @@ class Committer {
   const CrashPlan& plan_;
   LifeRecord& record_;
   std::uint64_t random_;
+  std::uint64_t newest_ = 0;  // sequence that it has committed
   std::vector<std::unique_ptr<Object>> mine_;
 };
 

@@ -4,12 +4,14 @@
 #include <fcntl.h>
 #include <sys/uio.h>
 
+#include <algorithm>
 #include <string>
 #include <vector>
 
 #include "keel/alloc/pool.h"
 #include "keel/base/check.h"
 #include "keel/base/os.h"
+#include "log/hash.h"
 #include "log_evidence.h"
 #include "probe.h"
 #include "support/spare_memory_disk.h"
@@ -48,7 +50,12 @@ void boot(SimDisk& after, const Moment& moment, std::uint64_t crash_seed, SimFat
   if (fate != SimFate::kGarbage) {
     after.boot_with(moment.disk, [fate](const SimSector&) { return fate; });
   } else {
-    after.boot(moment.disk, crash_seed, {.sector_bytes = crash_seed % 2 == 0 ? 512U : 4096U});
+    SimCrash odds{.sector_bytes = crash_seed % 2 == 0 ? 512U : 4096U};
+    if (moment.in_write && moment.disk.writes() == 1) {
+      odds.ordered_percent = odds.keep_weight = odds.drop_weight = 0;
+      odds.sector_bytes = moment.disk.sectors(odds.sector_bytes) == 1 ? 512 : odds.sector_bytes;
+    }
+    after.boot(moment.disk, crash_seed, odds);
   }
 }
 
@@ -80,17 +87,43 @@ void Judge::crash_at_all_moments(std::uint64_t& random) {
   }
 }
 
-Recovered Judge::crash_one(const Moment& moment, std::uint64_t crash_seed, SimFate fate) {
-  ++run_.tally.states;
+void Judge::crash_one(const Moment& moment, std::uint64_t crash_seed, SimFate fate) {
   SpareMemoryDisk after(run_.memory);
   const ScopedOs scope(after);
   boot(after, moment, crash_seed, fate);
-  Recovered recovered = recover_one(crash_seed);
+  if (is_new(moment, after)) {
+    check(moment, recover_by(crash_seed), crash_seed, fate);
+  }
+}
+
+Recovered Judge::recover_one(const Moment& moment, std::uint64_t crash_seed, SimFate fate) {
+  SpareMemoryDisk after(run_.memory);
+  const ScopedOs scope(after);
+  boot(after, moment, crash_seed, fate);
+  (void)is_new(moment, after);
+  Recovered recovered = recover_by(crash_seed);
   check(moment, recovered, crash_seed, fate);
   return recovered;
 }
 
-Recovered Judge::recover_one(std::uint64_t state_seed) {
+bool Judge::is_new(const Moment& moment, const SimDisk& after) {
+  const SimContent image = after.image(kLogPath);
+  std::uint64_t state = hash64(image.data(), image.size());
+  const auto mix = [&state](std::uint64_t value) {
+    state ^= value;
+    state = sim_random(state);
+  };
+  mix(moment.forced);
+  mix(moment.closed ? 1 : 0);
+  for (const Versions& versions : {moment.home_before, moment.home}) {
+    std::for_each(versions.begin(), versions.end(), mix);
+  }
+  const bool is_new = judged_.insert(state).second;
+  ++(is_new ? run_.tally.states : run_.tally.same);
+  return is_new;
+}
+
+Recovered Judge::recover_by(std::uint64_t state_seed) {
   const CrashPlan& plan = run_.plan;
   Pool& pool = plan.journal.pool != nullptr ? *plan.journal.pool : default_pool();
   const bool ahead = state_seed % 16 == 5;
@@ -129,6 +162,10 @@ void Judge::check(const Moment& moment, const Recovered& recovered, std::uint64_
   if (last < moment.forced) {
     fail("a forced sequence is gone");
   }
+  if (moment.closed &&
+      (recovered.report.end != LogEnd::kClean || recovered.report.stable < recovered.report.head)) {
+    fail("close() has not said where the log ends");
+  }
   for (std::size_t id = 0; id < kCrashObjects; ++id) {
     const Version want = record_.expected(id, last);
     const bool right =
@@ -158,7 +195,7 @@ void Judge::rot_one(const Moment& moment, std::uint64_t rot_seed) {
       after.flip_bit(kLogPath, at, static_cast<unsigned>(random % 8));
     }
   }
-  const Recovered recovered = recover_one(rot_seed);
+  const Recovered recovered = recover_by(rot_seed);
   check_rot(moment, recovered, rot_seed, after);
 }
 

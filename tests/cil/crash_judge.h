@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <unordered_set>
 
 #include "crash_record.h"
 #include "crash_recovery.h"
@@ -12,7 +13,7 @@
 namespace keel_test::crash_lab {
 
 // The disk becomes what a crash leaves of the moment's: all of what was not durable, nothing of it,
-// or, with kGarbage, what the seed says.
+// or, with kGarbage, what the seed says; of a durable write that is alone under way a part.
 void boot(keel::SimDisk& after, const Moment& moment, std::uint64_t crash_seed, keel::SimFate fate);
 
 class Judge {
@@ -22,12 +23,16 @@ class Judge {
 
   // Each fails the running test if what recovery delivers is wrong.
   void crash_at_all_moments(std::uint64_t& random);
-  Recovered crash_one(const Moment& moment, std::uint64_t crash_seed, keel::SimFate fate);
+  // Not again what was judged already with the same promises.
+  void crash_one(const Moment& moment, std::uint64_t crash_seed, keel::SimFate fate);
+  Recovered recover_one(const Moment& moment, std::uint64_t crash_seed, keel::SimFate fate);
   void rot_one(const Moment& moment, std::uint64_t rot_seed);
 
  private:
+  // Counts it.
+  bool is_new(const Moment& moment, const keel::SimDisk& after);
   // By threads of its own for one state in 16.
-  [[nodiscard]] Recovered recover_one(std::uint64_t state_seed);
+  [[nodiscard]] Recovered recover_by(std::uint64_t state_seed);
   void check(const Moment& moment, const Recovered& recovered, std::uint64_t crash_seed,
              keel::SimFate fate);
   // `disk`: with what was recovered from.
@@ -36,6 +41,8 @@ class Judge {
 
   Run& run_;
   const LifeRecord& record_;
+  // Hashes of what the disks held that were judged, and of what was promised of them.
+  std::unordered_set<std::uint64_t> judged_;
 };
 
 }  // namespace keel_test::crash_lab

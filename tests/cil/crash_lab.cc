@@ -53,7 +53,7 @@ void live_and_crash(Run& run, std::uint32_t depth, std::uint64_t seed, SimDisk& 
   for (std::uint32_t child = 0; child < run.plan.children; ++child) {
     const std::uint64_t crash_seed = sim_random(random);
     const Moment& moment = record.moments()[sim_random(random) % record.moments().size()];
-    const Recovered recovered = judge.crash_one(moment, crash_seed, SimFate::kGarbage);
+    const Recovered recovered = judge.recover_one(moment, crash_seed, SimFate::kGarbage);
     const std::unique_ptr<SimDisk> after = make_disk(run.plan, crash_seed);
     const ScopedOs scope(*after);
     boot(*after, moment, crash_seed, SimFate::kGarbage);

@@ -15,8 +15,9 @@
 // From some of those crashed disks the next life begins, three deep, so that incarnations and
 // leftovers of earlier laps and lives meet. What its open() delivers must be what the judge got.
 //
-// With `may_fail`, whoever makes the plan also injects faults: a life then ends at its first error,
-// before which a fault must have been met, and what had been promised before it must be there. With
+// With `may_fail`, whoever makes the plan also injects faults, and says which errors are theirs: a
+// call is refused and the life goes on, or it ends at its first error, and what had been promised
+// before that must be there. With
 // `rot`, crashed disks are damaged on top: bits flipped, sectors moved. Then nothing is delivered
 // that was not committed so, and the newest may be missing only where nothing behind it says that
 // it was stable (log_evidence.h): elsewhere the log must be reported as damaged, and it may be
@@ -43,6 +44,13 @@ namespace keel_test {
 
 inline constexpr std::size_t kCrashObjects = 48;
 
+// What an error keeps from going on.
+enum class Failing : std::uint8_t {
+  kOpen,
+  kCall,     // of an open journal, which itself goes on
+  kJournal,  // an open one, for good
+};
+
 struct CrashPlan {
   std::uint64_t seed = 1;
   std::uint32_t transactions = 400;  // of the first life, over all threads; later ones half of it
@@ -64,9 +72,9 @@ struct CrashPlan {
   // The disk of each life; empty: a plain one.
   std::function<std::unique_ptr<keel::SimDisk>(std::uint64_t seed)> make_disk = {};
   std::function<void(keel::SimDisk&)> inject = {};  // called when a life begins; may be empty
-  bool may_fail = false;
-  // Whether the life that has this disk has met a fault by now; needed if it may fail.
-  std::function<bool(keel::SimDisk&)> met_fault = {};
+  // Whether a fault that the life with this disk has met by now may be what failed; empty: there
+  // are none.
+  std::function<bool(keel::SimDisk&, Failing, const keel::Error&)> may_fail = {};
   bool mixed_waits = false;  // also callbacks, timeouts, and threads that pause
   bool often = false;        // nearly every transaction is forced
   // One transaction in so many is followed by a pause, of up to `pause_ns`.
@@ -82,7 +90,8 @@ struct CrashPlan {
 };
 
 struct CrashTally {
-  std::uint64_t states = 0;
+  std::uint64_t states = 0;  // of a life, each once
+  std::uint64_t same = 0;    // beside them: drawn once more
   std::uint64_t lives = 0;
   std::uint64_t moments = 0;
   std::uint64_t bytes_logged = 0;

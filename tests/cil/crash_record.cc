@@ -61,6 +61,7 @@ void LifeRecord::take_moment(bool promised, const SimDurableWrite* write) {
   {
     MutexLock lock(mutex_);
     moment.forced = forced_;
+    moment.closed = closed_;
     moment.home_before = home_;
   }
   moment.disk = write != nullptr ? disk_.snapshot_during(*write) : disk_.snapshot();
@@ -69,20 +70,40 @@ void LifeRecord::take_moment(bool promised, const SimDurableWrite* write) {
   moments_.push_back(std::move(moment));
 }
 
+void LifeRecord::closed_in_order() {
+  {
+    MutexLock lock(mutex_);
+    forced_ = std::max(forced_, newest_sequence());
+    closed_ = true;
+  }
+  take_moment(true);
+}
+
 bool LifeRecord::succeeded(const Status& status, const char* what) {
   if (!status.ok()) {
-    if (!failed()) {
-      check_fault_was_met(what, status.error());
-    }
+    const Error& error = status.error();
+    KEEL_CHECK(may_fail(Failing::kJournal, error), what, static_cast<std::uint64_t>(error.code),
+               static_cast<std::uint64_t>(error.sys_errno));
     fail();
   }
   return status.ok();
 }
 
-void LifeRecord::check_fault_was_met(const char* what, const Error& error) const {
-  const CrashPlan& plan = run_.plan;
-  KEEL_CHECK(plan.may_fail && plan.met_fault(disk_), what, static_cast<std::uint64_t>(error.code),
+void LifeRecord::was_refused(const char* what, const Error& error) const {
+  KEEL_CHECK(may_fail(Failing::kCall, error), what, static_cast<std::uint64_t>(error.code),
              static_cast<std::uint64_t>(error.sys_errno));
+}
+
+bool LifeRecord::may_fail(Failing what, const Error& error) const {
+  return run_.plan.may_fail && run_.plan.may_fail(disk_, what, error);
+}
+
+std::uint64_t LifeRecord::newest_sequence() const {
+  std::uint64_t newest = 0;
+  for (const auto& changes : history_) {
+    newest = std::max(newest, changes.back().sequence);
+  }
+  return newest;
 }
 
 void LifeRecord::asked_for_callback(bool granted) {
@@ -114,8 +135,8 @@ Version LifeRecord::expected(std::size_t id, std::uint64_t sequence) const {
 std::string LifeRecord::place_of(const Moment& moment) const {
   return "depth " + std::to_string(depth_) + ", life's seed " + std::to_string(seed_) + ", I/Os " +
          std::to_string(&moment - moments_.data()) +
-         (moment.in_write ? ", in a durable write" : "") + ", step " + std::to_string(moment.step) +
-         ", forced " + std::to_string(moment.forced);
+         (moment.in_write ? ", in a durable write" : "") + (moment.closed ? ", closed" : "") +
+         ", step " + std::to_string(moment.step) + ", forced " + std::to_string(moment.forced);
 }
 
 }  // namespace keel_test::crash_lab

@@ -40,6 +40,7 @@ struct Moment {
   keel::SimSnapshot disk;
   bool promised = false;  // just now
   bool in_write = false;  // a durable write is under way; else just after an I/O
+  bool closed = false;    // close() has said that all went well
   std::uint64_t step = 0;
   std::uint64_t forced = 0;
   // Before the snapshot and after: other threads may write home meanwhile.
@@ -67,13 +68,16 @@ class LifeRecord {
   void promise(std::uint64_t sequence);
   // `write`: nullptr, or what is under way.
   void take_moment(bool promised, const keel::SimDurableWrite* write = nullptr);
+  // close() has: everything committed is promised, and that the log ends there.
+  void closed_in_order();
   // Somebody met an injected fault: the life ends.
   void fail() { failed_ = true; }
   [[nodiscard]] bool failed() const { return failed_; }
-  // Whether it went well. If not, the life is over; it must have met an injected fault for that.
+  // Whether it went well. If not, the life is over; it must have met a fault that may do that.
   bool succeeded(const keel::Status& status, const char* what);
-  // Of what may fail without ending the life.
-  void check_fault_was_met(const char* what, const keel::Error& error) const;
+  // Of a call that was refused, while the journal goes on.
+  void was_refused(const char* what, const keel::Error& error) const;
+  [[nodiscard]] bool may_fail(Failing what, const keel::Error& error) const;
   // Each callback that was asked for must be called.
   void asked_for_callback(bool granted);
   void callback_called();
@@ -92,6 +96,8 @@ class LifeRecord {
   [[nodiscard]] std::string place_of(const Moment& moment) const;
 
  private:
+  [[nodiscard]] std::uint64_t newest_sequence() const;
+
   Run& run_;
   const std::uint32_t depth_;
   const std::uint64_t seed_;
@@ -100,6 +106,7 @@ class LifeRecord {
 
   keel::Mutex mutex_{keel::LockRank::kLeaf};
   std::uint64_t forced_ KEEL_GUARDED_BY(mutex_) = 0;
+  bool closed_ KEEL_GUARDED_BY(mutex_) = false;
   Versions home_ KEEL_GUARDED_BY(mutex_){};
   std::uint64_t callbacks_asked_ KEEL_GUARDED_BY(mutex_) = 0;
   std::uint64_t callbacks_called_ KEEL_GUARDED_BY(mutex_) = 0;

@@ -84,7 +84,7 @@ LogSpecimen make_specimen(const SpecimenPlan& plan) {
   specimen.ending = plan.ending;
   Trace trace;
   std::vector<std::unique_ptr<Probe>> items;
-  LogWorld world;
+  LogWorld world({.size = plan.file_bytes});
   auto journal = world.open(
       {.cover_after_ns = plan.ending == LogEnding::kCovered ? 1'000'000 : UINT64_MAX / 4});
   std::uint64_t number = 0;

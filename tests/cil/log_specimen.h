@@ -31,6 +31,7 @@ struct SpecimenPlan {
   std::uint64_t live_bytes = 0;
   // LSN at which the tail stands at least: so much was logged and let go before.
   std::uint64_t skip_bytes = 0;
+  keel::Bytes file_bytes = keel::kMinLogBytes;
   bool small_only = false;  // checkpoints of one record, one block each, but for the very last
 };
 

@@ -43,7 +43,11 @@ class SimJournal {
  public:
   explicit SimJournal(std::uint64_t seed)
       : beginning_(fresh_log(seed)),
-        scheduler_({.seed = seed, .switch_one_in = 2U << seed % 4, .most_steps = 5'000'000}),
+        scheduler_({.seed = seed,
+                    .switch_one_in = 2U << seed % 4,
+                    .spurious_one_in = 0,
+                    .try_one_in = 1,
+                    .most_steps = 5'000'000}),
         disk_(scheduler_, {.seed = seed, .virtual_clock = true}, {}),
         scope_(
             (disk_.boot_with(beginning_, [](const SimSector&) { return SimFate::kKeep; }), disk_)) {

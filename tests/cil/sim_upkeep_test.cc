@@ -23,6 +23,7 @@ namespace {
 
 constexpr std::size_t kBytes = 60'000;
 constexpr std::uint64_t kLongNs = 20'000'000'000;  // until all that can be done is done
+constexpr std::uint64_t kSoonNs = 1'000'000'000;   // no pass comes by itself so soon
 
 void put(Journal& journal, LogItem& item) {
   auto transaction = journal.begin(kBytes, 1);
@@ -32,7 +33,8 @@ void put(Journal& journal, LogItem& item) {
 }
 
 // A journal in which `before` items were recovered, and `now` items live; somebody waits for log
-// space, and for an open transaction too. Then `free` makes room, and the transaction is cancelled.
+// space, and for an open transaction too. Then `free` makes room, which must be had at once, and
+// the transaction is cancelled.
 Status wait_while(std::uint64_t seed, std::size_t before, std::size_t now, std::size_t wanted,
                   const std::function<void(Journal&, LogItem&)>& free) {
   std::vector<std::unique_ptr<Lasting>> items;
@@ -56,15 +58,20 @@ Status wait_while(std::uint64_t seed, std::size_t before, std::size_t now, std::
     beginning = ground.snapshot();
   }
   // Few switches: who is woken first need not run first.
-  SimScheduler scheduler({.seed = seed, .switch_one_in = seed % 2 == 0 ? 4U : 500U});
+  SimScheduler scheduler({.seed = seed,
+                          .switch_one_in = seed % 2 == 0 ? 4U : 500U,
+                          .spurious_one_in = 0,
+                          .try_one_in = 1});
   SimScheduledDisk disk(scheduler, {.seed = seed, .virtual_clock = true}, {});
   disk.boot_with(beginning, [](const SimSector&) { return SimFate::kKeep; });
   const ScopedOs scope(disk);
   const auto pool = sim_pool(64);
   Status status;
+  std::uint64_t granted_ns = 0;
   {
     JournalConfig config;
     config.pool = pool.get();
+    config.cover_after_ns = 2 * kLongNs;  // longer than anything here
     config.stall_after_ns = UINT64_MAX;
     auto journal = Journal::open(kLogPath, config, kIgnore);
     REQUIRE(journal.ok());
@@ -78,6 +85,7 @@ Status wait_while(std::uint64_t seed, std::size_t before, std::size_t now, std::
     Thread waiter("waiter", [&] {
       auto transaction = (*journal)->begin(wanted, 1);
       status = transaction.ok() ? Status{} : Status(transaction.error());
+      granted_ns = scheduler.now_ns();
     });
     disk.sleep_ns(kLongNs);
     if (now == 0) {
@@ -86,8 +94,10 @@ Status wait_while(std::uint64_t seed, std::size_t before, std::size_t now, std::
     for (const auto& item : items) {
       free(**journal, *item);
     }
+    const std::uint64_t freed_ns = scheduler.now_ns();
     open.reset();
     waiter.join();
+    CHECK(granted_ns < freed_ns + kSoonNs);
     KEEL_CHECK((*journal)->close().ok(), "close");
     journal->reset();
     items.clear();

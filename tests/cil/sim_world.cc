@@ -9,6 +9,7 @@
 #include "keel/alloc/pool.h"
 #include "keel/base/check.h"
 #include "keel/base/percpu.h"
+#include "log/format.h"
 #include "probe.h"
 #include "support/again.h"
 #include "support/sim_scheduled_disk.h"
@@ -114,7 +115,6 @@ void draw_trouble(World& world, std::uint64_t& dice) {
   world.trouble_within = std::uint64_t{8} << sim_random(dice) % 6;
   world.for_good = sim_random(dice) % 2 == 0;
   world.plan.journal.buffered = sim_random(dice) % 4 == 0;
-  world.plan.may_fail = world.trouble != Trouble::kNone;
   if (world.trouble == Trouble::kThreads) {
     world.schedule.refuse_thread_one_in = 12;
   }
@@ -143,17 +143,20 @@ SimSnapshot make_log(const World& world) {
   return disk.snapshot();
 }
 
-// One fault for a life, at a random operation of it.
-void inject(const World& world, SimScheduledDisk& disk, SimScheduler& scheduler) {
+// One fault for a life, at a random operation of it. True if it may end a journal that is open.
+bool inject(const World& world, SimScheduledDisk& disk, SimScheduler& scheduler) {
   SimFault fault;
   fault.nth = 1 + scheduler.draw() % world.trouble_within;
   fault.for_good = world.for_good;
   fault.bytes = scheduler.draw() % 16 * 512;
+  bool may_end = true;
   switch (world.trouble) {
     case Trouble::kWriteError: fault.op = SimOp::kWrite; break;
     case Trouble::kShortWrite:
       fault.op = SimOp::kWrite;
       fault.effect = SimFault::Effect::kShort;
+      // Else it is finished.
+      may_end = world.for_good || fault.bytes % format::kMinBlockBytes != 0;
       break;
     case Trouble::kFlushError: fault.op = SimOp::kFlush; break;
     case Trouble::kFlushDrops:
@@ -166,11 +169,24 @@ void inject(const World& world, SimScheduledDisk& disk, SimScheduler& scheduler)
     case Trouble::kReadError:
       fault.op = SimOp::kRead;
       fault.nth = 1 + fault.nth % 4;
+      may_end = false;
       break;
-    case Trouble::kMemory: disk.refuse_metadata(40); return;
-    default: return;
+    case Trouble::kMemory: disk.refuse_metadata(40); return false;
+    default: return false;
   }
   disk.inject(fault);
+  return may_end;
+}
+
+// What such a fault may make of a call.
+bool may_fail_so(const World& world, bool may_end, Failing what, Errc code) {
+  switch (world.trouble) {
+    case Trouble::kNone: return false;
+    case Trouble::kMemory: return what != Failing::kJournal && code == Errc::kNoMemory;
+    case Trouble::kThreads: return what != Failing::kJournal && code == Errc::kSystem;
+    case Trouble::kReadError: return what == Failing::kOpen && code == Errc::kIo;
+    default: return what != Failing::kCall && may_end && code == Errc::kIo;
+  }
 }
 
 const char* to_string(Trouble trouble) {
@@ -236,15 +252,17 @@ SimWorldResult run_sim_world(std::uint64_t seed, unsigned effort) {
     return std::make_unique<SimScheduledDisk>(scheduler, options, world.latency);
   };
   std::uint64_t refused_before = 0;  // threads, when the life began
+  bool may_end = false;              // of its fault
   plan.inject = [&](SimDisk& disk) {
     refused_before = scheduler.refused();
-    inject(world, static_cast<SimScheduledDisk&>(disk), scheduler);
+    may_end = inject(world, static_cast<SimScheduledDisk&>(disk), scheduler);
   };
-  plan.met_fault = [&](SimDisk& disk) {
+  plan.may_fail = [&](SimDisk& disk, Failing what, const Error& error) {
     const auto log = disk.io_log();
-    return scheduler.refused() != refused_before ||
-           static_cast<SimScheduledDisk&>(disk).refused() != 0 ||
-           std::any_of(log.begin(), log.end(), [](const SimIo& io) { return io.faulty; });
+    const bool met = scheduler.refused() != refused_before ||
+                     static_cast<SimScheduledDisk&>(disk).refused() != 0 ||
+                     std::any_of(log.begin(), log.end(), [](const SimIo& io) { return io.faulty; });
+    return met && may_fail_so(world, may_end, what, error.code);
   };
   plan.on_state = [&](std::uint64_t last, std::uint64_t end) {
     scheduler.note("state", "", last, end);

@@ -2,7 +2,9 @@
 // in it, until all of it is there; and then right, whatever follows.
 //
 // The superblock says how long the file must be, so one that is shorter is refused even where what
-// is missing holds nothing; without a byte of a superblock's 80 it is no log at all.
+// is missing holds nothing. One that is shorter than any log is no log at all, whatever is in it;
+// these logs are larger than the smallest, and 65,536 lengths of each are refused for what the
+// superblock says.
 #include <doctest/doctest.h>
 
 #include <string>
@@ -18,11 +20,14 @@ namespace {
 
 constexpr std::size_t kBlock = LogSpecimen::kBlock;
 constexpr std::size_t kLonger = 4 * kBlock;  // tried beyond the whole
+constexpr std::size_t kBytes = kMinLogBytes.value() + 65'536;
 
 class Truncated {
  public:
   explicit Truncated(LogEnding ending)
-      : specimen_(make_specimen({.ending = ending, .live_bytes = 65536})), os_(specimen_.image) {}
+      : specimen_(
+            make_specimen({.ending = ending, .live_bytes = 65536, .file_bytes = Bytes(kBytes)})),
+        os_(specimen_.image) {}
 
   [[nodiscard]] std::size_t lengths() const { return specimen_.image.size() + kLonger + 1; }
 
@@ -36,9 +41,7 @@ class Truncated {
     if (!judgement.fault.empty() || judgement.delivered != 0 || judgement.ok) {
       return "something was read of it; " + judgement.fault + judgement.report.message();
     }
-    const Errc expected = length < specimen_.image.size() && length < kMinLogBytes.value()
-                              ? Errc::kNotALog
-                              : Errc::kDamaged;
+    const Errc expected = length < kMinLogBytes.value() ? Errc::kNotALog : Errc::kDamaged;
     return judgement.error.code == expected ? "" : "refused as " + judgement.error.message();
   }
 

@@ -27,7 +27,7 @@ TEST_CASE("a begin on a full log whose items are locked is reported with them an
   StallReports reports;
   Trace trace;
   std::atomic<bool> locked{true};
-  auto journal = world.open(reports.config());
+  auto journal = world.open(reports.config(kLongDeadlineNs));
   std::vector<std::unique_ptr<Probe>> items;
   std::atomic<bool> full{false};
   std::thread filler([&] {
@@ -52,9 +52,9 @@ TEST_CASE("a begin on a full log whose items are locked is reported with them an
   CHECK(begin.items_at_tail >= 1);
   REQUIRE(begin.holder_count >= 1);
   CHECK(begin.holders[0].type == 16);  // the first
-  let_it_look();
+  let_it_look(kLongDeadlineNs);
   CHECK(reports.count(What::kBegin) == 1);
-  CHECK(reports.line(What::kBegin).find("held by") != std::string::npos);
+  CHECK(reports.line(What::kBegin, WaitsFor::kTail).find("held by") != std::string::npos);
   locked = false;
   filler.join();
   finish(journal);
@@ -129,7 +129,7 @@ TEST_CASE("a begin on a full log is reported with the ids of the objects that ho
   Probe item(trace, 1);
   item.after = Tracking::kRelease;
   item.regions = {std::string(30'000, 'x')};
-  auto journal = world.open(reports.config());
+  auto journal = world.open(reports.config(kLongDeadlineNs));
   object.journal = journal.get();
   REQUIRE(journal->force(commit(*journal, {&object})).ok());
   std::thread filler([&] {
