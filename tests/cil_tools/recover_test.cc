@@ -3,14 +3,19 @@
 #include <signal.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
+#include <cerrno>
+#include <cstdint>
 #include <filesystem>
 #include <span>
 #include <string>
 
 #include "binary.h"
 #include "interrupt.h"
+#include "keel/base/os.h"
 #include "keel/cil/journal.h"
 #include "keel/cil/object_item.h"
 #include "output.h"
@@ -165,6 +170,73 @@ TEST_CASE("log recover refuses damage and leaves nothing, --salvage writes what 
   CHECK(outcome.json()["report"]["lost_lsn_range"].size() == 2);
   CHECK(names_in(to) == std::string(kOne) + " 0000000000000002 " + kThree);
   CHECK(read_file(to + "/" + kOne) == std::string(9000, 'o'));
+}
+
+namespace {
+
+// A log as a journal that is killed leaves it.
+void fill_and_kill(const std::string& path, const std::string& size = "8M") {
+  REQUIRE(run("log create --size " + size + " " + path).code == 0);
+  JournalConfig config;
+  config.buffered = buffered();
+  auto opened = Journal::open(path, config, [](const RecoveredCheckpoint&) { return Status{}; });
+  REQUIRE(opened.ok());
+  ObjectItem one(1);
+  one.set("one", 3);
+  auto transaction = (*opened)->begin(100, 1);
+  REQUIRE(transaction.ok());
+  REQUIRE(transaction->log(one).ok());
+  REQUIRE((*opened)->force(*transaction->commit()).ok());
+  const std::string killed = path + ".killed";
+  std::filesystem::copy_file(path, killed);
+  REQUIRE((*opened)->close().ok());
+  opened->reset();
+  std::filesystem::rename(killed, path);
+}
+
+// Reads that meet `bad` fail, and reads at or beyond `signals_from` bring a SIGINT.
+class TroubledReads : public Os {
+ public:
+  std::uint64_t bad = UINT64_MAX;
+  std::uint64_t signals_from = UINT64_MAX;
+  std::atomic<unsigned> reads{0};  // since the signal, the one that brought it included
+
+  ssize_t preadv2(int fd, const struct iovec* parts, int count, std::uint64_t offset,
+                  int flags) override {
+    std::uint64_t end = offset;
+    for (int i = 0; i < count; ++i) {
+      end += parts[i].iov_len;
+    }
+    if (offset <= bad && bad < end) {
+      return -EIO;
+    }
+    if (offset >= signals_from && ++reads == 1) {
+      ::kill(::getpid(), SIGINT);
+    }
+    return Os::preadv2(fd, parts, count, offset, flags);
+  }
+};
+
+std::uint64_t head_of(const std::string& log) {
+  return run("log info --json " + log).json()["report"]["head_lsn"];
+}
+
+}  // namespace
+
+TEST_CASE("log recover of a log whose next block cannot be read claims no loss that nobody knows") {
+  const TestDirectory directory;
+  const std::string log = directory.path("log");
+  fill_and_kill(log);
+  TroubledReads troubled;
+  troubled.bad = 2 * 4096 + head_of(log);
+  const ScopedOs scope(troubled);
+  const Outcome outcome = run_here(
+      {"log", "recover", log, "--buffered", "--salvage", "--to-directory", directory.path("to")});
+  CHECK(outcome.code == 0);
+  CHECK(outcome.err.find("; nothing is known to be lost") != std::string::npos);
+  CHECK(outcome.out.find("lost            nothing that is known; what stands at the head cannot "
+                         "be read") != std::string::npos);
+  CHECK(outcome.out.find("what was stable") == std::string::npos);
 }
 
 TEST_CASE("log recover keeps objects that the log holds only in part apart from whole ones") {
