@@ -62,7 +62,11 @@ RecoveryReport read_log(const Options& options, RecoveredDirectory& directory) {
   Handler handler(directory);
   ScanOptions scan = options.scan;
   scan.salvage = options.salvage;
-  scan.progress = [&progress](Bytes done, Bytes most) { progress.show("recovering", done, most); };
+  // Behind the last item half of the log may be looked through.
+  scan.progress = [&progress](Bytes done, Bytes most) {
+    Interrupt::check();
+    progress.show("recovering", done, most);
+  };
   const auto scanned = scan_log(
       options.path,
       [&handler](const RecoveredCheckpoint& checkpoint) { return handler.take(checkpoint); }, scan);

@@ -365,3 +365,20 @@ TEST_CASE(
   made.publish();
   CHECK(read_file(to + "/0000000000000005") == bytes);
 }
+
+TEST_CASE("log recover ends soon after a signal also while it looks for what a crash has left") {
+  const TestDirectory directory;
+  const std::string log = directory.path("log");
+  fill_and_kill(log, "128M");
+  TroubledReads troubled;
+  troubled.signals_from = 2 * 4096 + head_of(log) + (1U << 20U);
+  const ScopedOs scope(troubled);
+  const Outcome outcome =
+      run_here({"log", "recover", log, "--buffered", "--to-directory", directory.path("to")});
+  CHECK(outcome.code == 130);
+  CHECK(outcome.says("interrupted; nothing was left behind"));
+  CHECK(directory.names() == "log");
+  // Half of the log is looked through, in reads of 4 MiB; five of them at most are ahead.
+  CHECK(troubled.reads.load() > 0);
+  CHECK(troubled.reads.load() <= 6);
+}
