@@ -338,25 +338,29 @@ TEST_CASE("a full disk ends log recover with one line, and leaves nothing") {
 }
 
 TEST_CASE(
-    "an interrupted recovery ends with 130 and leaves nothing, before and after the last item") {
+    "an interrupted recovery ends with 128 + signal and leaves nothing, before and after the last "
+    "item") {
   const TestDirectory directory;
   const std::string to = directory.path("to");
   const std::string bytes = "bytes";
   const OneObject object(bytes);
   const RecoveredCheckpoint& checkpoint = object.checkpoint;
-  for (const bool at_the_end : {false, true}) {
-    const tools::Interrupt interrupt;
-    tools::RecoveredDirectory made(to);
-    made.add(checkpoint);
-    CHECK(made.objects() == 1);
-    ::raise(SIGINT);
-    try {
-      at_the_end ? made.publish() : made.add(checkpoint);
-      FAIL("not interrupted");
-    } catch (const tools::Failure& failure) {
-      CHECK(failure.exit_code() == 130);
+  for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGPIPE}) {
+    for (const bool at_the_end : {false, true}) {
+      CAPTURE(signal);
+      const tools::Interrupt interrupt;
+      tools::RecoveredDirectory made(to);
+      made.add(checkpoint);
+      CHECK(made.objects() == 1);
+      ::raise(signal);
+      try {
+        at_the_end ? made.publish() : made.add(checkpoint);
+        FAIL("not interrupted");
+      } catch (const tools::Failure& failure) {
+        CHECK(failure.exit_code() == 128 + signal);
+      }
+      CHECK_FALSE(std::filesystem::exists(to));
     }
-    CHECK_FALSE(std::filesystem::exists(to));
   }
   CHECK(directory.names().empty());
   tools::RecoveredDirectory made(to);
