@@ -9,6 +9,7 @@
 #include <atomic>
 #include <cerrno>
 #include <cstdint>
+#include <cstdlib>
 #include <filesystem>
 #include <span>
 #include <string>
@@ -20,6 +21,7 @@
 #include "keel/cil/object_item.h"
 #include "output.h"
 #include "recovered_directory.h"
+#include "support/skip_case.h"
 
 using namespace keel;
 using namespace keel::tools::test;
@@ -151,6 +153,37 @@ TEST_CASE(
   outcome = run("log recover " + log + " --to-directory " + directory.path("no/where"));
   CHECK(outcome.code == 3);
   CHECK(directory.names() == "log to");
+}
+
+TEST_CASE("log recover refuses at once a directory that another one cannot take the place of") {
+  const TestDirectory directory;
+  const std::string log = directory.path("log"), to = directory.path("to");
+  fill(log);
+  std::filesystem::create_directory(to);
+  const auto refuses = [&](const std::string& name, const std::string& before,
+                           const std::string& why) {
+    CAPTURE(name);
+    const Outcome outcome = run("log recover " + log + " --to-directory " + name, before);
+    CAPTURE(outcome.err);
+    CHECK(outcome.code == 4);
+    CHECK(outcome.err.find(": " + why + "\n") != std::string::npos);
+    CHECK(directory.names() == "log to");
+    CHECK(names_in(to).empty());
+  };
+  for (const char* name : {".", "./", "../to/.", "''"}) {
+    refuses(name, "cd " + to + " &&", "the directory must be named as the one above it knows it");
+  }
+  // As a user's own mounts, of another file system and of the same one.
+  for (const std::string& mount : {std::string("-t tmpfs none "), "--bind " + to + " "}) {
+    const std::string before =
+        "unshare --user --map-root-user --mount sh -c 'mount " + mount + to + R"( && "$@"' sh)";
+    if (std::system((before + " true 2> " + directory.path("said")).c_str()) != 0) {
+      keel_test::skip_case("this user may not mount: " + read_file(directory.path("said")));
+      return;
+    }
+    std::filesystem::remove(directory.path("said"));
+    refuses(to, before, "a mount point: name a directory in it");
+  }
 }
 
 TEST_CASE("log recover refuses damage and leaves nothing, --salvage writes what is before") {
