@@ -25,7 +25,9 @@ std::string RecoveryReport::message() const {
           std::to_string(in_flight) + " in flight beyond; " + std::to_string(checkpoints) +
           " checkpoints, " + std::to_string(items) + " items, " + text(bytes) + " bytes from LSN " +
           text(tail);
-  if (end == LogEnd::kDamaged) {
+  if (end == LogEnd::kDamaged && !is_known_loss()) {
+    line += "; what stands at LSN " + text(head) + " cannot be read; nothing is known to be lost";
+  } else if (end == LogEnd::kDamaged) {
     line += "; lost for sure: what was stable from LSN " + text(head) + " to " + text(stable) +
             ", checkpoints " + text(first_missing) + " to " +
             text(std::max(stable_sequence, first_missing)) +

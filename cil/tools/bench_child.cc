@@ -6,11 +6,11 @@
 #include <unistd.h>
 
 #include <array>
-#include <atomic>
 #include <cerrno>
 #include <csignal>
 #include <cstdio>
 
+#include "interrupt.h"
 #include "keel/measure/ticks.h"
 
 namespace keel::tools {
@@ -18,11 +18,6 @@ namespace {
 
 constexpr int kTickMs = 100;
 constexpr std::uint64_t kPatienceNs = 10'000'000'000;
-
-// Lock-free, so that a signal handler may set it. Relaxed: nothing is published with it.
-std::atomic<bool> stop_flag{false};
-
-void note(int) { request_stop(); }
 
 void write_all(int fd, const std::string& text) {
   for (std::size_t done = 0; done < text.size();) {
@@ -79,13 +74,13 @@ class Reader {
  private:
   // A terminal's Ctrl-C has reached the child already, a kill of this process has not.
   void hurry() {
-    if (!stop_requested()) {
+    if (!Interrupt::came()) {
       return;
     }
     const std::uint64_t now_ns = bench::monotonic_ns();
     if (asked_ns_ == 0) {
       asked_ns_ = now_ns;
-      ::kill(child_, SIGINT);
+      ::kill(child_, Interrupt::signal());
     } else if (now_ns - asked_ns_ > kPatienceNs) {
       ::kill(child_, SIGKILL);
     }
@@ -104,20 +99,6 @@ std::string failure_of(int status) {
 }
 
 }  // namespace
-
-void request_stop() { stop_flag.store(true, std::memory_order_relaxed); }
-bool stop_requested() { return stop_flag.load(std::memory_order_relaxed); }
-
-void note_interrupts() {
-  struct sigaction before {};
-  ::sigaction(SIGINT, nullptr, &before);
-  if (before.sa_handler != SIG_IGN) {  // As of a job in the background
-    struct sigaction action {};
-    action.sa_handler = note;
-    ::sigemptyset(&action.sa_mask);
-    ::sigaction(SIGINT, &action, nullptr);
-  }
-}
 
 ChildOutcome run_in_child(const char* name, const std::function<Json()>& work,
                           const std::function<void()>& tick) {

@@ -1,7 +1,8 @@
 // Runs a workload in a child process and fetches its rows.
 //
-// SIGINT asks the child to stop early: it gives what it has by then. A child that does not come to
-// an end for some seconds after that is killed; so is one whose parent dies.
+// A signal that an Interrupt notes asks the child to stop early: it gives what it has by then. A
+// child that does not come to an end for some seconds after that is killed; so is one whose parent
+// dies.
 #pragma once
 
 #include <functional>
@@ -15,12 +16,6 @@ struct ChildOutcome {
   Json rows = Json::array();
   std::string failure;  // empty: it ran
 };
-
-// From here on SIGINT is only noted, here and in children; see stop_requested().
-void note_interrupts();
-// Threads: any, and signal handlers.
-void request_stop();
-[[nodiscard]] bool stop_requested();
 
 // `work` runs in the child, which has no other thread; `tick` here, ten times a second.
 // `name` stands before what the child says when it fails. Throws Failure if there can be no child.

@@ -22,7 +22,8 @@ constexpr const char* kFooter =
     "  3  the world failed: I/O, no space, no permission, not found, not supported\n"
     "  4  the path is unfit: not a log, another version, in use, there already, or somebody "
     "else's\n"
-    "130  interrupted: log bench and mem bench print what they had, log recover leaves nothing";
+    "128 + n  interrupted by signal n (Ctrl-C: 130): log bench and mem bench print what they had,\n"
+    "   log create and log recover leave nothing";
 
 // App::help() would print the help of the subcommand that was parsed, which is "help".
 int print_help(CLI::App& app, const std::vector<std::string>& names) {

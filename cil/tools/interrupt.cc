@@ -44,8 +44,8 @@ Interrupt::~Interrupt() {
 int Interrupt::signal() { return noted.load(std::memory_order_relaxed); }
 
 void Interrupt::check(const char* left) {
-  if (const int came = signal(); came != 0) {
-    throw Failure(128 + came, "", std::string("interrupted; ") + left, "interrupted");
+  if (came()) {
+    throw Failure(exit_code(), "", std::string("interrupted; ") + left, "interrupted");
   }
 }
 

@@ -1,5 +1,5 @@
-// Interrupt: SIGINT, SIGTERM and SIGHUP are noted instead of ending the process, so that a command
-// can stop at a safe place and take back what it has begun.
+// Interrupt: SIGINT, SIGTERM, SIGHUP and SIGPIPE (nobody reads what is printed) are noted instead
+// of ending the process, so that a command can stop at a safe place and take back what it began.
 #pragma once
 
 #include <csignal>
@@ -16,11 +16,14 @@ class Interrupt {
 
   // The signal that came first, 0 if none. Threads: any.
   [[nodiscard]] static int signal();
-  // Throws Failure with exit code 128 + signal if one came; `left` says what is left then.
+  [[nodiscard]] static bool came() { return signal() != 0; }
+  // As a shell has it: 128 + signal.
+  [[nodiscard]] static int exit_code() { return 128 + signal(); }
+  // Throws Failure with that exit code if one came; `left` says what is left then.
   static void check(const char* left = "nothing was left behind");
 
  private:
-  static constexpr int kSignals[] = {SIGINT, SIGTERM, SIGHUP};
+  static constexpr int kSignals[] = {SIGINT, SIGTERM, SIGHUP, SIGPIPE};
   static constexpr std::size_t kCount = sizeof kSignals / sizeof kSignals[0];
   struct sigaction before_[kCount];
 };

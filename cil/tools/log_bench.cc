@@ -2,8 +2,8 @@
 //
 // Each workload has a fresh log, DIR/keel-bench.log, which is removed after it. It runs in a child
 // process that ends without closing the journal, as a kill would end it; for the hot set another
-// child then opens the log, and times that. Ctrl-C ends the workload under way, whose figures so
-// far are printed, and then all.
+// child then opens the log, and times that. A signal (Ctrl-C, SIGTERM, SIGHUP) ends the workload
+// under way, whose figures so far are printed, and then all; so does a reader that goes away.
 
 #include <unistd.h>
 
@@ -13,6 +13,7 @@
 
 #include "bench_child.h"
 #include "command.h"
+#include "interrupt.h"
 #include "keel/cil/log_file.h"
 #include "keel/measure/process.h"
 #include "keel/measure/ticks.h"
@@ -53,7 +54,7 @@ Step step_of(const Options& options, const std::string& name) {
   plan.seconds = options.seconds;
   plan.updates = options.updates;
   plan.dir = options.dir;
-  plan.stopped = stop_requested;
+  plan.stopped = Interrupt::came;
   bench::EngineConfig& config = step.config;
   config.dir = options.dir;
   config.use = bench::use_of(plan.workload);
@@ -72,6 +73,7 @@ class TemporaryLog {
       : path_(KeelEngine::log_path(step.config.dir)) {
     LogConfig config{.size = step.config.log, .buffered = buffered};
     config.progress = [&progress](Bytes done, Bytes most) {
+      Interrupt::check("no log was made");
       progress.show("writing the log", done, most);
     };
     require(create_log(path_, config), path_);
@@ -125,11 +127,11 @@ ChildOutcome run_step(const Step& step, bool buffered, const std::string& title)
 }
 
 int finish(const Context& context, const Options& options, const Json& rows, bool failed) {
-  const int code = stop_requested() ? kInterrupted : failed ? kWorldFailed : kOk;
+  const int code = Interrupt::came() ? Interrupt::exit_code() : failed ? kWorldFailed : kOk;
   if (context.json) {
     print_json({{"ok", code == kOk},
                 {"exit", code},
-                {"interrupted", stop_requested()},
+                {"interrupted", Interrupt::came()},
                 {"seconds", options.seconds},
                 {"threads", options.threads},
                 {"rows", rows}});
@@ -142,15 +144,23 @@ int run(const Context& context, const Options& given) {
   if (options.workloads.empty()) {
     options.workloads = {"w1", "w2", "w3", "w4", "w4b"};
   }
-  note_interrupts();
+  const Interrupt interrupt;
   Json rows = Json::array();
   bool failed = false;
   bool has_head = context.json;
-  for (std::size_t i = 0; i < options.workloads.size() && !stop_requested(); ++i) {
+  for (std::size_t i = 0; i < options.workloads.size() && !Interrupt::came(); ++i) {
     const std::string& name = options.workloads[i];
     const std::string title =
         std::to_string(i + 1) + " of " + std::to_string(options.workloads.size()) + ": " + name;
-    const ChildOutcome outcome = run_step(step_of(options, name), options.buffered, title);
+    ChildOutcome outcome;
+    try {
+      outcome = run_step(step_of(options, name), options.buffered, title);
+    } catch (const Failure&) {
+      if (!Interrupt::came()) {
+        throw;
+      }
+      break;  // While the log was made: there are no figures.
+    }
     if (!outcome.failure.empty()) {
       failed = true;
       warn(kName, name + " " + outcome.failure);

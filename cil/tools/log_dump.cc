@@ -1,7 +1,9 @@
 // keel log dump: every checkpoint of a log and what it holds. Reads only.
 //
-// Printed while it is read, so that a log of any size takes no more memory than its largest
-// checkpoint; with --json the pieces of the one object are printed one by one too.
+// Printed while it is read, so that a log of any size takes little more memory than reading its
+// largest checkpoint does. So with --json too: what there may be many of (checkpoints, items,
+// ranges, regions) is printed one by one, never gathered, as that would take many times what it
+// takes in the log.
 
 #include <algorithm>
 #include <array>
@@ -87,16 +89,24 @@ std::string describe(const RecoveredItem& item) {
   return "item of type " + std::to_string(item.type());
 }
 
-// As pairs of offset and length.
-void add_ranges(Json& json, const RecoveredRanges& ranges) {
-  if (ranges.count() == 0) {
-    return;
+void print_json_text(const Json& json) { std::fputs(json_text(json).c_str(), stdout); }
+
+// Without the closing brace: more follows.
+void print_open_json(const Json& json) {
+  std::string text = json_text(json);
+  text.pop_back();
+  std::fputs(text.c_str(), stdout);
+}
+
+// The next member of an object: an array of element(0) ... element(count - 1).
+template <class Element>
+void print_array(const char* name, std::size_t count, const Element& element) {
+  std::printf(",\"%s\":[", name);
+  for (std::size_t i = 0; i < count; ++i) {
+    std::fputs(i == 0 ? "" : ",", stdout);
+    print_json_text(element(i));
   }
-  Json pairs = Json::array();
-  for (std::size_t i = 0; i < ranges.count(); ++i) {
-    pairs.push_back(Json::array({ranges.offset(i), ranges.bytes(i).size_bytes()}));
-  }
-  json["ranges"] = pairs;
+  std::fputs("]", stdout);
 }
 
 class Dump {
@@ -143,45 +153,56 @@ class Dump {
   }
 
   void as_json(const RecoveredCheckpoint& checkpoint) const {
-    Json items = Json::array();
+    std::fputs(printed_ > 1 ? ",\n" : "\n", stdout);
+    print_open_json({{"sequence", checkpoint.sequence.value()},
+                     {"lsn", checkpoint.start.value()},
+                     {"bytes", checkpoint.bytes.value()},
+                     {"records", checkpoint.record_count},
+                     {"incarnation", hex(checkpoint.incarnation)},
+                     {"tail_lsn", checkpoint.tail.value()},
+                     {"stable_lsn", checkpoint.stable.value()}});
+    std::fputs(",\"items\":[", stdout);
+    const char* separator = "";
     for (const RecoveredItem& item : checkpoint.items) {
-      items.push_back(item_as_json(item));
+      std::fputs(separator, stdout);
+      separator = ",";
+      item_as_json(item);
     }
-    const Json json{
-        {"sequence", checkpoint.sequence.value()},    {"lsn", checkpoint.start.value()},
-        {"bytes", checkpoint.bytes.value()},          {"records", checkpoint.record_count},
-        {"incarnation", hex(checkpoint.incarnation)}, {"tail_lsn", checkpoint.tail.value()},
-        {"stable_lsn", checkpoint.stable.value()},    {"items", items}};
-    std::printf("%s\n%s", printed_ > 1 ? "," : "", json_text(json).c_str());
+    std::fputs("]}", stdout);
   }
 
-  [[nodiscard]] Json item_as_json(const RecoveredItem& item) const {
-    Json json{{"type", item.type()}};
+  void item_as_json(const RecoveredItem& item) const {
+    Json head{{"type", item.type()}};
+    RecoveredRanges ranges;
     if (const auto object = RecoveredObject::from(item)) {
-      json["object"] = object->id;
-      json["operation"] = operation_of(*object);
-      json["object_bytes"] = object->size_bytes;
-      add_ranges(json, object->ranges);
+      head["object"] = object->id;
+      head["operation"] = operation_of(*object);
+      head["object_bytes"] = object->size_bytes;
+      ranges = object->ranges;
     } else if (const auto range = RecoveredRange::from(item)) {
-      json["range"] = range->id;
-      json["memory_bytes"] = range->size_bytes;
-      add_ranges(json, range->ranges);
+      head["range"] = range->id;
+      head["memory_bytes"] = range->size_bytes;
+      ranges = range->ranges;
     } else if (const auto intent = RecoveredIntent::from(item)) {
-      json["intent"] = intent->id;
+      head["intent"] = intent->id;
     } else if (const auto done = RecoveredDone::from(item)) {
-      json["done"] = done->id;
+      head["done"] = done->id;
     }
-    Json sizes = Json::array();
-    Json bytes = Json::array();
-    for (const RecoveredRegion& region : item.regions()) {
-      sizes.push_back(region.size_bytes());
-      bytes.push_back(plain_hex(first_bytes(region, options_.hex_bytes)));
+    print_open_json(head);
+    if (ranges.count() > 0) {  // As pairs of offset and length.
+      print_array("ranges", ranges.count(), [&ranges](std::size_t i) {
+        return Json::array({ranges.offset(i), ranges.bytes(i).size_bytes()});
+      });
     }
-    json["region_bytes"] = sizes;
+    const auto regions = item.regions();
+    print_array("region_bytes", regions.size(),
+                [&regions](std::size_t i) { return Json(regions[i].size_bytes()); });
     if (options_.hex_bytes > Bytes(0)) {
-      json["hex"] = bytes;
+      print_array("hex", regions.size(), [this, &regions](std::size_t i) {
+        return Json(plain_hex(first_bytes(regions[i], options_.hex_bytes)));
+      });
     }
-    return json;
+    std::fputs("}", stdout);
   }
 
   static unsigned long long number(std::uint64_t value) { return value; }

@@ -21,7 +21,9 @@ constexpr const char* kDetails =
     "holes between them: it belongs on top of what is home. Items that are no objects go to "
     "DIR/items.jsonl in the order of the log, one\n"
     "JSON object a line: sequence, type, and the regions' bytes in hex. DIR gets its name when\n"
-    "all of it is written and synced; until then there is only DIR.keel-XXXXXX beside it.\n"
+    "all of it is written and synced; until then there is only DIR.keel-XXXXXX beside it. An\n"
+    "empty DIR is replaced: the new one has its mode. So it cannot be a mount point; a directory\n"
+    "in that can.\n"
     "Damage is refused (exit code 1); with --salvage what stands before it is written, and the\n"
     "report tells what is lost. A torn end, as a crash leaves it, is no damage.";
 
@@ -62,7 +64,11 @@ RecoveryReport read_log(const Options& options, RecoveredDirectory& directory) {
   Handler handler(directory);
   ScanOptions scan = options.scan;
   scan.salvage = options.salvage;
-  scan.progress = [&progress](Bytes done, Bytes most) { progress.show("recovering", done, most); };
+  // Behind the last item half of the log may be looked through.
+  scan.progress = [&progress](Bytes done, Bytes most) {
+    Interrupt::check();
+    progress.show("recovering", done, most);
+  };
   const auto scanned = scan_log(
       options.path,
       [&handler](const RecoveredCheckpoint& checkpoint) { return handler.take(checkpoint); }, scan);

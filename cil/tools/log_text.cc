@@ -49,9 +49,7 @@ Json to_json(const LogInfo& info) {
 
 // What was stable and is gone: [from, to), or null.
 Json lost_range(const RecoveryReport& report) {
-  return report.end == LogEnd::kDamaged && report.head < report.stable
-             ? Json{report.head.value(), report.stable.value()}
-             : Json(nullptr);
+  return report.is_known_loss() ? Json{report.head.value(), report.stable.value()} : Json(nullptr);
 }
 
 Json to_json(const RecoveryReport& report) {
@@ -105,8 +103,10 @@ void print_text(const RecoveryReport& report) {
                         number(report.in_flight));
   }
   if (report.end == LogEnd::kDamaged) {
-    line("lost", "what was stable from LSN " + number(report.head.value()) + " to " +
-                     number(report.stable.value()));
+    line("lost", report.is_known_loss()
+                     ? "what was stable from LSN " + number(report.head.value()) + " to " +
+                           number(report.stable.value())
+                     : "nothing that is known; what stands at the head cannot be read");
   }
   line("checkpoints", grouped(report.checkpoints) + " with " + grouped(report.items) + " items, " +
                           exact(report.bytes));

@@ -20,14 +20,13 @@ namespace keel::tools {
 // Members stay in the order in which they are set.
 using Json = nlohmann::ordered_json;
 
-// Exit codes; `keel --help` and README.md list them.
+// Exit codes; `keel --help` and README.md list them. By a signal: Interrupt::exit_code().
 enum ExitCode : int {
   kOk = 0,
-  kCheckFailed = 1,    // the command worked and found a log damaged, or a promise broken
-  kUsage = 2,          // wrong flags or values
-  kWorldFailed = 3,    // I/O error, no space, no permission, not found, not supported here
-  kUnfit = 4,          // not a log, of another version, in use, there already, or open to others
-  kInterrupted = 130,  // by SIGINT, as a shell has it; what there was is printed
+  kCheckFailed = 1,  // the command worked and found a log damaged, or a promise broken
+  kUsage = 2,        // wrong flags or values
+  kWorldFailed = 3,  // I/O error, no space, no permission, not found, not supported here
+  kUnfit = 4,        // not a log, of another version, in use, there already, or open to others
 };
 
 [[nodiscard]] int exit_code_of(Errc code);

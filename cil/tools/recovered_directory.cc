@@ -32,6 +32,29 @@ std::string without_slashes(std::string path) {
   return path;
 }
 
+// One that is the root of a mount, or of what looks like one (a subvolume of btrfs).
+bool is_mount_point(const std::string& path) {
+  struct stat found {};
+  struct stat above {};
+  struct statx more {};
+  return (::stat(path.c_str(), &found) == 0 && ::stat((path + "/..").c_str(), &above) == 0 &&
+          found.st_dev != above.st_dev) ||
+         (::statx(AT_FDCWD, path.c_str(), 0, 0, &more) == 0 &&
+          (more.stx_attributes & STATX_ATTR_MOUNT_ROOT) != 0);  // A bind mount of the same device.
+}
+
+// A directory that is made beside it can take its place.
+void check_replaceable(const std::string& path) {
+  const std::string name = fs::path(path).filename();
+  if (name.empty() || name == "." || name == "..") {
+    throw Failure(kUnfit, path, "the directory must be named as the one above it knows it",
+                  "no name");
+  }
+  if (is_mount_point(path)) {
+    throw Failure(kUnfit, path, "a mount point: name a directory in it", "mount point");
+  }
+}
+
 void check_absent_or_empty(const std::string& path) {
   std::error_code error;
   const fs::file_status status = fs::symlink_status(path, error);
@@ -84,6 +107,7 @@ void append_hex(std::string& text, std::span<const std::byte> bytes) {
 
 RecoveredDirectory::RecoveredDirectory(const std::string& path) : path_(without_slashes(path)) {
   check_absent_or_empty(path_);
+  check_replaceable(path_);
   std::string name = path_ + ".keel-XXXXXX";
   if (::mkdtemp(name.data()) == nullptr) {
     fail(path_, "make a directory beside it", errno);

@@ -20,7 +20,8 @@ namespace keel::tools {
 
 class RecoveredDirectory {
  public:
-  // `path` must be absent or an empty directory. Throws Failure.
+  // `path` must be absent, or an empty directory that another one can take the place of: it has a
+  // name of its own and is no mount point. Throws Failure.
   explicit RecoveredDirectory(const std::string& path);
   ~RecoveredDirectory();
   RecoveredDirectory(const RecoveredDirectory&) = delete;

@@ -144,6 +144,12 @@ TEST_CASE("salvage of a log of which a block cannot be read keeps all that stand
     REQUIRE(report.ok());
     CHECK(scanned == kept);
     CHECK(report->end == (one.is_damage ? LogEnd::kDamaged : LogEnd::kClean));
+    const auto says = [line = report->message()](const char* text) {
+      return line.find(text) != std::string::npos;
+    };
+    CHECK(says("lost for sure") == (one.kept < World::kCheckpoints));
+    CHECK(says("nothing is known to be lost") ==
+          (one.is_damage && one.kept == World::kCheckpoints));
     if (one.kept < World::kCheckpoints) {  // what stands behind it still tells
       CHECK(report->stable_sequence == Sequence(World::kCheckpoints - 1));
       CHECK(report->newest_sequence == Sequence(World::kCheckpoints));

@@ -1,15 +1,18 @@
 #include "binary.h"
 
+#include <fcntl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <csignal>
+#include <cstdio>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <set>
 #include <sstream>
+#include <utility>
 
+#include "command.h"
 #include "keel/base/os.h"
 #include "keel/cil/log_file.h"
 
@@ -65,10 +68,34 @@ Outcome outcome_of(int status, const TestDirectory& directory) {
   return outcome;
 }
 
-bool has_child(pid_t process) {
+std::string children_of(pid_t process) {
   const std::string id = std::to_string(process);
-  return !read_file("/proc/" + id + "/task/" + id + "/children").empty();
+  return "/proc/" + id + "/task/" + id + "/children";
 }
+
+// A stream of this process goes to a file while this lives.
+class Redirection {
+ public:
+  Redirection(std::FILE* stream, const std::string& path) : stream_(stream) {
+    std::fflush(stream_);
+    before_ = ::dup(::fileno(stream_));
+    const int file = ::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    REQUIRE((before_ >= 0 && file >= 0));
+    ::dup2(file, ::fileno(stream_));
+    ::close(file);
+  }
+  ~Redirection() {
+    std::fflush(stream_);
+    ::dup2(before_, ::fileno(stream_));
+    ::close(before_);
+  }
+  Redirection(const Redirection&) = delete;
+  Redirection& operator=(const Redirection&) = delete;
+
+ private:
+  std::FILE* stream_;
+  int before_ = -1;
+};
 
 }  // namespace
 
@@ -77,7 +104,8 @@ Outcome run(const std::string& arguments, const std::string& before, bool io) {
   return outcome_of(std::system((before + line_of(arguments, directory, io)).c_str()), directory);
 }
 
-Outcome run_and_interrupt(const std::string& arguments, bool io) {
+Outcome run_watched(const std::string& arguments,
+                    const std::function<void(pid_t keel, pid_t child)>& act, bool io) {
   const TestDirectory directory;
   const std::string line = "exec" + line_of(arguments, directory, io);
   const pid_t process = ::fork();
@@ -89,16 +117,45 @@ Outcome run_and_interrupt(const std::string& arguments, bool io) {
   }
   int status = 0;
   pid_t ended = 0;
-  while (ended == 0 && !has_child(process)) {
-    ended = ::waitpid(process, &status, WNOHANG);
-    os().sleep_ns(10'000'000);
-  }
-  if (ended == 0) {
-    (void)::kill(process, SIGINT);
-    ended = ::waitpid(process, &status, 0);
+  while ((ended = ::waitpid(process, &status, WNOHANG)) == 0) {
+    std::ifstream children(children_of(process));
+    for (pid_t child = 0; children >> child;) {
+      act(process, child);
+    }
+    os().sleep_ns(1'000'000);
   }
   REQUIRE(ended == process);
   return outcome_of(status, directory);
+}
+
+bool can_watch_children() { return std::ifstream(children_of(::getpid())).good(); }
+
+Outcome run_and_interrupt(const std::string& arguments, int signal, bool io) {
+  bool sent = false;
+  return run_watched(
+      arguments,
+      [&sent, signal](pid_t keel, pid_t) {
+        if (!std::exchange(sent, true)) {
+          (void)::kill(keel, signal);
+        }
+      },
+      io);
+}
+
+Outcome run_here(std::vector<std::string> arguments) {
+  const TestDirectory directory;
+  arguments.insert(arguments.begin(), "keel");
+  std::vector<char*> words;
+  words.reserve(arguments.size());
+  for (std::string& argument : arguments) {
+    words.push_back(argument.data());
+  }
+  int code = 0;
+  {
+    const Redirection out(stdout, directory.path("out")), err(stderr, directory.path("err"));
+    code = run_command_line(static_cast<int>(words.size()), words.data());
+  }
+  return {code, read_file(directory.path("out")), read_file(directory.path("err"))};
 }
 
 std::string read_file(const std::string& path) {

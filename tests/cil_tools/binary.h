@@ -2,9 +2,13 @@
 #pragma once
 
 #include <doctest/doctest.h>
+#include <sys/types.h>
 
+#include <csignal>
+#include <functional>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <vector>
 
 namespace keel::tools::test {
 
@@ -44,8 +48,18 @@ class TestDirectory {
 [[nodiscard]] Outcome run(const std::string& arguments, const std::string& before = "",
                           bool io = true);
 
-// The same of a command that does its work in a child, and gets SIGINT when it has one.
-[[nodiscard]] Outcome run_and_interrupt(const std::string& arguments, bool io = true);
+// The same of a command that does its work in children: `act` is called again and again while it
+// has one. Only where can_watch_children().
+[[nodiscard]] Outcome run_watched(const std::string& arguments,
+                                  const std::function<void(pid_t keel, pid_t child)>& act,
+                                  bool io = true);
+[[nodiscard]] bool can_watch_children();
+// Of these one that gets `signal` when it has its first child.
+[[nodiscard]] Outcome run_and_interrupt(const std::string& arguments, int signal = SIGINT,
+                                        bool io = true);
+
+// Runs exactly these arguments in this process, which may have an Os of its own.
+[[nodiscard]] Outcome run_here(std::vector<std::string> arguments);
 
 [[nodiscard]] std::string read_file(const std::string& path);
 void write_file(const std::string& path, const std::string& bytes);

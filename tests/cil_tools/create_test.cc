@@ -4,12 +4,10 @@
 
 #include <cerrno>
 #include <csignal>
-#include <iterator>
 #include <string>
 #include <utility>
 
 #include "binary.h"
-#include "command.h"
 #include "keel/base/os.h"
 
 using namespace keel;
@@ -35,12 +33,7 @@ class NamedFirst : public Os {
 };
 
 int create(const std::string& path) {
-  std::string line[] = {"keel", "log", "create", "--size", "8M", "--buffered", path};
-  char* words[std::size(line)];
-  for (std::size_t i = 0; i < std::size(line); ++i) {
-    words[i] = line[i].data();
-  }
-  return tools::run_command_line(static_cast<int>(std::size(line)), words);
+  return run_here({"log", "create", "--size", "8M", "--buffered", path}).code;
 }
 
 }  // namespace

@@ -2,9 +2,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <csignal>
 #include <filesystem>
+#include <string>
 
 #include "binary.h"
+#include "support/skip_case.h"
 
 using namespace keel::tools::test;
 
@@ -105,4 +108,21 @@ TEST_CASE("a reader that goes away ends the demo and leaves nothing behind") {
   const TestDirectory directory;
   (void)run("demo --rounds 3 --limit 1M", in(directory) + R"( sh -c '"$@" | { sleep 0; }' sh)");
   CHECK(directory.names().empty());
+}
+
+TEST_CASE("a demo that fails once a life has begun keeps the log, and says where it is") {
+  if (!can_watch_children()) {
+    keel_test::skip_case("this kernel does not list a process's children");
+    return;
+  }
+  const TestDirectory directory;
+  const std::string log = directory.path("log");
+  const Outcome outcome = run_watched("demo --rounds 1000 --limit 8M --log " + log,
+                                      [](pid_t, pid_t child) { ::kill(child, SIGTERM); });
+  CAPTURE(outcome.err);
+  CHECK(outcome.code == 1);
+  CHECK(outcome.err.find(log + ": warning: the log is kept\n") != std::string::npos);
+  CHECK(outcome.err.find("the ingesting process ended by itself, wait status 15\n") !=
+        std::string::npos);
+  CHECK(directory.names() == "log");
 }

@@ -1,10 +1,16 @@
 // keel log bench, as a user runs it. Figures are looked at for sense, never for speed.
+#include <csignal>
+#include <cstdint>
 #include <string>
 
 #include "binary.h"
+#include "keel/base/os.h"
+#include "support/skip_case.h"
 
+using keel::tools::test::can_watch_children;
 using keel::tools::test::run;
 using keel::tools::test::run_and_interrupt;
+using keel::tools::test::run_here;
 using keel::tools::test::TestDirectory;
 using keel::tools::test::write_file;
 
@@ -61,17 +67,61 @@ TEST_CASE("log bench prints a table, with the workloads that were asked for") {
   CHECK(outcome.out.find("w2") == std::string::npos);
 }
 
-TEST_CASE("log bench that is interrupted prints what it has, removes its log, exits with 130") {
+TEST_CASE("log bench ended by a signal prints what it has, removes its log, exits with 128 + n") {
+  if (!can_watch_children()) {
+    keel_test::skip_case("this kernel does not list a process's children");
+    return;
+  }
+  for (const int signal : {SIGINT, SIGTERM, SIGHUP}) {
+    CAPTURE(signal);
+    const int code = 128 + signal;
+    const TestDirectory directory;
+    const auto outcome = run_and_interrupt(
+        "log bench --json --workload w1,w2 --seconds 100 --size 4M --dir " + directory.root(),
+        signal);
+    CAPTURE(outcome.err);
+    CHECK(outcome.code == code);
+    CHECK(outcome.err.empty());
+    const auto json = outcome.json();
+    CHECK(json["ok"] == false);
+    CHECK(json["exit"] == code);
+    CHECK(json["interrupted"] == true);
+    CHECK(json["rows"].size() == 1);  // Of the workload that was under way; no other was begun.
+    CHECK(directory.names().empty());
+  }
+}
+
+namespace {
+
+// A signal comes with the first write of a log.
+class SignalWithWrite : public keel::Os {
+ public:
+  unsigned writes = 0;
+
+  ssize_t pwritev2(int fd, const struct iovec* parts, int count, std::uint64_t offset,
+                   int flags) override {
+    if (++writes == 1) {
+      std::raise(SIGTERM);
+    }
+    return Os::pwritev2(fd, parts, count, offset, flags);
+  }
+};
+
+}  // namespace
+
+TEST_CASE("log bench that is interrupted while it makes its log does not make it to the end") {
   const TestDirectory directory;
-  const auto outcome = run_and_interrupt(
-      "log bench --json --workload w1,w2 --seconds 100 --size 4M --dir " + directory.root());
-  CAPTURE(outcome.err);
-  CHECK(outcome.code == 130);
-  CHECK(outcome.err.empty());
-  const auto json = outcome.json();
-  CHECK(json["ok"] == false);
-  CHECK(json["interrupted"] == true);
-  CHECK(json["rows"].size() == 1);  // Of the workload that was under way; no other was begun.
+  SignalWithWrite os;
+  const keel::ScopedOs scope(os);
+  // What the bench does not note would end this process.
+  const auto before = std::signal(SIGTERM, [](int) {});
+  const auto outcome = run_here({"log", "bench", "--json", "--buffered", "--workload", "w1",
+                                 "--seconds", "0.05", "--size", "64M", "--dir", directory.root()});
+  std::signal(SIGTERM, before);
+  CHECK(outcome.code == 143);
+  CHECK(outcome.json()["interrupted"] == true);
+  CHECK(outcome.json()["rows"].empty());
+  CHECK(os.writes <= 2);
   CHECK(directory.names().empty());
 }
 

@@ -1,5 +1,6 @@
 #include <doctest/doctest.h>
 #include <linux/magic.h>
+#include <malloc.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
 #include <unistd.h>
@@ -8,12 +9,16 @@
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
+#include <fstream>
+#include <memory>
+#include <string>
 #include <vector>
 
 #include "binary.h"
 #include "keel/cil/journal.h"
 #include "keel/cil/object_item.h"
 #include "support/skip_case.h"
+#include "support/test_seed.h"
 
 using namespace keel;
 using namespace keel::tools::test;
@@ -283,6 +288,84 @@ TEST_CASE("a dump shows what was written") {
   CHECK(text.code == 0);
   CHECK(text.out.find("object 8: erase, regions of 24 bytes") != std::string::npos);
   CHECK(text.out.find("|second|") != std::string::npos);
+}
+
+namespace {
+
+// As small as an item can be.
+class EmptyItem : public LogItem {
+ public:
+  EmptyItem() : LogItem(kFirstClientType) {}
+
+ protected:
+  void size(ItemSize& size) const override { size.region(0); }
+  void format(ItemFormatter& formatter) const override { formatter.copy("", 0); }
+};
+
+// A log with one checkpoint of so many of them.
+void write_items(const std::string& path, std::size_t count) {
+  constexpr std::size_t kInTransaction = 1000;
+  REQUIRE(run("log create --size 32M " + path).code == 0);
+  JournalConfig config;
+  config.buffered = buffered();
+  config.push_threshold = Bytes(4U << 20U);
+  auto opened = Journal::open(path, config, [](const RecoveredCheckpoint&) { return Status{}; });
+  REQUIRE(opened.ok());
+  std::vector<EmptyItem> items(count);
+  for (std::size_t i = 0; i < count; i += kInTransaction) {
+    auto transaction = (*opened)->begin(0, kInTransaction);
+    REQUIRE(transaction.ok());
+    for (std::size_t k = 0; k < kInTransaction; ++k) {
+      REQUIRE(transaction->log(items[i + k]).ok());
+    }
+    REQUIRE(transaction->commit().ok());
+  }
+  REQUIRE((*opened)->close().ok());
+  opened->reset();
+}
+
+// Of this process's resident memory. False: the kernel cannot, or the sanitizers' own is in it.
+bool reset_peak() {
+#if defined(KEEL_TEST_SANITIZED)
+  return false;
+#else
+  (void)::malloc_trim(0);  // What was freed would be used again, and not be seen.
+  std::ofstream file("/proc/self/clear_refs");
+  return (file << '5').flush().good();
+#endif
+}
+
+std::uint64_t peak_bytes() {
+  const std::string status = read_file("/proc/self/status");
+  const std::size_t at = status.find("VmHWM:");
+  REQUIRE(at != std::string::npos);
+  return std::strtoull(status.c_str() + at + 6, nullptr, 10) * 1024;
+}
+
+}  // namespace
+
+TEST_CASE("a dump as JSON of a checkpoint of many items takes no more memory than one as text") {
+  if (!reset_peak()) {
+    keel_test::skip_case("resident memory cannot be measured here");
+    return;
+  }
+  constexpr std::size_t kItems = 200'000;
+  constexpr std::uint64_t kNoise = 32U << 20U;  // Gathered, the items would take over 80 MiB.
+  const TestDirectory directory;
+  const std::string path = directory.path("log");
+  write_items(path, kItems);
+  (void)reset_peak();
+  CHECK(run_here({"log", "dump", path, "--buffered"}).code == 0);
+  const std::uint64_t as_text = peak_bytes();
+  (void)reset_peak();
+  const Outcome dump = run_here({"log", "dump", "--json", path, "--buffered"});
+  CHECK(dump.code == 0);
+  CHECK(peak_bytes() < as_text + kNoise);
+  const auto json = dump.json();
+  REQUIRE(json["checkpoints"].size() == 1);
+  const auto& items = json["checkpoints"][0]["items"];
+  CHECK(items.size() == kItems);
+  CHECK(items.back() == nlohmann::json{{"type", 16}, {"region_bytes", {0}}});
 }
 
 TEST_CASE("verify tells a torn end, which is a note, from damage, which is not") {

@@ -45,7 +45,8 @@ TEST_CASE("the help lists the commands and the exit codes, and knows each comman
   const auto help = run("--help", "", false);
   CHECK(help.code == 0);
   CHECK(run("help", "", false).out == help.out);
-  for (const char* word : {"demo", "log", "Exit codes", "4  the path is unfit"}) {
+  for (const char* word :
+       {"demo", "log", "Exit codes", "4  the path is unfit", "128 + n  interrupted by signal n"}) {
     CAPTURE(word);
     CHECK(help.out.find(word) != std::string::npos);
   }

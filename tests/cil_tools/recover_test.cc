@@ -3,18 +3,25 @@
 #include <signal.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
+#include <cerrno>
+#include <cstdint>
+#include <cstdlib>
 #include <filesystem>
 #include <span>
 #include <string>
 
 #include "binary.h"
 #include "interrupt.h"
+#include "keel/base/os.h"
 #include "keel/cil/journal.h"
 #include "keel/cil/object_item.h"
 #include "output.h"
 #include "recovered_directory.h"
+#include "support/skip_case.h"
 
 using namespace keel;
 using namespace keel::tools::test;
@@ -148,6 +155,37 @@ TEST_CASE(
   CHECK(directory.names() == "log to");
 }
 
+TEST_CASE("log recover refuses at once a directory that another one cannot take the place of") {
+  const TestDirectory directory;
+  const std::string log = directory.path("log"), to = directory.path("to");
+  fill(log);
+  std::filesystem::create_directory(to);
+  const auto refuses = [&](const std::string& name, const std::string& before,
+                           const std::string& why) {
+    CAPTURE(name);
+    const Outcome outcome = run("log recover " + log + " --to-directory " + name, before);
+    CAPTURE(outcome.err);
+    CHECK(outcome.code == 4);
+    CHECK(outcome.err.find(": " + why + "\n") != std::string::npos);
+    CHECK(directory.names() == "log to");
+    CHECK(names_in(to).empty());
+  };
+  for (const char* name : {".", "./", "../to/.", "''"}) {
+    refuses(name, "cd " + to + " &&", "the directory must be named as the one above it knows it");
+  }
+  // As a user's own mounts, of another file system and of the same one.
+  for (const std::string& mount : {std::string("-t tmpfs none "), "--bind " + to + " "}) {
+    const std::string before =
+        "unshare --user --map-root-user --mount sh -c 'mount " + mount + to + R"( && "$@"' sh)";
+    if (std::system((before + " true 2> " + directory.path("said")).c_str()) != 0) {
+      keel_test::skip_case("this user may not mount: " + read_file(directory.path("said")));
+      return;
+    }
+    std::filesystem::remove(directory.path("said"));
+    refuses(to, before, "a mount point: name a directory in it");
+  }
+}
+
 TEST_CASE("log recover refuses damage and leaves nothing, --salvage writes what is before") {
   const TestDirectory directory;
   const std::string log = directory.path("log"), to = directory.path("to");
@@ -165,6 +203,73 @@ TEST_CASE("log recover refuses damage and leaves nothing, --salvage writes what 
   CHECK(outcome.json()["report"]["lost_lsn_range"].size() == 2);
   CHECK(names_in(to) == std::string(kOne) + " 0000000000000002 " + kThree);
   CHECK(read_file(to + "/" + kOne) == std::string(9000, 'o'));
+}
+
+namespace {
+
+// A log as a journal that is killed leaves it.
+void fill_and_kill(const std::string& path, const std::string& size = "8M") {
+  REQUIRE(run("log create --size " + size + " " + path).code == 0);
+  JournalConfig config;
+  config.buffered = buffered();
+  auto opened = Journal::open(path, config, [](const RecoveredCheckpoint&) { return Status{}; });
+  REQUIRE(opened.ok());
+  ObjectItem one(1);
+  one.set("one", 3);
+  auto transaction = (*opened)->begin(100, 1);
+  REQUIRE(transaction.ok());
+  REQUIRE(transaction->log(one).ok());
+  REQUIRE((*opened)->force(*transaction->commit()).ok());
+  const std::string killed = path + ".killed";
+  std::filesystem::copy_file(path, killed);
+  REQUIRE((*opened)->close().ok());
+  opened->reset();
+  std::filesystem::rename(killed, path);
+}
+
+// Reads that meet `bad` fail, and reads at or beyond `signals_from` bring a SIGINT.
+class TroubledReads : public Os {
+ public:
+  std::uint64_t bad = UINT64_MAX;
+  std::uint64_t signals_from = UINT64_MAX;
+  std::atomic<unsigned> reads{0};  // since the signal, the one that brought it included
+
+  ssize_t preadv2(int fd, const struct iovec* parts, int count, std::uint64_t offset,
+                  int flags) override {
+    std::uint64_t end = offset;
+    for (int i = 0; i < count; ++i) {
+      end += parts[i].iov_len;
+    }
+    if (offset <= bad && bad < end) {
+      return -EIO;
+    }
+    if (offset >= signals_from && ++reads == 1) {
+      ::kill(::getpid(), SIGINT);
+    }
+    return Os::preadv2(fd, parts, count, offset, flags);
+  }
+};
+
+std::uint64_t head_of(const std::string& log) {
+  return run("log info --json " + log).json()["report"]["head_lsn"];
+}
+
+}  // namespace
+
+TEST_CASE("log recover of a log whose next block cannot be read claims no loss that nobody knows") {
+  const TestDirectory directory;
+  const std::string log = directory.path("log");
+  fill_and_kill(log);
+  TroubledReads troubled;
+  troubled.bad = 2 * 4096 + head_of(log);
+  const ScopedOs scope(troubled);
+  const Outcome outcome = run_here(
+      {"log", "recover", log, "--buffered", "--salvage", "--to-directory", directory.path("to")});
+  CHECK(outcome.code == 0);
+  CHECK(outcome.err.find("; nothing is known to be lost") != std::string::npos);
+  CHECK(outcome.out.find("lost            nothing that is known; what stands at the head cannot "
+                         "be read") != std::string::npos);
+  CHECK(outcome.out.find("what was stable") == std::string::npos);
 }
 
 TEST_CASE("log recover keeps objects that the log holds only in part apart from whole ones") {
@@ -266,25 +371,29 @@ TEST_CASE("a full disk ends log recover with one line, and leaves nothing") {
 }
 
 TEST_CASE(
-    "an interrupted recovery ends with 130 and leaves nothing, before and after the last item") {
+    "an interrupted recovery ends with 128 + signal and leaves nothing, before and after the last "
+    "item") {
   const TestDirectory directory;
   const std::string to = directory.path("to");
   const std::string bytes = "bytes";
   const OneObject object(bytes);
   const RecoveredCheckpoint& checkpoint = object.checkpoint;
-  for (const bool at_the_end : {false, true}) {
-    const tools::Interrupt interrupt;
-    tools::RecoveredDirectory made(to);
-    made.add(checkpoint);
-    CHECK(made.objects() == 1);
-    ::raise(SIGINT);
-    try {
-      at_the_end ? made.publish() : made.add(checkpoint);
-      FAIL("not interrupted");
-    } catch (const tools::Failure& failure) {
-      CHECK(failure.exit_code() == 130);
+  for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGPIPE}) {
+    for (const bool at_the_end : {false, true}) {
+      CAPTURE(signal);
+      const tools::Interrupt interrupt;
+      tools::RecoveredDirectory made(to);
+      made.add(checkpoint);
+      CHECK(made.objects() == 1);
+      ::raise(signal);
+      try {
+        at_the_end ? made.publish() : made.add(checkpoint);
+        FAIL("not interrupted");
+      } catch (const tools::Failure& failure) {
+        CHECK(failure.exit_code() == 128 + signal);
+      }
+      CHECK_FALSE(std::filesystem::exists(to));
     }
-    CHECK_FALSE(std::filesystem::exists(to));
   }
   CHECK(directory.names().empty());
   tools::RecoveredDirectory made(to);
@@ -292,4 +401,21 @@ TEST_CASE(
   const tools::Interrupt fresh;
   made.publish();
   CHECK(read_file(to + "/0000000000000005") == bytes);
+}
+
+TEST_CASE("log recover ends soon after a signal also while it looks for what a crash has left") {
+  const TestDirectory directory;
+  const std::string log = directory.path("log");
+  fill_and_kill(log, "128M");
+  TroubledReads troubled;
+  troubled.signals_from = 2 * 4096 + head_of(log) + (1U << 20U);
+  const ScopedOs scope(troubled);
+  const Outcome outcome =
+      run_here({"log", "recover", log, "--buffered", "--to-directory", directory.path("to")});
+  CHECK(outcome.code == 130);
+  CHECK(outcome.says("interrupted; nothing was left behind"));
+  CHECK(directory.names() == "log");
+  // Half of the log is looked through, in reads of 4 MiB; five of them at most are ahead.
+  CHECK(troubled.reads.load() > 0);
+  CHECK(troubled.reads.load() <= 6);
 }

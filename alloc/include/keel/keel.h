@@ -42,7 +42,8 @@ size_t keel_kvsize(const void* address);
  * KEEL_ZERO holds for what it grows by if all calls for the buffer had it, from the first on. */
 void* keel_kvrealloc(void* address, size_t size_bytes, uint32_t flags, const char* owner);
 
-/* Populates the pool until this much is free. 0, or an errno value that says why not. */
+/* Populates the pool until this much is free. 0; ENOMEM: it can never be had, or cannot now, or
+ * this is a forked child. */
 int keel_reserve(size_t size_bytes);
 
 /* Gives memory that is not used back to the system; returns how many bytes. */

@@ -104,6 +104,11 @@ Scratch::~Scratch() {
 
 void Scratch::remove_log() const { ::unlink(log_.c_str()); }
 
+void Scratch::keep() {
+  g_armed.store(false, std::memory_order_release);
+  keep_ = true;
+}
+
 void set_child(pid_t child) { g_child.store(child, std::memory_order_relaxed); }
 
 }  // namespace keel::tools

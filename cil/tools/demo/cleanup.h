@@ -23,8 +23,8 @@ class Scratch {
   [[nodiscard]] const std::string& log() const { return log_; }
   // Removes the file, for the next one in its place.
   void remove_log() const;
-  // Leaves the file where it is.
-  void keep() { keep_ = true; }
+  // Leaves the file where it is, also if a signal ends the process from here on.
+  void keep();
 
  private:
   std::string directory_;  // empty: none made

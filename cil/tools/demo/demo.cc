@@ -101,7 +101,16 @@ class Demo {
     const PlanFile plan_file(plan_);
     for (std::uint32_t round = 1; round <= options_.rounds && summary_.held(); ++round) {
       scratch.remove_log();
-      play_round(round, scratch.log(), plan_file.fd());
+      const Bytes data = make_log(round, scratch.log());
+      try {
+        play_round(round, data, scratch, plan_file.fd());
+      } catch (...) {
+        // Whatever ended it, what is in the log may tell why.
+        scratch.keep();
+        progress_.clear();
+        warn(scratch.log(), "the log is kept");
+        throw;
+      }
     }
     if (!summary_.held() || !options_.log.empty()) {
       scratch.keep();
@@ -136,8 +145,7 @@ class Demo {
     }
   }
 
-  void play_round(std::uint32_t round, const std::string& log, int plan_fd) {
-    const Bytes data = make_log(round, log);
+  void play_round(std::uint32_t round, Bytes data, Scratch& scratch, int plan_fd) {
     Random random(derive_seed(seed_, round, 0));
     // The first round always goes over an incarnation.
     const auto least = round == 1 ? 1U : 0U;
@@ -145,7 +153,7 @@ class Demo {
     Ledger ledger;
     for (std::uint32_t life = 1; life <= lives; ++life) {
       LifeOptions options;
-      options.log = log;
+      options.log = scratch.log();
       options.buffered = options_.buffered;
       options.seed = seed_;
       options.life = life;
@@ -154,6 +162,9 @@ class Demo {
       options.plan_fd = plan_fd;
       LifeRow row = live(round, options, random.next(), ledger);
       const bool held = row.findings.empty();
+      if (!held) {
+        scratch.keep();  // Before anything is printed: nobody may read it (SIGPIPE).
+      }
       progress_.clear();
       report_findings(row);
       summary_.rows.push_back(std::move(row));

@@ -12,6 +12,7 @@
 #include <thread>
 #include <vector>
 
+#include "interrupt.h"
 #include "keel/base/units.h"
 #include "keel/measure/process.h"
 #include "mem/workload.h"
@@ -189,7 +190,7 @@ std::uint64_t most_acts(const Pairs& pairs) {
 void pass(const Pairs& pairs, double seconds) {
   const std::uint64_t enough = most_acts(pairs) + 2;
   const Deadline deadline(seconds);
-  while (!deadline.passed() || (fewest_acts(pairs) < enough && !stop_requested())) {
+  while (!deadline.passed() || (fewest_acts(pairs) < enough && !Interrupt::came())) {
     std::this_thread::sleep_for(std::chrono::milliseconds(2));
   }
 }

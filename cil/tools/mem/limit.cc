@@ -10,6 +10,7 @@
 #include <memory>
 #include <vector>
 
+#include "interrupt.h"
 #include "mem/workload.h"
 
 namespace keel::tools {
@@ -53,7 +54,7 @@ struct Run {
 };
 
 void fill(const BufferSource& source, std::vector<void*>& buffers) {
-  while (buffers.size() < buffers.capacity() && !stop_requested()) {
+  while (buffers.size() < buffers.capacity() && !Interrupt::came()) {
     void* buffer = source.allocate(kMiB);
     if (buffer == nullptr) {
       return;
@@ -70,7 +71,7 @@ void request(const BufferSource& source, bool wanted, std::uint64_t least, std::
   const Deadline deadline(seconds);
   const std::uint64_t faults = thread_faults();
   const std::uint64_t start_ns = bench::monotonic_ns();
-  while (acts.ticks.count() < most && !stop_requested() &&
+  while (acts.ticks.count() < most && !Interrupt::came() &&
          (acts.ticks.count() < least || !deadline.passed())) {
     const std::uint64_t start = bench::ticks();
     const void* buffer = source.allocate(kLargeBytes);

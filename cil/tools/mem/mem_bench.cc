@@ -1,7 +1,7 @@
 // keel mem bench: workloads on a pool and on the process's malloc, on the user's own machine.
 //
-// Each workload runs on each source in a child process; rows are printed as they come. Ctrl-C ends
-// the one under way, whose rows so far are printed, and then all.
+// Each workload runs on each source in a child process; rows are printed as they come. A signal
+// (Ctrl-C, SIGTERM, SIGHUP) ends the one under way, whose rows so far are printed, and then all.
 
 #include <algorithm>
 #include <cmath>
@@ -10,6 +10,7 @@
 
 #include "bench_child.h"
 #include "command.h"
+#include "interrupt.h"
 #include "keel/measure/process.h"
 #include "keel/vmap/system_limits.h"
 #include "mem/bench_table.h"
@@ -83,11 +84,11 @@ ChildOutcome run_step(const Step& step, std::size_t number, std::size_t count) {
 }
 
 int finish(const Context& context, const BenchPlan& plan, const Json& rows, bool failed) {
-  const int code = stop_requested() ? kInterrupted : failed ? kWorldFailed : kOk;
+  const int code = Interrupt::came() ? Interrupt::exit_code() : failed ? kWorldFailed : kOk;
   if (context.json) {
     Json result{{"ok", code == kOk},
                 {"exit", code},
-                {"interrupted", stop_requested()},
+                {"interrupted", Interrupt::came()},
                 {"seconds", plan.seconds},
                 {"threads", plan.threads},
                 {"limit_bytes", plan.limit_bytes},
@@ -101,13 +102,13 @@ int run(const Context& context, const Options& given) {
   Options options = given;
   options.plan.limit_bytes = affordable(options.plan.limit_bytes);
   const std::vector<Step> steps = steps_of(options);
-  note_interrupts();
+  const Interrupt interrupt;
   if (!context.json) {
     print_table_head();
   }
   Json rows = Json::array();
   bool failed = false;
-  for (std::size_t i = 0; i < steps.size() && !stop_requested(); ++i) {
+  for (std::size_t i = 0; i < steps.size() && !Interrupt::came(); ++i) {
     const ChildOutcome outcome = run_step(steps[i], i + 1, steps.size());
     if (!outcome.failure.empty()) {
       failed = true;

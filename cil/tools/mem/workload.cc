@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <cstdlib>
 
+#include "interrupt.h"
 #include "keel/base/units.h"
 
 namespace keel::tools {
@@ -84,6 +85,6 @@ Json row_of(const char* workload, const std::string& what, const char* source, c
 Deadline::Deadline(double seconds)
     : end_ns_(bench::monotonic_ns() + static_cast<std::uint64_t>(seconds * 1e9)) {}
 
-bool Deadline::passed() const { return stop_requested() || bench::monotonic_ns() >= end_ns_; }
+bool Deadline::passed() const { return Interrupt::came() || bench::monotonic_ns() >= end_ns_; }
 
 }  // namespace keel::tools

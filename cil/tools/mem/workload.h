@@ -3,7 +3,7 @@
 // I1 Each runs in a child process of its own (bench_child.h) and on one source of buffers, so that
 //    no figure depends on what ran before. What it had allocated at the end goes with the process.
 // I2 The same code runs on either source, over the same indirect calls.
-// I3 A workload looks at stop_requested() often, and then gives what it has.
+// I3 A workload looks at Interrupt::came() often, and then gives what it has.
 #pragma once
 
 #include <cstddef>
@@ -11,7 +11,6 @@
 #include <functional>
 #include <string>
 
-#include "bench_child.h"
 #include "keel/alloc/pool.h"
 #include "keel/measure/histogram.h"
 #include "keel/measure/ticks.h"
@@ -63,7 +62,7 @@ struct Acts {
 [[nodiscard]] Json row_of(const char* workload, const std::string& what, const char* source,
                           const Acts& acts);
 
-// Asked to stop (stop_requested), or past the moment.
+// Asked to stop (Interrupt::came()), or past the moment.
 class Deadline {
  public:
   explicit Deadline(double seconds);

@@ -62,7 +62,8 @@ struct JournalConfig {
   // that is permitted (log/lock_memory.h): so that no write waits for memory. JournalFacts says
   // what was obtained.
   bool lock_memory = false;
-  // Checkpoints that may be in flight at once; 0: 4, or 2 on a machine of one or two CPUs.
+  // Checkpoints that may be in flight at once, 16 at most: what is more is taken for that. 0: 4, or
+  // 2 on a machine of one or two CPUs.
   unsigned depth = 0;
   // Makes everything stable that clients have written home; called before log space is reused. May
   // be empty: then Journal::release() says that the item is stable already. A failure shuts the
@@ -201,14 +202,15 @@ class Journal : public MetadataObject {
   // lock. Four regions an item are allowed for; each more needs 15 bytes more of `max_bytes`, or
   // commit() may answer kReservationExceeded. `max_intents` of the items may be intents that are
   // committed for the first time: each then holds what its done will take.
-  // Errors: kTooLarge (more than max_checkpoint), kLogFull, kNoMemory, kForked, the first error.
+  // Errors: kInvalidArgument (no items; a second transaction of the thread, which is a reported bug
+  // too), kTooLarge (more than max_checkpoint), kLogFull, kNoMemory, kForked, the first error.
   [[nodiscard]] Result<Transaction> begin(std::size_t max_bytes, std::uint32_t max_items,
                                           std::uint32_t max_intents = 0);
   // Begins a transaction for the intent's done, and nothing else, out of what the intent holds. It
   // never waits for log space; only, if the context and the open transactions are as large as a
   // checkpoint can be, until that changes, and then goes before all who wait in begin(). Without a
   // commit, or if nothing was logged, the intent holds it again. Anything but its done aborts.
-  // Errors: kForked, the first error.
+  // Errors: kInvalidArgument (a second transaction of the thread), kForked, the first error.
   [[nodiscard]] Result<Transaction> begin_done(IntentItem& intent);
 
   // Blocks until checkpoint `sequence` and all before it are stable.

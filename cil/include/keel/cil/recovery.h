@@ -130,8 +130,10 @@ struct RecoveryReport {
   Lsn head{};                // end of the last good checkpoint
   Lsn stable{};              // highest LSN known to have been stable
   Sequence last_sequence{};  // of the last good checkpoint, 0 if none
-  // What lies beyond `head`, as far as records show. Damage: [head, stable) was stable and is lost,
-  // with it the checkpoints from first_missing to at least stable_sequence.
+  // What lies beyond `head`, as far as records show. Damage below `stable`: [head, stable) was
+  // stable and is lost, with it the checkpoints from first_missing to at least stable_sequence.
+  // Damage at or beyond it, in a log that is salvaged: what stands at `head` cannot be read, and
+  // nothing is known to be lost.
   Sequence first_missing{};     // of the checkpoint that should stand at `head`; clean: 0
   Sequence stable_sequence{};   // newest known to have been stable
   Sequence newest_sequence{};   // newest of which anything was found
@@ -143,6 +145,8 @@ struct RecoveryReport {
   std::uint64_t duration_ns = 0;
   const char* reason = "";  // static storage: why the end is where it is
 
+  // Damage, and some of it is known to have been stable: [head, stable) is no empty range.
+  [[nodiscard]] bool is_known_loss() const { return end == LogEnd::kDamaged && head < stable; }
   // One line for a person.
   [[nodiscard]] std::string message() const;
 };
@@ -151,7 +155,8 @@ struct RecoveryReport {
 
 struct ScanOptions {
   bool buffered = false;
-  // Called now and then with bytes read so far and the most there can be. May be empty.
+  // Called now and then with bytes read so far and the most there can be. May be empty. What it
+  // throws ends the reading, and passes.
   std::function<void(Bytes done, Bytes most)> progress = {};
   // A block that cannot be read is damage, not the error kIo.
   bool salvage = false;
