@@ -75,11 +75,8 @@ void keel_purge(void) {
 
 size_t keel_stats_json(char* text, size_t room) {
   const auto pool = try_default_pool();
-  if (!pool.ok()) {
-    return 0;
-  }
   try {
-    const std::string json = keel::to_json((*pool)->stats());
+    const std::string json = pool.ok() ? keel::to_json((*pool)->stats()) : std::string();
     if (room != 0) {
       const std::size_t fits = std::min(json.size(), room - 1);
       std::memcpy(text, json.data(), fits);

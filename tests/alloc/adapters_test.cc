@@ -3,6 +3,7 @@
 
 #include <cerrno>
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
 #include <list>
 #include <map>
@@ -16,6 +17,9 @@
 #include "keel/alloc/stl_allocator.h"
 #include "keel/keel.h"
 #include "support/bug_recorder.h"
+#include "support/death.h"
+#include "support/fault_os.h"
+#include "support/run_again.h"
 
 using namespace keel;
 
@@ -163,4 +167,35 @@ TEST_CASE("statistics as JSON fit any buffer, or none") {
     CHECK(std::strlen(cut.c_str()) == room - 1);
     CHECK(cut[room] == '?');
   }
+}
+
+TEST_CASE("where no default pool can be made there is no memory, until one can") {
+  if (std::getenv("KEEL_TEST_NO_POOL") == nullptr) {  // another case may have made it here
+    CHECK(keel_test::passes_with("KEEL_TEST_NO_POOL", "1", "where no default pool can be made*"));
+    return;
+  }
+  {
+    keel_test::FaultOs os;
+    const ScopedOs scope(os);
+    os.fail_from(1);
+    CHECK(try_default_pool().error().code == Errc::kNoMemory);
+    CHECK(keel_kvmalloc(100, KEEL_KERNEL, nullptr) == nullptr);
+    CHECK(keel_kvrealloc(nullptr, 100, KEEL_KERNEL, nullptr) == nullptr);
+    CHECK(kvmalloc(5000) == nullptr);
+    keel_kvfree(nullptr);
+    keel_kvfree_sized(nullptr, 100);
+    CHECK(keel_kvsize(nullptr) == 0);
+    CHECK(keel_reserve(4096) == ENOMEM);
+    CHECK(keel_trim() == 0);
+    keel_purge();
+    CHECK(keel_stats_json(nullptr, 0) == 0);
+    CHECK(keel_test::run_in_child([] {
+            (void)keel_kvmalloc(100, KEEL_NOFAIL, nullptr);
+          }).aborted_with("default pool"));
+    CHECK(os.holds_nothing());
+  }
+  void* buffer = keel_kvmalloc(100, KEEL_KERNEL, nullptr);
+  CHECK(buffer != nullptr);
+  keel_kvfree(buffer);
+  CHECK(*try_default_pool() == &default_pool());
 }

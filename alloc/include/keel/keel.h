@@ -1,7 +1,8 @@
 /* keel.h: the process's pool from C. C11 and up, and C++.
  *
  * Every call is one of keel::Pool's on keel::default_pool(), which is made at the first call; see
- * keel/alloc/pool.h for what each promises. All may be called from any thread, and none throws. */
+ * keel/alloc/pool.h for what each promises. While it cannot be made there is no memory. All may be
+ * called from any thread, and none throws. */
 #ifndef KEEL_KEEL_H
 #define KEEL_KEEL_H
 
