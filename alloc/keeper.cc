@@ -8,7 +8,8 @@
 namespace keel {
 namespace {
 constexpr std::uint64_t kRoundNs = 100'000'000;
-}
+constexpr std::uint64_t kRareRoundNs = 10'000'000'000;
+}  // namespace
 
 bool Keeper::start() {
   // Signals are the program's own threads' business.
@@ -66,17 +67,19 @@ void Keeper::resume() {
   wake_.notify_one();
 }
 
-bool Keeper::wait_for_round(bool busy) {
+bool Keeper::wait_for_round(Upkeep::Rounds rounds) {
+  using Rounds = Upkeep::Rounds;
   MutexLock lock(lock_);
   in_round_ = false;
   round_ended_.notify_all();
-  resting_.store(!busy, std::memory_order_relaxed);  // A hint, see note_activity().
+  resting_.store(rounds != Rounds::kUsual,
+                 std::memory_order_relaxed);  // A hint, see note_activity().
   bool due = false;
   while (!stop_ && (pauses_ != 0 || (!woken_ && !due))) {
-    if (!busy || pauses_ != 0) {
+    if (rounds == Rounds::kNone || pauses_ != 0) {
       wake_.wait(lock_);
     } else {
-      due = !wake_.wait_for(lock_, kRoundNs);
+      due = !wake_.wait_for(lock_, rounds == Rounds::kUsual ? kRoundNs : kRareRoundNs);
     }
   }
   woken_ = false;
@@ -85,9 +88,9 @@ bool Keeper::wait_for_round(bool busy) {
 }
 
 void Keeper::run() {
-  for (bool busy = true; wait_for_round(busy);) {
+  for (auto rounds = Upkeep::Rounds::kUsual; wait_for_round(rounds);) {
     low_.store(false, std::memory_order_relaxed);  // A hint, see note_low().
-    busy = work_.upkeep();
+    rounds = work_.upkeep();
   }
 }
 

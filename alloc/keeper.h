@@ -1,7 +1,8 @@
 // Keeper: a thread that does a pool's work ahead of its callers (kswapd's part).
 //
 // It calls Upkeep::upkeep() when it is woken, and a few times a second for as long as that says
-// that something is going on. In a pool at rest it sleeps.
+// that something is going on; every ten seconds while that cannot tell. In a pool at rest it
+// sleeps.
 // Locks: kLeaf over its own state; works without it.
 #pragma once
 
@@ -17,8 +18,13 @@ namespace keel {
 
 class Upkeep {
  public:
-  // One round of work; false when nothing is left that a later round would do.
-  virtual bool upkeep() = 0;
+  enum class Rounds : std::uint8_t {
+    kNone,   // nothing is left that a later round would do
+    kRare,   // there may be by and by, which nobody tells
+    kUsual,  // there is
+  };
+  // One round of work; what is to follow.
+  virtual Rounds upkeep() = 0;
 
  protected:
   ~Upkeep() = default;
@@ -62,7 +68,7 @@ class Keeper : public MetadataObject {
  private:
   void run() KEEL_EXCLUDES(lock_);
   // Waits until a round is due, or was asked for; false if it is time to stop.
-  [[nodiscard]] bool wait_for_round(bool busy) KEEL_EXCLUDES(lock_);
+  [[nodiscard]] bool wait_for_round(Upkeep::Rounds rounds) KEEL_EXCLUDES(lock_);
   void wake() KEEL_EXCLUDES(lock_);
   void pause() KEEL_EXCLUDES(lock_);
   void resume() KEEL_EXCLUDES(lock_);

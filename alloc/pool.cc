@@ -171,22 +171,30 @@ Pool::Impl::~Impl() {
 
 namespace {
 
-// Never destroyed: buffers may be freed by destructors of static objects, in any order. Release
-// pairs with acquire: who sees it sees what it points to.
+// Release pairs with acquire: who sees it sees what it points to.
 constinit std::atomic<Pool*> the_default_pool{nullptr};
 
+// One thread at a time makes it: two could be refused what there is for one.
 Result<Pool*> make_default_pool() {
-  // It outlives any Os that a test has put in place, and so must its thread: none then.
-  const Os& in_force = os();
-  auto made = Pool::create({.background = typeid(in_force) == typeid(Os)});
-  if (!made) {
-    return made.error();
+  struct Refused {
+    Error error;
+  };
+  try {
+    // Never destroyed: buffers may be freed by destructors of static objects, in any order.
+    static Pool* const pool = [] {
+      // It outlives any Os that a test has put in place, and so must its thread: none then.
+      const Os& in_force = os();
+      auto made = Pool::create({.background = typeid(in_force) == typeid(Os)});
+      if (!made) {
+        throw Refused{made.error()};
+      }
+      the_default_pool.store(made->get(), std::memory_order_release);
+      return made->release();
+    }();
+    return pool;
+  } catch (const Refused& refused) {
+    return refused.error;
   }
-  Pool* first = nullptr;
-  if (the_default_pool.compare_exchange_strong(first, made->get(), std::memory_order_acq_rel)) {
-    return made->release();
-  }
-  return first;  // another thread was faster
 }
 
 }  // namespace

@@ -169,7 +169,7 @@ struct Pool::Impl final : MetadataObject, Evictor, Upkeep {
   }
 
   // upkeep.cc
-  bool upkeep() override KEEL_EXCLUDES(upkeep_lock);
+  Rounds upkeep() override KEEL_EXCLUDES(upkeep_lock);
   void grow_ahead() KEEL_EXCLUDES(grow_lock);
   void purge_ahead();
   void keep_some_free() KEEL_EXCLUDES(upkeep_lock, grow_lock);
@@ -177,7 +177,7 @@ struct Pool::Impl final : MetadataObject, Evictor, Upkeep {
   void note_lowest_free() KEEL_REQUIRES(upkeep_lock);
   void release_slabs() KEEL_REQUIRES(upkeep_lock);
   [[nodiscard]] bool has_idle_slabs() const;
-  [[nodiscard]] bool give_back_idle() KEEL_REQUIRES(upkeep_lock) KEEL_EXCLUDES(grow_lock);
+  [[nodiscard]] Rounds give_back_idle() KEEL_REQUIRES(upkeep_lock) KEEL_EXCLUDES(grow_lock);
 
   // False as well in a forked child, where the word reads 0.
   [[nodiscard]] bool is_fast() const {

@@ -17,11 +17,11 @@ constexpr std::uint64_t kSlabsKept = 1U << 20;  // bytes
 
 }  // namespace
 
-bool Pool::Impl::upkeep() {
+Upkeep::Rounds Pool::Impl::upkeep() {
   if (!store->owned_by_this_process()) {
-    return false;
+    return Rounds::kNone;
   }
-  bool more = false;
+  Rounds more = Rounds::kNone;
   {
     MutexLock lock(upkeep_lock);
     grow_ahead();
@@ -32,7 +32,7 @@ bool Pool::Impl::upkeep() {
   keep_some_free();
   ask_shrinkers();
   // Callers do not ask them again before something is freed; they may have more by and by.
-  return more || (is_short() && shrinkers.any());
+  return is_short() && shrinkers.any() ? Rounds::kUsual : more;
 }
 
 // Up to twice the low watermark, so that it is not back at once.
@@ -105,9 +105,9 @@ bool Pool::Impl::has_idle_slabs() const {
 }
 
 // Memory that no moment of the last seconds needed goes back to the system, chunk by chunk.
-bool Pool::Impl::give_back_idle() {
+Upkeep::Rounds Pool::Impl::give_back_idle() {
   auto& lowest = upkeep_state.lowest_free;
-  bool in_pieces = false;  // no chunk of what is free is whole
+  bool in_pieces = false;  // no chunk of what is free is whole, or the system took none
   const Pages keep = low_watermark() + low_watermark() + store->chunk();
   for (unsigned slice = 0; slice < kSlicesPerRound; ++slice) {
     const Pages unused = *std::min_element(lowest.begin(), lowest.end());
@@ -130,10 +130,14 @@ bool Pool::Impl::give_back_idle() {
   }
   // More than stays in any case, and free at the best of the last moments.
   const Pages kept{kept_present.load(std::memory_order_relaxed)};  // A hint.
-  const bool may_give = !in_pieces && pages->present_hint() >= kept + store->chunk() &&
+  const bool may_give = pages->present_hint() >= kept + store->chunk() &&
                         *std::max_element(lowest.begin(), lowest.end()) >= keep + store->chunk();
-  return may_give || cache.idle_pages() != Pages(0) ||
-         (has_idle_slabs() && !upkeep_state.slabs_stay);
+  if ((may_give && !in_pieces) || cache.idle_pages() != Pages(0) ||
+      (has_idle_slabs() && !upkeep_state.slabs_stay)) {
+    return Rounds::kUsual;
+  }
+  // What is free of small objects makes chunks whole in silence.
+  return may_give ? Rounds::kRare : Rounds::kNone;
 }
 
 }  // namespace keel

@@ -314,8 +314,14 @@ void LogSpace::pass_ended(bool hope) {
   wake_first();
 }
 
+// What is gathered when that is granted. More than a checkpoint never is: then it is the push that
+// has to come first.
+std::uint64_t LogSpace::gathering_with(const Reservation& wanted) const {
+  return std::min(granted_.log_bytes + wanted.log_bytes, limits_.max_checkpoint_bytes);
+}
+
 bool LogSpace::lacks_log(const Reservation& wanted) const {
-  const std::uint64_t gathering = granted_.log_bytes + wanted.log_bytes;
+  const std::uint64_t gathering = gathering_with(wanted);
   return (head_ - tail_).value() + gathering + held_.log_bytes + set_aside(gathering) >
          limits_.log_bytes;
 }
@@ -330,7 +336,7 @@ std::uint64_t LogSpace::most_behind() const {
   if (first_waiter_ == nullptr) {
     return limits_.log_bytes;
   }
-  const std::uint64_t gathering = granted_.log_bytes + first_waiter_->wanted.log_bytes;
+  const std::uint64_t gathering = gathering_with(first_waiter_->wanted);
   const std::uint64_t rest = gathering + held_.log_bytes + set_aside(gathering);
   return limits_.log_bytes - std::min(limits_.log_bytes, rest);
 }

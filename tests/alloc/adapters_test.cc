@@ -1,6 +1,7 @@
 // A pool behind the standard library's interfaces, and behind keel.h.
 #include <doctest/doctest.h>
 
+#include <atomic>
 #include <cerrno>
 #include <cstdint>
 #include <cstdlib>
@@ -10,6 +11,7 @@
 #include <memory>
 #include <memory_resource>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "keel/alloc/memory_resource.h"
@@ -198,4 +200,35 @@ TEST_CASE("where no default pool can be made there is no memory, until one can")
   CHECK(buffer != nullptr);
   keel_kvfree(buffer);
   CHECK(*try_default_pool() == &default_pool());
+}
+
+TEST_CASE("two threads that are the first to want the default pool get one, made once") {
+  if (std::getenv("KEEL_TEST_NO_POOL") == nullptr) {
+    CHECK(keel_test::passes_with("KEEL_TEST_NO_POOL", "1", "two threads that are the first to*"));
+    return;
+  }
+  // Has what one pool takes.
+  class RoomForOne final : public Os {
+   public:
+    int memfd_create(const char* name, unsigned flags) override {
+      if (stores++ != 0) {
+        return -EMFILE;
+      }
+      sleep_ns(20'000'000);  // the other thread comes
+      return Os::memfd_create(name, flags);
+    }
+    std::atomic<int> stores{0};
+  };
+  RoomForOne os;
+  const ScopedOs scope(os);
+  Pool* other = nullptr;
+  std::thread thread([&other] {
+    const auto made = try_default_pool();
+    other = made ? *made : nullptr;
+  });
+  const auto made = try_default_pool();
+  thread.join();
+  REQUIRE(made.ok());
+  CHECK(other == *made);
+  CHECK(os.stores == 1);
 }

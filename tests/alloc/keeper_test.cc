@@ -18,14 +18,14 @@ namespace {
 
 class Rounds final : public Upkeep {
  public:
-  bool upkeep() override {
+  Upkeep::Rounds upkeep() override {
     inside = true;
     ++count;
     while (hold) {
       std::this_thread::yield();
     }
     inside = false;
-    return false;
+    return Upkeep::Rounds::kNone;
   }
   std::atomic<unsigned> count{0};
   std::atomic<bool> hold{false};
