@@ -72,8 +72,8 @@ bool Keeper::wait_for_round(Upkeep::Rounds rounds) {
   MutexLock lock(lock_);
   in_round_ = false;
   round_ended_.notify_all();
-  resting_.store(rounds != Rounds::kUsual,
-                 std::memory_order_relaxed);  // A hint, see note_activity().
+  // A hint, see note_activity().
+  resting_.store(rounds != Rounds::kUsual, std::memory_order_relaxed);
   bool due = false;
   while (!stop_ && (pauses_ != 0 || (!woken_ && !due))) {
     if (rounds == Rounds::kNone || pauses_ != 0) {

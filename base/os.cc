@@ -114,6 +114,7 @@ int Os::close(int fd) { return result_of(::close(fd)); }
 int Os::fstat(int fd, struct stat* out) { return result_of(::fstat(fd, out)); }
 
 int Os::fchmod(int fd, mode_t mode) { return result_of(::fchmod(fd, mode)); }
+
 int Os::clear_nonblock(int fd) {
   const int flags = ::fcntl(fd, F_GETFL);
   return flags < 0 ? -errno : result_of(::fcntl(fd, F_SETFL, flags & ~O_NONBLOCK));

@@ -204,8 +204,8 @@ Status Transaction::prepare_shadow(Entry& entry) {
     // By order and not by pin: a pin may be of a context that only orders the item. (One that was
     // logged again has a later order than its commit.)
     if (entry.shadow != nullptr && !ItemAccess::is_newest_snapshot(item, *entry.shadow)) {
-      entry.shadow->is_snapshot =
-          false;  // A newer one is on its way to the log, or none is needed.
+      // A newer one is on its way to the log, or none is needed.
+      entry.shadow->is_snapshot = false;
     }
   }
   const std::size_t wanted = log_vector_bytes(entry.layout);

@@ -148,38 +148,23 @@ TEST_CASE("an item that is committed again after its release stays in the log") 
   finish(journal);
 }
 
-namespace {
-
-class SlowProbe : public Probe {
- public:
-  using Probe::Probe;
-  Gate gate;
-
- protected:
-  Tracking committed(Lsn lsn) override {
-    gate.pass();
-    return Probe::committed(lsn);
-  }
-};
-
-}  // namespace
-
 TEST_CASE("while one checkpoint is completed, the next one that is written waits for its turn") {
   LogWorld world;
   Trace trace;
-  SlowProbe slow(trace, 1);
-  Probe item(trace, 2);
+  Probe slow(trace, 1), item(trace, 2);
+  Gate gate;
+  slow.during_committed = [&] { gate.pass(); };
   slow.regions = item.regions = {"x"};
   auto journal = world.open({.depth = 2});
   const Sequence first = commit(*journal, {&slow});
   std::thread force_first([&] { CHECK(journal->force(first).ok()); });
-  slow.gate.wait_for_arrival();
+  gate.wait_for_arrival();
   const Sequence second = commit(*journal, {&item});
   std::thread force_second([&] { CHECK(journal->force(second).ok()); });
   let_others_run();
   CHECK(trace.count(Call::kCommitted) == 0);
   CHECK(journal->stable_sequence() < first);
-  slow.gate.open();
+  gate.open();
   force_first.join();
   force_second.join();
   finish(journal);

@@ -45,41 +45,29 @@ bool has_snapshot(const LogItem& item) {
   return shadow != nullptr && ItemAccess::is_newest_snapshot(item, *shadow);
 }
 
-// Stops in committed(), once.
-class SlowProbe : public Probe {
- public:
-  using Probe::Probe;
-  Gate gate;
-  std::atomic<bool> is_slow{false};
-
- protected:
-  Tracking committed(Lsn lsn) override {
-    const Tracking answer = Probe::committed(lsn);
-    if (is_slow.exchange(false)) {
-      gate.pass();
-    }
-    return answer;
-  }
-};
-
 }  // namespace
 
 TEST_CASE("an item that is only ordered while a checkpoint lets go of it is not logged again") {
   LogWorld world;
   Trace trace;
-  SlowProbe item(trace, 1);
+  Probe item(trace, 1);
   item.regions = {"x"};
   auto journal = world.open();
   REQUIRE(journal->force(commit(*journal, {&item})).ok());
   REQUIRE(has_snapshot(item));
   item.is_ordered = true;
   item.after = Tracking::kRelease;  // what it had to say is home
-  item.is_slow = true;
+  Gate gate;
+  item.during_committed = [&] {
+    if (!gate.arrived()) {
+      gate.pass();
+    }
+  };
   const Sequence leaves = commit(*journal, {&item});
   std::thread forcer([&] { CHECK(journal->force(leaves).ok()); });
-  item.gate.wait_for_arrival();
+  gate.wait_for_arrival();
   const Sequence stays = commit(*journal, {&item});
-  item.gate.open();
+  gate.open();
   forcer.join();
   item.after = Tracking::kTrack;
   REQUIRE(journal->force(stays).ok());

@@ -61,6 +61,7 @@ class Probe : public keel::LogItem {
   std::function<keel::PushResult(Probe&)> home = nullptr;  // what push() does
   std::function<void()> during_size;                       // called by size()
   std::function<void()> during_format;                     // called by format()
+  std::function<void()> during_committed;                  // called by committed(), first of all
 
  protected:
   void size(keel::ItemSize& size) const override;
@@ -71,6 +72,9 @@ class Probe : public keel::LogItem {
     trace_.add(Call::kCommitting, id_, sequence.value());
   }
   keel::Tracking committed(keel::Lsn lsn) override {
+    if (during_committed) {
+      during_committed();
+    }
     trace_.add(Call::kCommitted, id_, lsn.value());
     return after;
   }

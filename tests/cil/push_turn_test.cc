@@ -2,7 +2,6 @@
 #include <doctest/doctest.h>
 
 #include <atomic>
-#include <functional>
 #include <memory>
 #include <string>
 #include <thread>
@@ -80,113 +79,63 @@ TEST_CASE("what is in flight reaches no further than the state slots can follow"
   finish(journal);
 }
 
-namespace {
-
-// Remembers on whose thread it was told that it is stable.
-class Told : public Probe {
- public:
-  using Probe::Probe;
-  std::thread::id by;
-
- protected:
-  Tracking committed(Lsn lsn) override {
-    by = std::this_thread::get_id();
-    return Probe::committed(lsn);
-  }
-};
-
-}  // namespace
-
 TEST_CASE("a force by a thread with a transaction open leaves the items' callbacks to a worker") {
   LogWorld world;
   Trace trace;
-  Told item(trace, 1);
+  Probe item(trace, 1);
   item.regions = {"x"};
+  std::thread::id by;
+  item.during_committed = [&] { by = std::this_thread::get_id(); };
   auto journal = world.open();
   const Sequence sequence = commit(*journal, {&item});
   auto transaction = journal->begin(100, 1);
   REQUIRE(transaction.ok());
   REQUIRE(journal->force(sequence).ok());
-  CHECK((item.by != std::thread::id{}));
-  CHECK((item.by != std::this_thread::get_id()));
+  CHECK((by != std::thread::id{}));
+  CHECK((by != std::this_thread::get_id()));
   CHECK(transaction->commit().ok());
   finish(journal);
 }
 
-namespace {
-
-// Stops in committed().
-class Stopped : public Probe {
- public:
-  using Probe::Probe;
-  Gate gate;
-
- protected:
-  Tracking committed(Lsn lsn) override {
-    gate.pass();
-    return Probe::committed(lsn);
-  }
-};
-
-}  // namespace
-
 TEST_CASE("a force that finds its checkpoint written leaves the next one alone") {
   LogWorld world;
   Trace trace;
-  Stopped first(trace, 1);
-  Probe second(trace, 2);
+  Probe first(trace, 1), second(trace, 2);
+  Gate gate;
+  first.during_committed = [&] { gate.pass(); };
   first.regions = second.regions = {"x"};
   auto journal = world.open({.depth = 2});
   const Sequence one = commit(*journal, {&first});
   std::thread writer([&] { CHECK(journal->force(one).ok()); });
-  first.gate.wait_for_arrival();
+  gate.wait_for_arrival();
   const Sequence two = commit(*journal, {&second});
   std::thread late([&] { CHECK(journal->force(one).ok()); });
   yield_until([&] { return journal->stats().forces == 2; });
   let_others_run();
   CHECK(journal->stats().current == two);
   CHECK(journal->stats().checkpoints == 0);
-  first.gate.open();
+  gate.open();
   writer.join();
   late.join();
   CHECK(journal->force(two).ok());
   finish(journal);
 }
 
-namespace {
-
-// As long as it is completed on the thread that it is to keep, has another checkpoint written, and
-// waits for that.
-class Chain : public Probe {
- public:
-  using Probe::Probe;
-  std::function<void()> write_another;
-
- protected:
-  Tracking committed(Lsn lsn) override {
-    if (write_another) {
-      write_another();
-    }
-    return Probe::committed(lsn);
-  }
-};
-
-}  // namespace
-
 TEST_CASE("a force whose checkpoint is stable leaves the completion of others' to a worker") {
   constexpr std::uint32_t kMost = 20;
   LogWorld world;
   Trace trace;
-  std::vector<std::unique_ptr<Chain>> items;
+  std::vector<std::unique_ptr<Probe>> items;
   std::atomic<std::uint32_t> wanted{0};
   std::atomic<std::uint32_t> completed_here{0};
   auto journal = world.open({.depth = 2});
   const auto forcer_id = std::this_thread::get_id();
   for (std::uint32_t i = 0; i <= kMost; ++i) {
-    items.push_back(std::make_unique<Chain>(trace, i));
+    items.push_back(std::make_unique<Probe>(trace, i));
     items.back()->regions = {"x"};
     if (i < kMost) {
-      items.back()->write_another = [&] {
+      // Has another checkpoint written, and waits for that.
+      items.back()->during_committed = [&] {
         if (std::this_thread::get_id() != forcer_id) {
           return;
         }
