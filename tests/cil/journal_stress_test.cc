@@ -150,13 +150,17 @@ TEST_CASE("threads that commit, force, release and look: each forced change is t
     Objects objects = make_objects();
     auto journal = world.open();
     run_crew(*journal, objects, seed + round, test_rounds(1500, 200));
+    // The last of the crew may have released every one.
+    Object& kept = *objects[round];
+    kept.item.set(kept.bytes.data(), kept.bytes.size());
+    commit(*journal, {&kept.item}, ObjectItem::log_bytes(kept.bytes.size()));
     REQUIRE(journal->force_all().ok());
     const SimContent killed = world.disk.image(kLogPath);
     Contents forced;  // of those that were not released
     for (std::size_t id = 0; id < kObjects; ++id) {
       forced[id] = objects[id]->item.tracked() ? objects[id]->bytes : "";
     }
-    CHECK(forced != Contents{});
+    CHECK_FALSE(forced[round].empty());
     // So that none is missing at the end.
     for (const auto& object : objects) {
       object->item.set(object->bytes.data(), object->bytes.size());
