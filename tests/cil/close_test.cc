@@ -62,9 +62,9 @@ TEST_CASE("a journal that is being closed is no shrinker of its pool any more") 
     Bytes scan(Bytes /*wanted*/) override { return Bytes(0); }
   };
   std::array<Idle, 32> idle;
+  LogWorld world;  // before the pool, whose thread asks it for the time
   auto pool = Pool::create({.capacity_bytes = std::size_t{64} << 20});
   REQUIRE(pool.ok());
-  LogWorld world;
   Trace trace;
   Probe item(trace, 1);
   item.regions = {"x"};
