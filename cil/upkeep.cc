@@ -237,7 +237,8 @@ bool Journal::Impl::log_again_item(LogItem& item, CilPart& part, Sequence sequen
   // what is claimed from an item that was still pinned may be older than what is stable by now. No
   // commit pins it meanwhile: the context lock is held.
   if (item.pinned()) {
-    return true;  // It is in a checkpoint that will move it.
+    again.stays = true;  // It is in a checkpoint that will move it, unless that only orders it.
+    return true;
   }
   LogVector* vector = ItemAccess::claim_shadow(item);
   if (vector == nullptr) {

@@ -72,6 +72,51 @@ TEST_CASE("an item that wrote nothing is logged again too") {
   finish(journal);
 }
 
+TEST_CASE("what a checkpoint has let go of is not logged again, though it holds the tail") {
+  LogWorld world;
+  Trace trace;
+  Probe item(trace, 1), other(trace, 2);
+  item.regions = other.regions = {"x"};
+  other.after = Tracking::kRelease;
+  auto journal = world.open();
+  REQUIRE(journal->force(commit(*journal, {&item})).ok());
+  item.is_ordered = true;
+  item.after = Tracking::kRelease;  // "x" is home, and may be older than what is there by now
+  Gate gate;
+  item.during_committed = [&] {
+    if (!gate.arrived()) {
+      gate.pass();
+    }
+  };
+  const Sequence leaves = commit(*journal, {&item});
+  std::thread forcer([&] { CHECK(journal->force(leaves).ok()); });
+  gate.wait_for_arrival();
+  const Sequence stays = commit(*journal, {&item});
+  gate.open();
+  forcer.join();
+  item.after = Tracking::kTrack;
+  REQUIRE(journal->force(stays).ok());
+  CHECK(item.tracked());
+  int rounds = 0;
+  for (bool full = false; !full && rounds < 600; ++rounds) {  // more than twice round the log
+    (void)trace.take();
+    auto transaction = journal->begin(100, 1);
+    full = !transaction.ok();
+    if (full) {
+      CHECK(transaction.error().code == Errc::kLogFull);
+    } else {
+      REQUIRE(transaction->log(other).ok());
+      const auto sequence = transaction->commit();
+      REQUIRE(sequence.ok());
+      REQUIRE(journal->force(*sequence).ok());
+    }
+  }
+  CHECK(rounds < 600);
+  journal->audit();
+  CHECK(journal->release(item));
+  finish(journal);
+}
+
 TEST_CASE(
     "a transaction that kept others from logging again, and is cancelled, leaves no full log") {
   LogWorld world;
@@ -98,4 +143,64 @@ TEST_CASE(
   waiter.join();
   CHECK(second.ok());
   finish(journal);
+}
+
+namespace {
+
+// An item without a home stands at the tail and is in a checkpoint under way that only orders it,
+// when somebody waits for `wanted`; no more than `slack` is free beyond what he could have.
+void order_what_holds_the_tail(std::uint64_t slack, std::size_t wanted) {
+  LogWorld world;
+  Trace trace;
+  auto journal = world.open();
+  Probe oldest(trace, 1), other(trace, 2);
+  oldest.regions = {std::string(40'000, 'x')};
+  REQUIRE(journal->force(commit(*journal, {&oldest}, 41'000)).ok());
+  std::vector<std::unique_ptr<Probe>> next;
+  for (std::uint32_t id = 3; id < 13; ++id) {
+    next.push_back(std::make_unique<Probe>(trace, id));
+    next.back()->regions = {std::string(8'000, 'z')};
+    REQUIRE(journal->force(commit(*journal, {next.back().get()}, 9'000)).ok());
+  }
+  other.regions = {"x"};
+  other.after = Tracking::kRelease;
+  const std::uint64_t data = journal->info().data.value();
+  const auto free = [&] {
+    return data - journal->stats().log_used.value() - journal->stats().log_set_aside.value();
+  };
+  constexpr std::size_t kUnit = 12'600;  // what a checkpoint takes beside its bytes, and a little
+  while (free() >= kUnit + slack) {
+    REQUIRE(journal->force(commit(*journal, {&other}, 100)).ok());
+    (void)trace.take();
+  }
+  Gate gate;
+  world.disk.on_io([&](const SimIo& io) {
+    if (io.op == SimOp::kWrite && !gate.arrived()) {
+      gate.pass();
+    }
+  });
+  oldest.is_ordered = true;
+  const Sequence ordered = commit(*journal, {&oldest}, 100);
+  std::thread forcer([&] { CHECK(journal->force(ordered).ok()); });
+  gate.wait_for_arrival();
+  Status begun;
+  std::thread waiter([&] {
+    const auto transaction = journal->begin(wanted, 1);
+    begun = transaction ? Status{} : Status(transaction.error());
+  });
+  let_others_run();  // Some pass of the upkeep has looked.
+  gate.open();
+  forcer.join();
+  waiter.join();
+  CHECK(begun.ok());
+  world.disk.on_io(nullptr);
+  journal->audit();
+  finish(journal);
+}
+
+}  // namespace
+
+TEST_CASE("while what holds the tail is only ordered, nothing behind it takes what it may need") {
+  SUBCASE("with hardly any room") { order_what_holds_the_tail(4096, 100); }
+  SUBCASE("with some") { order_what_holds_the_tail(24'000, 40'000); }
 }
