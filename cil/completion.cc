@@ -5,6 +5,7 @@
 
 #include "journal_impl.h"
 #include "keel/base/check.h"
+#include "keel/base/scopes.h"
 #include "release_call.h"
 
 namespace keel {
@@ -53,7 +54,11 @@ void Journal::Impl::complete_written(Sequence last) {
       completing = true;
       const bool good = flight.step == Flight::Step::kWritten && !stable.failed();
       push_mutex.unlock();
-      good ? complete(flight) : abort(flight);
+      {
+        // An item's callback that allocates would wait for a shrinker, which waits for this.
+        const NoReclaimScope no_reclaim;
+        good ? complete(flight) : abort(flight);
+      }
       push_mutex.lock();
       first_flight = flight.next;
       last_flight = first_flight == nullptr ? nullptr : last_flight;

@@ -111,6 +111,9 @@ Status Journal::close() { return impl_->close(); }
 const RecoveryReport& Journal::recovery() const { return impl_->report; }
 
 LogInfo Journal::info() const {
+  if (!impl_->owned()) {
+    return {};  // A forked child: the lock may be taken for ever.
+  }
   MutexLock lock(impl_->info_mutex);
   return impl_->info;
 }

@@ -226,6 +226,9 @@ bool ItemAccess::stop_holding(LogItem& item) {
 }
 
 bool ItemAccess::may_clean(const LogItem& item) {
+  if (item.pool_ != nullptr && !item.pool_->owned_by_this_process()) {
+    return true;  // A forked child's copy: the lock asked for below may be taken for ever.
+  }
   const std::uint32_t now = item.state_.load(std::memory_order_acquire);
   const bool is_to_stay =
       (now & (ItemState::kTracked | ItemState::kReleaseWanted)) == ItemState::kTracked;

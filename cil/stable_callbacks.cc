@@ -24,19 +24,27 @@ Status StableCallbacks::add(Sequence sequence, Callback callback) {
   }
   pending->sequence = sequence;
   pending->callback = std::move(callback);
-  MutexLock lock(mutex_);
-  Status status = closing_ ? Error{Errc::kShutdown, 0, "the journal is closed", 0} : Status{};
-  if (status.ok() && !thread_.joinable()) {
-    status = start_thread();
-  }
+  const Status status = enter(*pending);
   if (!status) {
-    delete pending;
-    return status;
+    delete pending;  // Without the lock: what the callback has captured may call the journal.
   }
-  insert(*pending);
+  return status;
+}
+
+Status StableCallbacks::enter(Pending& pending) {
+  MutexLock lock(mutex_);
+  if (closing_) {
+    return Error{Errc::kShutdown, 0, "the journal is closed", 0};
+  }
+  if (!thread_.joinable()) {
+    if (auto status = start_thread(); !status) {
+      return status;
+    }
+  }
+  insert(pending);
   if (waiter_ == nullptr) {
     changed_.notify_one();
-  } else if (sequence < waiter_->sequence) {
+  } else if (pending.sequence < waiter_->sequence) {
     stable_.call_upon(*waiter_);
   }
   return {};
@@ -80,6 +88,7 @@ void StableCallbacks::run() {
       mutex_.unlock();
       due->callback(stable_.now() >= due->sequence ? Status{} : stable_.status());
       delete due;
+      called_.fetch_add(1, std::memory_order_relaxed);
       mutex_.lock();
     } else if (first_ != nullptr) {
       wait_for_first();

@@ -10,6 +10,8 @@
 // is never taken under it.
 #pragma once
 
+#include <atomic>
+#include <cstdint>
 #include <functional>
 
 #include "keel/base/metadata_object.h"
@@ -37,6 +39,9 @@ class StableCallbacks {
   void close() KEEL_EXCLUDES(mutex_);
   // True on the thread that calls: nothing there may wait for a sequence.
   [[nodiscard]] bool calling_here() const;
+  [[nodiscard]] std::uint64_t called() const {
+    return called_.load(std::memory_order_relaxed);  // a figure, orders nothing
+  }
 
  private:
   struct Pending : MetadataObject {
@@ -45,6 +50,7 @@ class StableCallbacks {
     Pending* next = nullptr;
   };
 
+  [[nodiscard]] Status enter(Pending& pending) KEEL_EXCLUDES(mutex_);
   [[nodiscard]] Status start_thread() KEEL_REQUIRES(mutex_);
   void insert(Pending& pending) KEEL_REQUIRES(mutex_);
   [[nodiscard]] Pending* take_due() KEEL_REQUIRES(mutex_);
@@ -59,6 +65,7 @@ class StableCallbacks {
   // Of the thread, while it waits for the first one's sequence.
   StableSequence::Waiter* waiter_ KEEL_GUARDED_BY(mutex_) = nullptr;
   bool closing_ KEEL_GUARDED_BY(mutex_) = false;
+  std::atomic<std::uint64_t> called_{0};
   Thread thread_;
 };
 

@@ -195,7 +195,7 @@ Status Transaction::prepare_shadow(Entry& entry) {
   if (entry.layout.ordered &&
       (entry.kept != nullptr || (entry.shadow != nullptr && entry.shadow->is_snapshot))) {
     // An earlier try of this commit, which was to log the item, has taken its snapshot.
-    give_shadow_back(entry, false);
+    (void)give_shadow_back(entry, false);
     free_vector(std::exchange(entry.shadow, std::exchange(entry.kept, nullptr)));
   }
   // Ordering an item logs nothing of it: what it has, perhaps a snapshot, stays with it.
@@ -270,7 +270,7 @@ Result<Sequence> Transaction::insert() {
   for (std::uint32_t i = 0; i < entry_count_; ++i) {
     // First forgotten, then told: the client may drop its object lock in committing().
     Entry& entry = entries_[i];
-    give_shadow_back(entry, !entry.empty);
+    (void)give_shadow_back(entry, !entry.empty);
     ItemAccess::transaction(*entry.item) = nullptr;
     if (!entry.empty) {
       ItemAccess::committing(*entry.item, sequence);
@@ -337,22 +337,25 @@ void Transaction::account(CilPart& part, const ContextSums& before,
   }
 }
 
-// The item keeps the vector that it does not use as its shadow, while the journal knows it.
-void Transaction::give_shadow_back(Entry& entry, bool inserted) {
+// The item keeps the vector that it does not use as its shadow, while the journal knows it. True if
+// it has it.
+bool Transaction::give_shadow_back(Entry& entry, bool inserted) {
   if (entry.kept != nullptr && !inserted) {
     std::swap(entry.shadow, entry.kept);
   }
   if (entry.shadow == nullptr) {
-    return;
+    return false;
   }
   LogItem& item = *entry.item;
-  if (ItemAccess::is_known(item) && ItemAccess::put_shadow(item, entry.shadow)) {
-    entry.shadow = nullptr;
-    // If the journal let go of the item meanwhile, its shadow went with it, or is this one.
-    if (!ItemAccess::is_known(item)) {
-      entry.shadow = ItemAccess::claim_shadow(item);
-    }
+  if (!ItemAccess::is_known(item) || !ItemAccess::put_shadow(item, entry.shadow)) {
+    return false;
   }
+  entry.shadow = nullptr;
+  // If the journal let go of the item meanwhile, its shadow went with it, or is this one.
+  if (!ItemAccess::is_known(item)) {
+    entry.shadow = ItemAccess::claim_shadow(item);
+  }
+  return entry.shadow == nullptr;
 }
 
 void Transaction::finish() {
@@ -362,14 +365,18 @@ void Transaction::finish() {
     t_journal = nullptr;
     return;
   }
+  bool gave_back = false;
   for (std::uint32_t i = 0; i < entry_count_; ++i) {
     Entry& entry = entries_[i];
     if (entry.item != nullptr) {
-      give_shadow_back(entry, false);
+      gave_back = give_shadow_back(entry, false) || gave_back;
       ItemAccess::transaction(*entry.item) = nullptr;
     }
     free_vector(entry.shadow);
     free_vector(entry.kept);
+  }
+  if (gave_back && impl.space.memory_wanted()) {
+    impl.ask_for_pass();  // The last one has not seen them; before what follows wakes who waits.
   }
   if (intent_ != nullptr) {  // No commit: what it held goes back to it.
     const Reservation room = done_reservation(impl.block_bytes());

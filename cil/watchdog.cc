@@ -196,10 +196,12 @@ void Watchdog::look_at_begins() {
 }
 
 // What it forces is watched as a force, and what is in flight then as a push. It asks many items to
-// go home: each that has answered is progress.
+// go home, has callbacks called and lets go of what is left: each of them is progress.
 void Watchdog::look_at_close() {
   const std::uint64_t since_ns = journal_.close_since_ns.load(std::memory_order_relaxed);
-  if (!is_stalled(close_, since_ns, home_push_.progress, since_ns)) {
+  const std::uint64_t progress =
+      home_push_.progress + journal_.callbacks.called() + journal_.ail.departures();
+  if (!is_stalled(close_, since_ns, progress, since_ns)) {
     return;
   }
   StallReport report;

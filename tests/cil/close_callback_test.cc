@@ -4,6 +4,7 @@
 #include <atomic>
 #include <memory>
 #include <string>
+#include <thread>
 
 #include "gate.h"
 #include "keel/base/check.h"
@@ -42,4 +43,31 @@ TEST_CASE("what a callback commits while close() waits for it is in the log") {
   const Found found = world.read();
   REQUIRE_FALSE(found.empty());
   CHECK(found.back() == FoundCheckpoint{3, {{19, {"late"}}}});
+}
+
+TEST_CASE("what a refused callback has captured goes without a lock, and may call the journal") {
+  struct Caller {
+    explicit Caller(Journal& of) : journal(of) {}
+    ~Caller() { (void)journal.stats(); }
+    Caller(const Caller&) = delete;
+    Caller& operator=(const Caller&) = delete;
+    Journal& journal;
+  };
+  LogWorld world;
+  Trace trace;
+  Probe item(trace, 1);
+  item.regions = {"x"};
+  auto journal = world.open();
+  std::atomic<bool> refused{false};
+  const Status asked = journal->on_stable(commit(*journal, {&item}), [&](const Status&) {
+    while (!refused) {
+      auto caller = std::make_shared<Caller>(*journal);
+      const Status status = journal->on_stable(Sequence(1), [caller](const Status&) {});
+      refused = !status.ok() && status.error().code == Errc::kShutdown;
+      std::this_thread::yield();
+    }
+  });
+  REQUIRE(asked.ok());
+  CHECK(journal->close().ok());
+  CHECK(refused);
 }

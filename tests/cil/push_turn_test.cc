@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "gate.h"
+#include "keel/base/scopes.h"
 #include "keel/base/thread_scheduler.h"
 #include "probe.h"
 
@@ -248,3 +249,20 @@ TEST_CASE("who is called upon and leaves it to a worker is called upon again") {
 }
 
 #endif
+
+TEST_CASE("what completes a checkpoint reclaims nothing: a shrinker would wait for it") {
+  LogWorld world;
+  Trace trace;
+  Probe item(trace, 1);
+  item.regions = {"x"};
+  int called = 0;
+  item.during_committed = [&] {
+    ++called;
+    CHECK(NoReclaimScope::active());
+  };
+  auto journal = world.open();
+  REQUIRE(journal->force(commit(*journal, {&item})).ok());
+  CHECK(called == 1);
+  CHECK_FALSE(NoReclaimScope::active());
+  finish(journal);
+}

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "keel/base/check.h"
+#include "keel/base/os.h"
 #include "keel/base/thread.h"
 #include "keel/cil/object_item.h"
 #include "probe.h"
@@ -132,6 +133,60 @@ TEST_CASE(
     CHECK(reports == 0);
   }
   CHECK(longest_ns > kDeadlineNs + kDeadlineNs / 4);
+}
+
+TEST_CASE("a close is not reported while callbacks end and items leave, however many there are") {
+  constexpr std::uint64_t kDeadlineNs = 10'000'000'000;
+  constexpr std::uint64_t kEachNs = 4'000'000'000;
+  class Slow : public Probe {
+   public:
+    using Probe::Probe;
+
+   protected:
+    void release(bool aborted) override {
+      os().sleep_ns(kEachNs);
+      Probe::release(aborted);
+    }
+  };
+  for (std::uint64_t seed = 1; seed <= 4; ++seed) {
+    const SimSnapshot beginning = fresh_log(seed);
+    SimScheduler scheduler({.seed = seed, .spurious_one_in = 0, .try_one_in = 1});
+    SimScheduledDisk disk(scheduler, {.seed = seed, .virtual_clock = true}, {});
+    disk.boot_with(beginning, [](const SimSector&) { return SimFate::kKeep; });
+    const ScopedOs scope(disk);
+    const auto pool = sim_pool(64);
+    int reports = 0;
+    JournalConfig config;
+    config.pool = pool.get();
+    config.cover_after_ns = UINT64_MAX / 4;
+    config.stall_after_ns = kDeadlineNs;
+    config.on_stall = [&reports](const StallReport& report) {
+      reports += report.what == StallReport::What::kClose ? 1 : 0;
+    };
+    auto journal = Journal::open(kLogPath, config, kIgnore);
+    REQUIRE(journal.ok());
+    Trace trace;
+    std::vector<std::unique_ptr<Slow>> items;
+    int called = 0;
+    for (std::uint32_t id = 0; id < 8; ++id) {
+      items.push_back(std::make_unique<Slow>(trace, id));
+      items.back()->regions = {"x"};
+      const Sequence sequence = commit(**journal, {items.back().get()});
+      REQUIRE((*journal)
+                  ->on_stable(sequence,
+                              [&called](const Status&) {
+                                os().sleep_ns(kEachNs);
+                                ++called;
+                              })
+                  .ok());
+    }
+    REQUIRE((*journal)->close().ok());
+    journal->reset();
+    CAPTURE(seed);
+    CHECK(called == 8);
+    CHECK(trace.count(Call::kRelease) == 8);
+    CHECK(reports == 0);
+  }
 }
 
 #endif

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "gate.h"
+#include "keel/cil/object_item.h"
 #include "log_space.h"
 #include "probe.h"
 
@@ -179,6 +180,45 @@ TEST_CASE("begin() waits for memory that standby snapshots take, and is never re
   }
   world.disk.on_io(nullptr);
   REQUIRE(journal->force_all().ok());
+  journal->audit();
+  finish(journal);
+}
+
+TEST_CASE("snapshots that a cancelled transaction gives back are looked at for who wants memory") {
+  LogWorld world({.size = Bytes(4U << 20)});
+  Trace trace;
+  auto journal = world.open({.cil_memory = Bytes(1'200'000)});
+  constexpr std::size_t kBytes = 100'000;
+  const std::string large(kBytes, 'x');
+  std::vector<std::unique_ptr<ObjectItem>> items;
+  for (std::uint64_t id = 0; id < 9; ++id) {
+    items.push_back(std::make_unique<ObjectItem>(id));
+    items.back()->set(large.data(), kBytes);
+    REQUIRE(journal->force(commit(*journal, {items.back().get()}, kBytes + 1000)).ok());
+  }
+  Probe too_large(trace, 1);
+  too_large.regions = {std::string(3'000, 'x')};
+  Status begun;
+  std::thread waiter;
+  {
+    auto transaction = journal->begin(1'500, 10);
+    REQUIRE(transaction.ok());
+    for (const auto& item : items) {
+      item->set("y", 1);
+      REQUIRE(transaction->log(*item).ok());
+    }
+    REQUIRE(transaction->log(too_large).ok());
+    const auto refused = transaction->commit();  // It has all snapshots now.
+    REQUIRE_FALSE(refused.ok());
+    REQUIRE(refused.error().code == Errc::kReservationExceeded);
+    waiter = std::thread([&] {
+      const auto granted = journal->begin(110'000, 1);
+      begun = granted ? Status{} : Status(granted.error());
+    });
+    let_others_run();
+  }
+  waiter.join();
+  CHECK(begun.ok());
   journal->audit();
   finish(journal);
 }

@@ -304,7 +304,8 @@ TEST_CASE("a forked child is told nothing of a journal, and waits for none of it
           const JournalStats stats = journal->stats();
           journal->audit();
           journal->release_recovered();
-          ::_exit(stats.transactions == 0 ? 0 : 1);
+          const bool no_info = journal->info().data == Bytes(0);
+          ::_exit(stats.transactions == 0 && no_info ? 0 : 1);
         }).exit_code == 0);
   gate.open();
   committer.join();

@@ -132,9 +132,11 @@ class LogItem {
   // That checkpoint is stable, or failed (`aborted`: the journal has shut down). A thread of the
   // journal, or one that is in force().
   virtual void unpin(bool aborted) { (void)aborted; }
-  // The commit belongs to checkpoint `sequence`; the client may drop its object lock here.
+  // The commit belongs to checkpoint `sequence`; the client may drop its object lock here. As
+  // pin(): the context lock is held.
   virtual void committing(Sequence sequence) { (void)sequence; }
-  // The item is stable in the log at `lsn`. Before unpin(), on its thread. Tracking::kRelease
+  // The item is stable in the log at `lsn`. Before unpin(), on its thread, which completes the
+  // checkpoint in a NoReclaimScope: what it or unpin() allocates takes only what is free. kRelease
   // counts for this checkpoint in any case; release() follows unless the item was committed again.
   // Source: iop_committed (XFS).
   virtual Tracking committed(Lsn lsn) {
