@@ -5,6 +5,7 @@
 #include <memory>
 #include <string>
 #include <thread>
+#include <utility>
 
 #include "gate.h"
 #include "keel/base/check.h"
@@ -62,7 +63,8 @@ TEST_CASE("what a refused callback has captured goes without a lock, and may cal
   const Status asked = journal->on_stable(commit(*journal, {&item}), [&](const Status&) {
     while (!refused) {
       auto caller = std::make_shared<Caller>(*journal);
-      const Status status = journal->on_stable(Sequence(1), [caller](const Status&) {});
+      const Status status =
+          journal->on_stable(Sequence(1), [held = std::move(caller)](const Status&) {});
       refused = !status.ok() && status.error().code == Errc::kShutdown;
       std::this_thread::yield();
     }

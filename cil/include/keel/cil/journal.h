@@ -208,9 +208,9 @@ class Journal : public MetadataObject {
                                           std::uint32_t max_intents = 0);
   // Begins a transaction for the intent's done, and nothing else, out of what the intent holds. It
   // never waits for log space; only, if the context and the open transactions are as large as a
-  // checkpoint can be, until that changes, and then goes before all who wait in begin(): so take it
-  // before any object lock, as begin(). Without a commit, or if nothing was logged, the intent holds
-  // it again. Anything but its done aborts.
+  // checkpoint can be, until that changes, and then goes before all who wait in begin(): take it
+  // before any object lock too. Without a commit, or if nothing was logged, the intent holds it
+  // again. Anything but its done aborts.
   // Errors: kInvalidArgument (a second transaction of the thread), kForked, the first error.
   [[nodiscard]] Result<Transaction> begin_done(IntentItem& intent);
 
@@ -250,8 +250,8 @@ class Journal : public MetadataObject {
   // The item's newest state no longer needs the log: it is stable elsewhere, or dropped. True: it
   // is gone, and no call of LogItem::release() follows. False: a checkpoint that is not yet stable,
   // a push(), a release() that is under way on another thread, or whoever looks for memory to free,
-  // holds it; the journal lets go of it after that and calls LogItem::release(), unless it is committed again before. An item that
-  // answered Tracking::kRelease is not to be released here too.
+  // holds it; the journal lets go of it after that and calls LogItem::release(), unless it is
+  // committed again before. An item that answered Tracking::kRelease is not to be released here too.
   // Threads: under the object's lock, or LogItem::release() may destroy it meanwhile. In a forked
   // child: true, and nothing is done.
   bool release(LogItem& item);
