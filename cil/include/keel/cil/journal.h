@@ -251,7 +251,8 @@ class Journal : public MetadataObject {
   // is gone, and no call of LogItem::release() follows. False: a checkpoint that is not yet stable,
   // a push(), a release() that is under way on another thread, or whoever looks for memory to free,
   // holds it; the journal lets go of it after that and calls LogItem::release(), unless it is
-  // committed again before. An item that answered Tracking::kRelease is not to be released here too.
+  // committed again before. An item that answered Tracking::kRelease is not to be released here
+  // too.
   // Threads: under the object's lock, or LogItem::release() may destroy it meanwhile. In a forked
   // child: true, and nothing is done.
   bool release(LogItem& item);
