@@ -94,6 +94,7 @@ TEST_CASE("the last chunk ends where the memory ends") {
     Memory memory(size);
     memory.write(size - 1, 1);
     const std::size_t last = size - (size - 1) / 128 * 128;
+    CHECK(memory.item->length_bytes() == size);
     CHECK(memory.item->dirty_bytes() == last);
     world.log(*memory.item, memory.most());
     CHECK(world.sizes() == "24 16 " + std::to_string(last));
