@@ -189,12 +189,10 @@ void add_log_bench(CLI::App& parent, Context& context) {
                    "forced every 100 ms) [all]")
         ->delimiter(',')
         ->check(CLI::IsMember({"w1", "w2", "w3", "w4", "w4b"}));
-    app.add_option("--threads", options.threads, "Of w1 to w3 [the CPUs of this process]")
-        ->check(CLI::Range(1U, 256U));
-    app.add_option("--seconds", options.seconds, "Of each of w1 to w3 [2]")
-        ->check(CLI::Range(0.01, 3600.0));
-    app.add_option("--updates", options.updates, "Of w4 and w4b [1000000]")
-        ->check(CLI::Range(std::uint64_t{1}, std::uint64_t{1} << 40));
+    add_number(app, "--threads", options.threads, 1, 256, "Of w1 to w3 [the CPUs of this process]");
+    add_seconds(app, "--seconds", options.seconds, 0.01, 3600, "Of each of w1 to w3 [2]");
+    add_number(app, "--updates", options.updates, 1, std::uint64_t{1} << 40,
+               "Of w4 and w4b [1000000]");
     add_size(app, "--size", options.log, "Size of the log [64M; of w3 256M]");
     app.add_option("--dir", options.dir,
                    "Where to make the log, on the file system to be measured [.]");

@@ -148,5 +148,11 @@ TEST_CASE("log bench says when there is no room for its log, and leaves nothing"
 TEST_CASE("log bench refuses wrong values") {
   CHECK(run("log bench --workload w5").code == 2);
   CHECK(run("log bench --threads 0").code == 2);
-  CHECK(run("log bench --seconds -1").code == 2);
+  CHECK(run("log bench --threads -1").code == 2);
+  CHECK(run("log bench --threads 257").code == 2);
+  CHECK(run("log bench --updates 0x10").code == 2);
+  for (const char* seconds : {"-1", "0", "3601", "nan", "-nan", "inf", "1s"}) {
+    CAPTURE(seconds);
+    CHECK(run(std::string("log bench --seconds ") + seconds).code == 2);
+  }
 }

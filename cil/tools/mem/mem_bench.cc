@@ -132,11 +132,10 @@ void add_mem_bench(CLI::App& parent, Context& context) {
     app.add_option("--workload", options.workloads, "fifo, loop, fragmented, limit [all]")
         ->delimiter(',')
         ->check(CLI::IsMember({"fifo", "loop", "fragmented", "limit"}));
-    app.add_option("--seconds", options.plan.seconds, "For each workload and source [2]")
-        ->check(CLI::Range(0.05, 3600.0));
-    app.add_option("--threads", options.plan.threads,
-                   "Of fifo (in pairs) and loop [the CPUs of this process]")
-        ->check(CLI::Range(1U, 256U));
+    add_seconds(app, "--seconds", options.plan.seconds, 0.05, 3600,
+                "For each workload and source [2]");
+    add_number(app, "--threads", options.plan.threads, 1, 256,
+               "Of fifo (in pairs) and loop [the CPUs of this process]");
   };
   add_command<Options>(parent, context, "bench",
                        "Measure a memory pool against the process's malloc", define, run);
