@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
+#include <csignal>
 #include <cstdint>
 #include <cstdlib>
 #include <filesystem>
@@ -378,6 +379,7 @@ TEST_CASE(
   const std::string bytes = "bytes";
   const OneObject object(bytes);
   const RecoveredCheckpoint& checkpoint = object.checkpoint;
+  const UsualSignals usual;
   for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGPIPE}) {
     for (const bool at_the_end : {false, true}) {
       CAPTURE(signal);
@@ -401,6 +403,19 @@ TEST_CASE(
   const tools::Interrupt fresh;
   made.publish();
   CHECK(read_file(to + "/0000000000000005") == bytes);
+}
+
+TEST_CASE("a signal that was ignored before a command stays ignored: nohup") {
+  for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGPIPE}) {
+    CAPTURE(signal);
+    const auto before = std::signal(signal, SIG_IGN);
+    {
+      const tools::Interrupt interrupt;
+      ::raise(signal);
+      CHECK_FALSE(tools::Interrupt::came());
+    }
+    CHECK((std::signal(signal, before) == SIG_IGN));
+  }
 }
 
 TEST_CASE("log recover ends soon after a signal also while it looks for what a crash has left") {
