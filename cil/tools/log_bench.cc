@@ -92,7 +92,7 @@ Json work(const Step& step, bool buffered) {
   require(engine, KeelEngine::log_path(step.config.dir));
   const auto result = bench::run_load(**engine, step.plan);
   if (!result) {
-    throw Failure(kName, result.error());
+    throw Failure(KeelEngine::log_path(step.config.dir), result.error());
   }
   Json row = bench::to_json(step.plan, *result);
   (void)engine->release();  // Not closed, and its threads end with the process.
@@ -121,20 +121,27 @@ ChildOutcome run_step(const Step& step, bool buffered, const std::string& title)
     const ChildOutcome opened = run_in_child(
         kName, [&] { return reopen(step, buffered); }, tick);
     outcome.failure = opened.failure;
+    outcome.error = opened.error;
     outcome.rows["reopen_ms"] = opened.rows;
   }
   return outcome;
 }
 
-int finish(const Context& context, const Options& options, const Json& rows, bool failed) {
+// `error`: of the first workload that failed, null if none did.
+int finish(const Context& context, const Options& options, const Json& rows, const Json& error) {
+  const bool failed = !error.is_null();
   const int code = Interrupt::came() ? Interrupt::exit_code() : failed ? kWorldFailed : kOk;
   if (context.json) {
-    print_json({{"ok", code == kOk},
+    Json result{{"ok", code == kOk},
                 {"exit", code},
                 {"interrupted", Interrupt::came()},
                 {"seconds", options.seconds},
                 {"threads", options.threads},
-                {"rows", rows}});
+                {"rows", rows}};
+    if (failed) {
+      result["error"] = error;
+    }
+    print_json(result);
   }
   return code;
 }
@@ -146,7 +153,7 @@ int run(const Context& context, const Options& given) {
   }
   const Interrupt interrupt;
   Json rows = Json::array();
-  bool failed = false;
+  Json error;
   bool has_head = context.json;
   for (std::size_t i = 0; i < options.workloads.size() && !Interrupt::came(); ++i) {
     const std::string& name = options.workloads[i];
@@ -162,7 +169,7 @@ int run(const Context& context, const Options& given) {
       break;  // While the log was made: there are no figures.
     }
     if (!outcome.failure.empty()) {
-      failed = true;
+      error = error.is_null() ? outcome.error : error;
       warn(kName, name + " " + outcome.failure);
       continue;
     }
@@ -175,7 +182,7 @@ int run(const Context& context, const Options& given) {
     }
     rows.push_back(outcome.rows);
   }
-  return finish(context, options, rows, failed);
+  return finish(context, options, rows, error);
 }
 
 }  // namespace

@@ -109,10 +109,14 @@ TEST_CASE("a wrong line is exit code 2, one line on standard error, and JSON if 
     CHECK(outcome.err.rfind("keel: ", 0) == 0);
     CHECK(outcome.err.find('\n') == outcome.err.size() - 1);
   }
-  const auto outcome = run("log create --json", "", false);
-  CHECK(outcome.code == 2);
-  CHECK(outcome.json()["ok"] == false);
-  CHECK(outcome.json()["exit"] == 2);
+  for (const char* line : {"log create --json", "help nix --json"}) {
+    CAPTURE(line);
+    const auto outcome = run(line, "", false);
+    CHECK(outcome.code == 2);
+    CHECK(outcome.json()["ok"] == false);
+    CHECK(outcome.json()["exit"] == 2);
+    CHECK(outcome.json()["error"]["code"] == "usage");
+  }
 }
 
 TEST_CASE("a result that cannot be printed is a failure") {
