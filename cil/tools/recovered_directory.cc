@@ -156,13 +156,13 @@ void RecoveredDirectory::apply(const RecoveredObject& object) {
     write_ranges(name, object);
     return;
   }
-  const bool was_partial = exists(partial_name);
+  const bool was_partial = partial_.count(object.id) != 0;
   if (object.partial) {
     write_ranges(partial_name, object);
-    partial_objects_ += was_partial ? 0U : 1U;
+    note_ranges(object);
   } else {
     remove(partial_name);
-    partial_objects_ -= was_partial ? 1U : 0U;
+    partial_.erase(object.id);
     object.erased ? remove(name) : write_whole(name, object.bytes);
   }
   objects_ -= was_whole || was_partial ? 1U : 0U;
@@ -211,6 +211,23 @@ void RecoveredDirectory::write_ranges(const std::string& name, const RecoveredOb
   close_file(fd, error);
 }
 
+void RecoveredDirectory::note_ranges(const RecoveredObject& object) {
+  RangeList& known = partial_[object.id];
+  known.resize(object.size_bytes);
+  for (std::size_t i = 0; i < object.ranges.count(); ++i) {
+    known.add(object.ranges.offset(i), object.ranges.bytes(i).size_bytes());
+  }
+}
+
+void RecoveredDirectory::list_ranges() {
+  for (auto& [id, known] : partial_) {
+    Interrupt::check();
+    const std::string text = known.text();
+    const int fd = open_file(name_of(id) + kRanges, O_EXCL);
+    close_file(fd, write_all(fd, std::as_bytes(std::span(text)), 0));
+  }
+}
+
 void RecoveredDirectory::add_other(const RecoveredCheckpoint& checkpoint,
                                    const RecoveredItem& item) {
   if (other_ == nullptr) {
@@ -254,6 +271,7 @@ void RecoveredDirectory::close_other() {
 
 void RecoveredDirectory::publish() {
   close_other();
+  list_ranges();
   struct stat before {};
   if (::stat(path_.c_str(), &before) == 0) {
     (void)::fchmod(directory_, before.st_mode & 07777U);

@@ -312,7 +312,8 @@ TEST_CASE("log recover keeps objects that the log holds only in part apart from 
   CHECK(json["objects"] == 2);
   CHECK(json["partial_objects"] == 1);
   const std::string partial = std::string(kOne) + ".partial";
-  CHECK(names_in(to) == partial + " 0000000000000002");
+  CHECK(names_in(to) == partial + " " + kOne + ".ranges 0000000000000002");
+  CHECK(read_file(to + "/" + kOne + ".ranges") == "100 5\n");
   std::string holes(10000, '\0');
   holes.replace(100, 5, "first");
   CHECK((read_file(to + "/" + partial) == holes));
