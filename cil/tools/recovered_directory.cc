@@ -58,6 +58,9 @@ void check_replaceable(const std::string& path) {
 void check_absent_or_empty(const std::string& path) {
   std::error_code error;
   const fs::file_status status = fs::symlink_status(path, error);
+  if (status.type() == fs::file_type::none) {
+    fail(path, "look at the directory", error.value());
+  }
   if (status.type() == fs::file_type::not_found) {
     return;
   }
@@ -108,6 +111,23 @@ void append_hex(std::string& text, std::span<const std::byte> bytes) {
 RecoveredDirectory::RecoveredDirectory(const std::string& path) : path_(without_slashes(path)) {
   check_absent_or_empty(path_);
   check_replaceable(path_);
+  try {
+    open_directories();
+  } catch (...) {
+    leave();
+    throw;
+  }
+}
+
+RecoveredDirectory::~RecoveredDirectory() { leave(); }
+
+// All that publish() needs is had before anything is written.
+void RecoveredDirectory::open_directories() {
+  const std::string parent = fs::path(path_).parent_path().string();
+  parent_ = ::open(parent.empty() ? "." : parent.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (parent_ < 0) {
+    fail(path_, "open the directory above", errno);
+  }
   std::string name = path_ + ".keel-XXXXXX";
   if (::mkdtemp(name.data()) == nullptr) {
     fail(path_, "make a directory beside it", errno);
@@ -115,18 +135,18 @@ RecoveredDirectory::RecoveredDirectory(const std::string& path) : path_(without_
   building_ = name;
   directory_ = ::open(building_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (directory_ < 0) {
-    const int error = errno;
-    (void)::rmdir(building_.c_str());
-    fail(path_, "open the directory beside it", error);
+    fail(path_, "open the directory beside it", errno);
   }
 }
 
-RecoveredDirectory::~RecoveredDirectory() {
+void RecoveredDirectory::leave() {
   if (other_ != nullptr) {
     (void)std::fclose(other_);
   }
-  if (directory_ >= 0) {
-    (void)::close(directory_);
+  for (const int fd : {directory_, parent_}) {
+    if (fd >= 0) {
+      (void)::close(fd);
+    }
   }
   if (!building_.empty()) {
     std::error_code ignored;
@@ -285,16 +305,8 @@ void RecoveredDirectory::publish() {
     fail(path_, "give the directory its name", errno);
   }
   building_.clear();
-  const std::string parent = fs::path(path_).parent_path().string();
-  const int above =
-      ::open(parent.empty() ? "." : parent.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  const bool synced = above >= 0 && ::fsync(above) == 0;
-  const int error = errno;
-  if (above >= 0) {
-    (void)::close(above);
-  }
-  if (!synced) {
-    fail(path_, "sync the directory above", error);
+  if (::fsync(parent_) != 0) {
+    fail(path_, "sync the directory above", errno);
   }
 }
 

@@ -48,6 +48,8 @@ class RecoveredDirectory {
   static constexpr char kOtherItems[] = "items.jsonl";
 
  private:
+  void open_directories();
+  void leave();
   void apply(const RecoveredObject& object);
   [[nodiscard]] bool exists(const std::string& name) const;
   void remove(const std::string& name);
@@ -61,6 +63,7 @@ class RecoveredDirectory {
   void close_other();
 
   const std::string path_;
+  int parent_ = -1;       // the directory that it stands in, open
   std::string building_;  // empty: published
   int directory_ = -1;    // building_, open
   std::FILE* other_ = nullptr;
