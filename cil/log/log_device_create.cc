@@ -22,6 +22,10 @@ std::string directory_of(const std::string& path) {
 }  // namespace
 
 Result<std::unique_ptr<LogDevice>> LogDevice::create(const std::string& path, bool buffered) {
+  // A file without a name would be made, and written, before anything refuses to name it.
+  if (path.empty() || path.back() == '/') {
+    return Error{Errc::kInvalidArgument, 0, "the path of a new log ends with its name", 0};
+  }
   auto made = make(path, buffered);
   if (!made) {
     return made.error();
