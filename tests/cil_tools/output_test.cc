@@ -102,7 +102,7 @@ TEST_CASE("a wrong line is exit code 2, one line on standard error, and JSON if 
                            "mem bench --seconds nan",
                            "mem bench --threads 0"}) {
     CAPTURE(line);
-    const auto outcome = run(line, "", false);
+    const auto outcome = run(line, "timeout 60", false);  // What is taken might run for ever.
     CAPTURE(outcome.err);
     CHECK(outcome.code == 2);
     CHECK(outcome.out.empty());
