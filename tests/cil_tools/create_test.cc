@@ -2,6 +2,7 @@
 // anything is written, without /proc.
 #include <doctest/doctest.h>
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -12,6 +13,8 @@
 
 #include "binary.h"
 #include "keel/base/os.h"
+#include "keel/cil/log_file.h"
+#include "support/as_user.h"
 #include "support/skip_case.h"
 
 using namespace keel;
@@ -90,6 +93,29 @@ TEST_CASE("create of a path that ends without a name writes nothing") {
   }
   CHECK(create(directory.root() + "/") == 4);
   CHECK(directory.names().empty());
+}
+
+TEST_CASE("create in a directory whose new name it could not sync writes nothing") {
+  const TestDirectory directory;
+  REQUIRE(::chmod(directory.root().c_str(), 0711) == 0);
+  const std::string box = directory.path("box");
+  REQUIRE(::mkdir(box.c_str(), 0700) == 0);
+  if (keel_test::is_root()) {
+    REQUIRE(::chown(box.c_str(), keel_test::kNobody, keel_test::kNobody) == 0);
+  }
+  REQUIRE(::chmod(box.c_str(), 0300) == 0);
+  const auto ending = keel_test::run_as_plain_user([&] {
+    CountedWrites os;
+    const ScopedOs scope(os);
+    const auto made = create_log(box + "/log", {.size = kMinLogBytes, .buffered = true});
+    ::_exit(!made && made.error().code == Errc::kPermission && os.writes == 0 ? 0 : 1);
+  });
+  REQUIRE(::chmod(box.c_str(), 0700) == 0);
+  if (keel_test::could_not_become(ending)) {
+    return;
+  }
+  CHECK(ending.exit_code == 0);
+  CHECK(::rmdir(box.c_str()) == 0);
 }
 
 TEST_CASE("create does without /proc") {
