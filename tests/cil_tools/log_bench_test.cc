@@ -167,9 +167,9 @@ TEST_CASE("log bench refuses wrong values") {
   CHECK(run("log bench --threads -1").code == 2);
   CHECK(run("log bench --threads 257").code == 2);
   CHECK(run("log bench --updates 0x10").code == 2);
-  for (const char* seconds : {"-1", "0", "3601", "nan", "-nan", "inf", "1s"}) {
+  for (const char* seconds : {"-1", "0", "3601", "nan", "inf", "1s"}) {
     CAPTURE(seconds);
     // What is taken for a number might run for ever.
-    CHECK(run(std::string("log bench --seconds ") + seconds, "timeout 60").code == 2);
+    CHECK(run(std::string("log bench --seconds ") + seconds, "timeout 30").code == 2);
   }
 }
