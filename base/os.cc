@@ -169,6 +169,11 @@ int Os::set_no_copy_on_write(int fd) {
 }
 
 int Os::link_unnamed(int fd, const char* path) {
+  // Before Linux 6.10 only the privileged may; the other way needs /proc.
+  const int linked = result_of(::linkat(fd, "", AT_FDCWD, path, AT_EMPTY_PATH));
+  if (linked == 0 || linked == -EEXIST) {
+    return linked;
+  }
   char self[64];
   std::snprintf(self, sizeof self, "/proc/self/fd/%d", fd);
   return result_of(::linkat(AT_FDCWD, self, AT_FDCWD, path, AT_SYMLINK_FOLLOW));

@@ -19,9 +19,31 @@ std::string directory_of(const std::string& path) {
   return slash == 0 ? "/" : path.substr(0, slash);
 }
 
+Result<int> open_directory_of(const std::string& path) {
+  const int fd = os().open(directory_of(path).c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
+  if (fd < 0) {
+    return system_error(-fd, "open the log's directory");
+  }
+  return fd;
+}
+
+// For publish(), before all is written: one that may be written to may yet not be read.
+Status check_directory_of(const std::string& path) {
+  const auto directory = open_directory_of(path);
+  if (!directory) {
+    return directory.error();
+  }
+  (void)os().close(*directory);
+  return {};
+}
+
 }  // namespace
 
 Result<std::unique_ptr<LogDevice>> LogDevice::create(const std::string& path, bool buffered) {
+  // A file without a name would be made, and written, before anything refuses to name it.
+  if (path.empty() || path.back() == '/') {
+    return Error{Errc::kInvalidArgument, 0, "the path of a new log ends with its name", 0};
+  }
   auto made = make(path, buffered);
   if (!made) {
     return made.error();
@@ -41,6 +63,9 @@ Result<std::unique_ptr<LogDevice>> LogDevice::create(const std::string& path, bo
     return status.error();
   }
   if (auto status = device->find_alignment(); !status) {
+    return status.error();
+  }
+  if (auto status = check_directory_of(path); !status) {
     return status.error();
   }
   return made;
@@ -102,13 +127,12 @@ Status LogDevice::publish() {
     }
     unpublished_ = true;
   }
-  const int directory =
-      os().open(directory_of(path_).c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
-  if (directory < 0) {
-    return system_error(-directory, "open the log's directory");
+  const auto directory = open_directory_of(path_);
+  if (!directory) {
+    return directory.error();
   }
-  const int error = os().fsync(directory);
-  (void)os().close(directory);
+  const int error = os().fsync(*directory);
+  (void)os().close(*directory);
   if (error < 0) {
     return system_error(-error, "sync the log's directory");
   }

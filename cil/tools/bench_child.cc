@@ -32,15 +32,18 @@ void write_all(int fd, const std::string& text) {
 // Not exit(): buffers and handlers are the parent's.
 [[noreturn]] void be_child(const char* name, int fd, const std::function<Json()>& work) {
   ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+  const auto fail = [fd](const Failure& failure) {
+    std::fprintf(stderr, "keel: %s\n", failure.line().c_str());
+    write_all(fd, json_text(failure.json()["error"]));
+    return failure.exit_code();
+  };
   int code = kOk;
   try {
     write_all(fd, json_text(work()));
   } catch (const Failure& failure) {
-    std::fprintf(stderr, "keel: %s\n", failure.line().c_str());
-    code = failure.exit_code();
+    code = fail(failure);
   } catch (const std::exception& error) {
-    std::fprintf(stderr, "keel: %s: %s\n", name, error.what());
-    code = kWorldFailed;
+    code = fail({kWorldFailed, "", std::string(name) + ": " + error.what(), "system"});
   }
   ::_exit(code);
 }
@@ -91,6 +94,14 @@ class Reader {
   std::uint64_t asked_ns_ = 0;
 };
 
+// What a child said that failed; one that was killed may have said nothing, or a part of it.
+Json error_of(const std::string& name, const std::string& failure, const std::string& said) {
+  Json error = Json::parse(said, nullptr, false);
+  return error.is_object() && error.contains("code")
+             ? error
+             : Json{{"code", "failed"}, {"message", name + " " + failure}};
+}
+
 std::string failure_of(int status) {
   if (WIFSIGNALED(status)) {
     return "ended by signal " + std::to_string(WTERMSIG(status));
@@ -127,6 +138,8 @@ ChildOutcome run_in_child(const char* name, const std::function<Json()>& work,
   outcome.failure = failure_of(status);
   if (outcome.failure.empty()) {
     outcome.rows = Json::parse(text);
+  } else {
+    outcome.error = error_of(name, outcome.failure, text);
   }
   return outcome;
 }

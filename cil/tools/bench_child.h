@@ -15,6 +15,7 @@ namespace keel::tools {
 struct ChildOutcome {
   Json rows = Json::array();
   std::string failure;  // empty: it ran
+  Json error;           // then null; else "code", "message" and perhaps "path", as Failure has them
 };
 
 // `work` runs in the child, which has no other thread; `tick` here, ten times a second.

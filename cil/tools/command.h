@@ -3,7 +3,9 @@
 #pragma once
 
 #include <CLI/CLI.hpp>
+#include <cstdint>
 #include <functional>
+#include <limits>
 #include <memory>
 #include <string>
 
@@ -31,10 +33,29 @@ CLI::App* add_command(CLI::App& parent, Context& context, const char* name, cons
   return app;
 }
 
-// An option whose value is a size: digits, then nothing, K, M, G or T (powers of 1024).
+// All options that are numbers are of these three. What is no such value, or not from `least` to
+// `most`, is a wrong line.
+// A whole number: decimal digits and nothing else.
+inline constexpr std::uint64_t kMostNumber = std::numeric_limits<std::uint64_t>::max();
+CLI::Option* add_number_for(CLI::App& app, const std::string& name, std::uint64_t least,
+                            std::uint64_t most, std::function<void(std::uint64_t)> take,
+                            const std::string& help);
+// `most` must fit `out`.
+template <class Number>
+CLI::Option* add_number(CLI::App& app, const std::string& name, Number& out, std::uint64_t least,
+                        std::uint64_t most, const std::string& help) {
+  return add_number_for(
+      app, name, least, most, [&out](std::uint64_t value) { out = static_cast<Number>(value); },
+      help);
+}
+CLI::Option* add_seconds(CLI::App& app, const std::string& name, double& out, double least,
+                         double most, const std::string& help);
+// Digits, then nothing, K, M, G or T (powers of 1024).
 CLI::Option* add_size(CLI::App& app, const std::string& name, Bytes& out, const std::string& help);
 
-// Errors: false, `out` unchanged: not a size, or more than 2^62.
+// Errors: false, `out` unchanged: not a number, not within the bounds; not a size, more than 2^62.
+[[nodiscard]] bool parse_number(const std::string& text, std::uint64_t least, std::uint64_t most,
+                                std::uint64_t& out);
 [[nodiscard]] bool parse_size(const std::string& text, Bytes& out);
 
 // Runs what the line says, as the binary does; the exit code.

@@ -1,6 +1,7 @@
 // A command line of keel: parses it, runs one command, turns what went wrong into one line on
 // standard error and an exit code.
 
+#include <algorithm>
 #include <cstdio>
 #include <cstring>
 #include <new>
@@ -65,6 +66,8 @@ void define_commands(CLI::App& app, Context& context) {
   CLI::App* help = app.add_subcommand("help", "Print this help, or that of one command");
   help->allow_extras();
   help->callback([&app, &context, help] {
+    const std::vector<std::string> names = help->remaining();
+    context.json = std::find(names.begin(), names.end(), "--json") != names.end();
     context.run = [&app, help] { return print_help(app, help->remaining()); };
   });
 }

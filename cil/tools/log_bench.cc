@@ -92,7 +92,7 @@ Json work(const Step& step, bool buffered) {
   require(engine, KeelEngine::log_path(step.config.dir));
   const auto result = bench::run_load(**engine, step.plan);
   if (!result) {
-    throw Failure(kName, result.error());
+    throw Failure(KeelEngine::log_path(step.config.dir), result.error());
   }
   Json row = bench::to_json(step.plan, *result);
   (void)engine->release();  // Not closed, and its threads end with the process.
@@ -121,20 +121,27 @@ ChildOutcome run_step(const Step& step, bool buffered, const std::string& title)
     const ChildOutcome opened = run_in_child(
         kName, [&] { return reopen(step, buffered); }, tick);
     outcome.failure = opened.failure;
+    outcome.error = opened.error;
     outcome.rows["reopen_ms"] = opened.rows;
   }
   return outcome;
 }
 
-int finish(const Context& context, const Options& options, const Json& rows, bool failed) {
+// `error`: of the first workload that failed, null if none did.
+int finish(const Context& context, const Options& options, const Json& rows, const Json& error) {
+  const bool failed = !error.is_null();
   const int code = Interrupt::came() ? Interrupt::exit_code() : failed ? kWorldFailed : kOk;
   if (context.json) {
-    print_json({{"ok", code == kOk},
+    Json result{{"ok", code == kOk},
                 {"exit", code},
                 {"interrupted", Interrupt::came()},
                 {"seconds", options.seconds},
                 {"threads", options.threads},
-                {"rows", rows}});
+                {"rows", rows}};
+    if (failed) {
+      result["error"] = error;
+    }
+    print_json(result);
   }
   return code;
 }
@@ -146,7 +153,7 @@ int run(const Context& context, const Options& given) {
   }
   const Interrupt interrupt;
   Json rows = Json::array();
-  bool failed = false;
+  Json error;
   bool has_head = context.json;
   for (std::size_t i = 0; i < options.workloads.size() && !Interrupt::came(); ++i) {
     const std::string& name = options.workloads[i];
@@ -162,7 +169,7 @@ int run(const Context& context, const Options& given) {
       break;  // While the log was made: there are no figures.
     }
     if (!outcome.failure.empty()) {
-      failed = true;
+      error = error.is_null() ? outcome.error : error;
       warn(kName, name + " " + outcome.failure);
       continue;
     }
@@ -175,7 +182,7 @@ int run(const Context& context, const Options& given) {
     }
     rows.push_back(outcome.rows);
   }
-  return finish(context, options, rows, failed);
+  return finish(context, options, rows, error);
 }
 
 }  // namespace
@@ -189,12 +196,10 @@ void add_log_bench(CLI::App& parent, Context& context) {
                    "forced every 100 ms) [all]")
         ->delimiter(',')
         ->check(CLI::IsMember({"w1", "w2", "w3", "w4", "w4b"}));
-    app.add_option("--threads", options.threads, "Of w1 to w3 [the CPUs of this process]")
-        ->check(CLI::Range(1U, 256U));
-    app.add_option("--seconds", options.seconds, "Of each of w1 to w3 [2]")
-        ->check(CLI::Range(0.01, 3600.0));
-    app.add_option("--updates", options.updates, "Of w4 and w4b [1000000]")
-        ->check(CLI::Range(std::uint64_t{1}, std::uint64_t{1} << 40));
+    add_number(app, "--threads", options.threads, 1, 256, "Of w1 to w3 [the CPUs of this process]");
+    add_seconds(app, "--seconds", options.seconds, 0.01, 3600, "Of each of w1 to w3 [2]");
+    add_number(app, "--updates", options.updates, 1, std::uint64_t{1} << 40,
+               "Of w4 and w4b [1000000]");
     add_size(app, "--size", options.log, "Size of the log [64M; of w3 256M]");
     app.add_option("--dir", options.dir,
                    "Where to make the log, on the file system to be measured [.]");

@@ -8,7 +8,6 @@
 #include <algorithm>
 #include <array>
 #include <cstdio>
-#include <limits>
 #include <vector>
 
 #include "command.h"
@@ -24,7 +23,7 @@ struct Options {
   std::string path;
   ScanOptions scan;
   std::uint64_t from = 0;
-  std::uint64_t to = std::numeric_limits<std::uint64_t>::max();
+  std::uint64_t to = kMostNumber;
   Bytes hex_bytes{};
 };
 
@@ -264,8 +263,8 @@ int run(const Context& context, const Options& options) {
 void add_log_dump(CLI::App& parent, Context& context) {
   const auto define = [](CLI::App& app, Options& options) {
     app.add_option("PATH", options.path, "The log file")->required();
-    app.add_option("--from", options.from, "First sequence to print");
-    app.add_option("--to", options.to, "Last sequence to print")->capture_default_str();
+    add_number(app, "--from", options.from, 0, kMostNumber, "First sequence to print");
+    add_number(app, "--to", options.to, 0, kMostNumber, "Last sequence to print");
     add_size(app, "--bytes", options.hex_bytes, "Print so many bytes of each region in hex [0]");
     app.add_flag("--buffered", options.scan.buffered,
                  "Through the page cache, where there is no direct I/O");

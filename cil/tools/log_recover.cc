@@ -17,13 +17,16 @@ namespace {
 
 constexpr const char* kDetails =
     "Writes the newest state of each object to DIR/ID, ID being 16 hex digits; an erased object\n"
-    "has no file. Of an object that the log holds only in part, ID.partial has those parts, and\n"
-    "holes between them: it belongs on top of what is home. Items that are no objects go to "
-    "DIR/items.jsonl in the order of the log, one\n"
-    "JSON object a line: sequence, type, and the regions' bytes in hex. DIR gets its name when\n"
-    "all of it is written and synced; until then there is only DIR.keel-XXXXXX beside it. An\n"
-    "empty DIR is replaced: the new one has its mode. So it cannot be a mount point; a directory\n"
-    "in that can.\n"
+    "has no file.\n"
+    "Of an object that the log holds only in part, ID.partial has those parts in their places,\n"
+    "and ID.ranges has a line \"OFFSET LENGTH\" for each, in bytes. What is home is to be cut, or\n"
+    "grown with zeros, to the size of ID.partial; then these bytes of ID.partial belong over it,\n"
+    "and no others: those between them are not known.\n"
+    "Items that are no objects go to DIR/items.jsonl in the order of the log, one JSON object a\n"
+    "line: sequence, type, and the regions' bytes in hex.\n"
+    "DIR gets its name when all of it is written and synced; until then there is only\n"
+    "DIR.keel-XXXXXX beside it. An empty DIR is replaced: the new one has its mode. So it cannot\n"
+    "be a mount point; a directory in that can.\n"
     "Damage is refused (exit code 1); with --salvage what stands before it is written, and the\n"
     "report tells what is lost. A torn end, as a crash leaves it, is no damage.";
 

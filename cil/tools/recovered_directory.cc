@@ -58,6 +58,9 @@ void check_replaceable(const std::string& path) {
 void check_absent_or_empty(const std::string& path) {
   std::error_code error;
   const fs::file_status status = fs::symlink_status(path, error);
+  if (status.type() == fs::file_type::none) {
+    fail(path, "look at the directory", error.value());
+  }
   if (status.type() == fs::file_type::not_found) {
     return;
   }
@@ -108,6 +111,23 @@ void append_hex(std::string& text, std::span<const std::byte> bytes) {
 RecoveredDirectory::RecoveredDirectory(const std::string& path) : path_(without_slashes(path)) {
   check_absent_or_empty(path_);
   check_replaceable(path_);
+  try {
+    open_directories();
+  } catch (...) {
+    leave();
+    throw;
+  }
+}
+
+RecoveredDirectory::~RecoveredDirectory() { leave(); }
+
+// All that publish() needs is had before anything is written.
+void RecoveredDirectory::open_directories() {
+  const std::string parent = fs::path(path_).parent_path().string();
+  parent_ = ::open(parent.empty() ? "." : parent.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (parent_ < 0) {
+    fail(path_, "open the directory above", errno);
+  }
   std::string name = path_ + ".keel-XXXXXX";
   if (::mkdtemp(name.data()) == nullptr) {
     fail(path_, "make a directory beside it", errno);
@@ -115,18 +135,18 @@ RecoveredDirectory::RecoveredDirectory(const std::string& path) : path_(without_
   building_ = name;
   directory_ = ::open(building_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (directory_ < 0) {
-    const int error = errno;
-    (void)::rmdir(building_.c_str());
-    fail(path_, "open the directory beside it", error);
+    fail(path_, "open the directory beside it", errno);
   }
 }
 
-RecoveredDirectory::~RecoveredDirectory() {
+void RecoveredDirectory::leave() {
   if (other_ != nullptr) {
     (void)std::fclose(other_);
   }
-  if (directory_ >= 0) {
-    (void)::close(directory_);
+  for (const int fd : {directory_, parent_}) {
+    if (fd >= 0) {
+      (void)::close(fd);
+    }
   }
   if (!building_.empty()) {
     std::error_code ignored;
@@ -156,13 +176,13 @@ void RecoveredDirectory::apply(const RecoveredObject& object) {
     write_ranges(name, object);
     return;
   }
-  const bool was_partial = exists(partial_name);
+  const bool was_partial = partial_.count(object.id) != 0;
   if (object.partial) {
     write_ranges(partial_name, object);
-    partial_objects_ += was_partial ? 0U : 1U;
+    note_ranges(object);
   } else {
     remove(partial_name);
-    partial_objects_ -= was_partial ? 1U : 0U;
+    partial_.erase(object.id);
     object.erased ? remove(name) : write_whole(name, object.bytes);
   }
   objects_ -= was_whole || was_partial ? 1U : 0U;
@@ -211,6 +231,23 @@ void RecoveredDirectory::write_ranges(const std::string& name, const RecoveredOb
   close_file(fd, error);
 }
 
+void RecoveredDirectory::note_ranges(const RecoveredObject& object) {
+  RangeList& known = partial_[object.id];
+  known.resize(object.size_bytes);
+  for (std::size_t i = 0; i < object.ranges.count(); ++i) {
+    known.add(object.ranges.offset(i), object.ranges.bytes(i).size_bytes());
+  }
+}
+
+void RecoveredDirectory::list_ranges() {
+  for (auto& [id, known] : partial_) {
+    Interrupt::check();
+    const std::string text = known.text();
+    const int fd = open_file(name_of(id) + kRanges, O_EXCL);
+    close_file(fd, write_all(fd, std::as_bytes(std::span(text)), 0));
+  }
+}
+
 void RecoveredDirectory::add_other(const RecoveredCheckpoint& checkpoint,
                                    const RecoveredItem& item) {
   if (other_ == nullptr) {
@@ -254,6 +291,7 @@ void RecoveredDirectory::close_other() {
 
 void RecoveredDirectory::publish() {
   close_other();
+  list_ranges();
   struct stat before {};
   if (::stat(path_.c_str(), &before) == 0) {
     (void)::fchmod(directory_, before.st_mode & 07777U);
@@ -267,16 +305,8 @@ void RecoveredDirectory::publish() {
     fail(path_, "give the directory its name", errno);
   }
   building_.clear();
-  const std::string parent = fs::path(path_).parent_path().string();
-  const int above =
-      ::open(parent.empty() ? "." : parent.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  const bool synced = above >= 0 && ::fsync(above) == 0;
-  const int error = errno;
-  if (above >= 0) {
-    (void)::close(above);
-  }
-  if (!synced) {
-    fail(path_, "sync the directory above", error);
+  if (::fsync(parent_) != 0) {
+    fail(path_, "sync the directory above", errno);
   }
 }
 

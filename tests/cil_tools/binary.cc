@@ -4,6 +4,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
@@ -73,6 +74,17 @@ std::string children_of(pid_t process) {
   return "/proc/" + id + "/task/" + id + "/children";
 }
 
+pid_t start(const std::string& line) {
+  const pid_t process = ::fork();
+  REQUIRE(process >= 0);
+  if (process == 0) {
+    const UsualSignals usual;
+    (void)::execl("/bin/sh", "sh", "-c", line.c_str(), nullptr);
+    ::_exit(127);
+  }
+  return process;
+}
+
 // A stream of this process goes to a file while this lives.
 class Redirection {
  public:
@@ -99,22 +111,37 @@ class Redirection {
 
 }  // namespace
 
+UsualSignals::UsualSignals() {
+  for (const int signal : kSignals) {
+    struct sigaction now {};
+    if (::sigaction(signal, nullptr, &now) == 0 && now.sa_handler == SIG_IGN) {
+      ignored_.push_back(signal);
+      (void)std::signal(signal, SIG_DFL);
+    }
+  }
+}
+
+UsualSignals::~UsualSignals() {
+  for (const int signal : ignored_) {
+    (void)std::signal(signal, SIG_IGN);
+  }
+}
+
 Outcome run(const std::string& arguments, const std::string& before, bool io) {
   const TestDirectory directory;
-  return outcome_of(std::system((before + line_of(arguments, directory, io)).c_str()), directory);
+  const pid_t process = start(before + line_of(arguments, directory, io));
+  int status = 0;
+  while (::waitpid(process, &status, 0) < 0) {
+    REQUIRE(errno == EINTR);
+  }
+  return outcome_of(status, directory);
 }
 
 Outcome run_watched(const std::string& arguments,
-                    const std::function<void(pid_t keel, pid_t child)>& act, bool io) {
+                    const std::function<void(pid_t keel, pid_t child)>& act, bool io,
+                    const std::string& before) {
   const TestDirectory directory;
-  const std::string line = "exec" + line_of(arguments, directory, io);
-  const pid_t process = ::fork();
-  REQUIRE(process >= 0);
-  if (process == 0) {
-    (void)std::signal(SIGINT, SIG_DFL);  // Whoever runs the tests in the background ignores it.
-    (void)::execl("/bin/sh", "sh", "-c", line.c_str(), nullptr);
-    ::_exit(127);
-  }
+  const pid_t process = start(before + " exec" + line_of(arguments, directory, io));
   int status = 0;
   pid_t ended = 0;
   while ((ended = ::waitpid(process, &status, WNOHANG)) == 0) {
@@ -152,6 +179,7 @@ Outcome run_here(std::vector<std::string> arguments) {
   }
   int code = 0;
   {
+    const UsualSignals usual;
     const Redirection out(stdout, directory.path("out")), err(stderr, directory.path("err"));
     code = run_command_line(static_cast<int>(words.size()), words.data());
   }

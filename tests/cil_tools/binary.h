@@ -43,6 +43,21 @@ class TestDirectory {
 // Where direct I/O is missing, all tests go through the page cache.
 [[nodiscard]] bool buffered();
 
+// While this lives a signal that ends commands does so: whoever runs the tests in the background
+// (nohup, a job of a script) has them started with some ignored, and what is ignored at its start
+// the tool leaves ignored. All that is run by the functions below is started like this.
+class UsualSignals {
+ public:
+  UsualSignals();
+  ~UsualSignals();
+  UsualSignals(const UsualSignals&) = delete;
+  UsualSignals& operator=(const UsualSignals&) = delete;
+
+ private:
+  static constexpr int kSignals[] = {SIGINT, SIGTERM, SIGHUP, SIGPIPE, SIGQUIT};
+  std::vector<int> ignored_;
+};
+
 // Runs `keel arguments`, a shell line; `before` is put in front of it ("TMPDIR=x").
 // `io`: --buffered where that is needed.
 [[nodiscard]] Outcome run(const std::string& arguments, const std::string& before = "",
@@ -52,7 +67,7 @@ class TestDirectory {
 // has one. Only where can_watch_children().
 [[nodiscard]] Outcome run_watched(const std::string& arguments,
                                   const std::function<void(pid_t keel, pid_t child)>& act,
-                                  bool io = true);
+                                  bool io = true, const std::string& before = "");
 [[nodiscard]] bool can_watch_children();
 // Of these one that gets `signal` when it has its first child.
 [[nodiscard]] Outcome run_and_interrupt(const std::string& arguments, int signal = SIGINT,

@@ -104,6 +104,28 @@ TEST_CASE("a signal ends the demo at any moment and leaves nothing behind") {
   }
 }
 
+TEST_CASE("a demo that was started with signals ignored, as by nohup, goes on in spite of them") {
+  if (!can_watch_children()) {
+    keel_test::skip_case("this kernel does not list a process's children");
+    return;
+  }
+  const TestDirectory directory;
+  bool sent = false;
+  const Outcome outcome = run_watched(
+      "demo --rounds 1 --limit 1M",
+      [&sent](pid_t keel, pid_t) {
+        for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGQUIT}) {
+          ::kill(keel, signal);
+        }
+        sent = true;
+      },
+      true, in(directory) + "; export TMPDIR; trap '' INT TERM HUP QUIT;");
+  CAPTURE(outcome.err);
+  CHECK(sent);
+  CHECK(outcome.code == 0);
+  CHECK(directory.names().empty());
+}
+
 TEST_CASE("a reader that goes away ends the demo and leaves nothing behind") {
   const TestDirectory directory;
   (void)run("demo --rounds 3 --limit 1M", in(directory) + R"( sh -c '"$@" | { sleep 0; }' sh)");

@@ -145,8 +145,31 @@ TEST_CASE("log bench says when there is no room for its log, and leaves nothing"
   CHECK(run("log bench --workload w1 --dir " + directory.path("missing")).code == 3);
 }
 
+TEST_CASE("log bench as JSON has the error of a workload that fails") {
+  const TestDirectory directory;
+  // The objects do not fit into a log this small.
+  const auto outcome =
+      run("log bench --json --workload w4 --size 1M --updates 1000 --dir " + directory.root());
+  CAPTURE(outcome.out);
+  CHECK(outcome.code == 3);
+  const auto json = outcome.json();
+  CHECK(json["ok"] == false);
+  CHECK(json["exit"] == 3);
+  CHECK(json["rows"].empty());
+  CHECK(json["error"]["path"] == directory.path("keel-bench.log"));
+  const std::string message = json["error"]["message"];
+  CHECK(outcome.err.find(": " + message + "\n") != std::string::npos);
+}
+
 TEST_CASE("log bench refuses wrong values") {
   CHECK(run("log bench --workload w5").code == 2);
   CHECK(run("log bench --threads 0").code == 2);
-  CHECK(run("log bench --seconds -1").code == 2);
+  CHECK(run("log bench --threads -1").code == 2);
+  CHECK(run("log bench --threads 257").code == 2);
+  CHECK(run("log bench --updates 0x10").code == 2);
+  for (const char* seconds : {"-1", "0", "3601", "nan", "inf", "1s"}) {
+    CAPTURE(seconds);
+    // What is taken for a number might run for ever.
+    CHECK(run(std::string("log bench --seconds ") + seconds, "timeout 30").code == 2);
+  }
 }

@@ -24,6 +24,20 @@ TEST_CASE("sizes are digits and a suffix, and nothing that overflows") {
   }
 }
 
+TEST_CASE("whole numbers are decimal digits within their bounds, and nothing else") {
+  std::uint64_t value = 7;
+  for (const std::string wrong : {"", "-1", "+1", " 1", "1 ", "0x10", "1e3", "1.0", "nan",
+                                  "18446744073709551616", "99999999999999999999999"}) {
+    CAPTURE(wrong);
+    CHECK(!parse_number(wrong, 0, kMostNumber, value));
+  }
+  CHECK(!parse_number("0", 1, 9, value));
+  CHECK(!parse_number("10", 1, 9, value));
+  CHECK(value == 7);
+  CHECK((parse_number("010", 0, kMostNumber, value) && value == 10));
+  CHECK((parse_number("18446744073709551615", 0, kMostNumber, value) && value == kMostNumber));
+}
+
 TEST_CASE("numbers and sizes are printed for people") {
   CHECK(human(Bytes(0)) == "0 B");
   CHECK(human(Bytes(1023)) == "1023 B");
@@ -69,30 +83,40 @@ TEST_CASE("a wrong line is exit code 2, one line on standard error, and JSON if 
                            "log info",
                            "log info a b",
                            "log dump x --from minus",
+                           "log dump x --from -1",
+                           "log dump x --to 18446744073709551616",
                            "help nix",
                            "demo --rounds 0",
                            "demo --threads 99",
                            "demo --limit 0",
                            "demo --seed x",
+                           "demo --seed -5",
+                           "demo --seed 18446744073709551616",
+                           "demo --threads -1",
                            "mem",
                            "mem nix",
                            "mem info x",
                            "mem bench x",
                            "mem bench --workload nix",
                            "mem bench --seconds 0",
+                           "mem bench --seconds nan",
                            "mem bench --threads 0"}) {
     CAPTURE(line);
-    const auto outcome = run(line, "", false);
+    const auto outcome = run(line, "timeout 60", false);  // What is taken might run for ever.
     CAPTURE(outcome.err);
     CHECK(outcome.code == 2);
     CHECK(outcome.out.empty());
     CHECK(outcome.err.rfind("keel: ", 0) == 0);
     CHECK(outcome.err.find('\n') == outcome.err.size() - 1);
   }
-  const auto outcome = run("log create --json", "", false);
-  CHECK(outcome.code == 2);
-  CHECK(outcome.json()["ok"] == false);
-  CHECK(outcome.json()["exit"] == 2);
+  for (const char* line : {"log create --json", "help nix --json"}) {
+    CAPTURE(line);
+    const auto outcome = run(line, "", false);
+    CHECK(outcome.code == 2);
+    CHECK(outcome.json()["ok"] == false);
+    CHECK(outcome.json()["exit"] == 2);
+    CHECK(outcome.json()["error"]["code"] == "usage");
+  }
 }
 
 TEST_CASE("a result that cannot be printed is a failure") {

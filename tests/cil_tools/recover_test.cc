@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
+#include <csignal>
 #include <cstdint>
 #include <cstdlib>
 #include <filesystem>
@@ -21,6 +22,7 @@
 #include "keel/cil/object_item.h"
 #include "output.h"
 #include "recovered_directory.h"
+#include "support/as_user.h"
 #include "support/skip_case.h"
 
 using namespace keel;
@@ -153,6 +155,46 @@ TEST_CASE(
   outcome = run("log recover " + log + " --to-directory " + directory.path("no/where"));
   CHECK(outcome.code == 3);
   CHECK(directory.names() == "log to");
+}
+
+TEST_CASE("log recover says what is wrong with a directory that it cannot look at or stand in") {
+  const TestDirectory directory;
+  const std::string log = directory.path("log");
+  fill(log);
+  const std::string too_long = directory.path(std::string(300, 'n'));
+  Outcome outcome = run("log recover " + log + " --to-directory " + too_long);
+  CHECK(outcome.code == 3);
+  CHECK(outcome.says(too_long + ": system call failed: look at the directory: File name too long"));
+}
+
+TEST_CASE("log recover begins nothing where it may not look or could not sync the new name") {
+  const TestDirectory directory;
+  REQUIRE(::chmod(directory.root().c_str(), 0711) == 0);
+  const std::string above = directory.path("above"), to = above + "/to";
+  std::filesystem::create_directory(above);
+  if (keel_test::is_root()) {
+    REQUIRE(::chown(above.c_str(), keel_test::kNobody, keel_test::kNobody) == 0);
+  }
+  for (const auto& [mode, why] :
+       {std::pair{0600U, "look at the directory"}, std::pair{0300U, "open the directory above"}}) {
+    CAPTURE(mode);
+    REQUIRE(::chmod(above.c_str(), mode) == 0);
+    const std::string line = to + ": no permission: " + why + ": Permission denied";
+    const auto ending = keel_test::run_as_plain_user([&] {
+      try {
+        const tools::RecoveredDirectory made(to);
+      } catch (const tools::Failure& failure) {
+        ::_exit(failure.line() == line && failure.exit_code() == 3 ? 0 : 1);
+      }
+      ::_exit(2);
+    });
+    REQUIRE(::chmod(above.c_str(), 0700) == 0);
+    if (keel_test::could_not_become(ending)) {
+      return;
+    }
+    CHECK(ending.exit_code == 0);
+    CHECK(std::filesystem::is_empty(above));
+  }
 }
 
 TEST_CASE("log recover refuses at once a directory that another one cannot take the place of") {
@@ -311,7 +353,8 @@ TEST_CASE("log recover keeps objects that the log holds only in part apart from 
   CHECK(json["objects"] == 2);
   CHECK(json["partial_objects"] == 1);
   const std::string partial = std::string(kOne) + ".partial";
-  CHECK(names_in(to) == partial + " 0000000000000002");
+  CHECK(names_in(to) == partial + " " + kOne + ".ranges 0000000000000002");
+  CHECK(read_file(to + "/" + kOne + ".ranges") == "100 5\n");
   std::string holes(10000, '\0');
   holes.replace(100, 5, "first");
   CHECK((read_file(to + "/" + partial) == holes));
@@ -378,6 +421,7 @@ TEST_CASE(
   const std::string bytes = "bytes";
   const OneObject object(bytes);
   const RecoveredCheckpoint& checkpoint = object.checkpoint;
+  const UsualSignals usual;
   for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGPIPE}) {
     for (const bool at_the_end : {false, true}) {
       CAPTURE(signal);
@@ -401,6 +445,19 @@ TEST_CASE(
   const tools::Interrupt fresh;
   made.publish();
   CHECK(read_file(to + "/0000000000000005") == bytes);
+}
+
+TEST_CASE("a signal that was ignored before a command stays ignored: nohup") {
+  for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGPIPE}) {
+    CAPTURE(signal);
+    const auto before = std::signal(signal, SIG_IGN);
+    {
+      const tools::Interrupt interrupt;
+      ::raise(signal);
+      CHECK_FALSE(tools::Interrupt::came());
+    }
+    CHECK((std::signal(signal, before) == SIG_IGN));
+  }
 }
 
 TEST_CASE("log recover ends soon after a signal also while it looks for what a crash has left") {

@@ -279,13 +279,10 @@ void add_demo(CLI::App& parent, Context& context) {
   const auto define = [](CLI::App& app, Options& options) {
     app.add_option("DIR", options.directory, "The tree of files to ingest [/usr/include]");
     add_size(app, "--limit", options.limit, "Most bytes to take from it [64M]");
-    app.add_option("--rounds", options.rounds, "Logs to play with")
-        ->check(CLI::Range(1, 100000))
-        ->capture_default_str();
-    app.add_option("--seed", options.seed, "Of edits, choices and kills [random, printed]");
-    app.add_option("--threads", options.threads, "That commit side by side")
-        ->check(CLI::Range(1U, kMostThreads))
-        ->capture_default_str();
+    add_number(app, "--rounds", options.rounds, 1, 100000, "Logs to play with [3]");
+    add_number(app, "--seed", options.seed, 0, kMostNumber,
+               "Of edits, choices and kills [random, printed]");
+    add_number(app, "--threads", options.threads, 1, kMostThreads, "That commit side by side [4]");
     app.add_option("--log", options.log,
                    "Make the log there and keep the last one [in $TMPDIR or /var/tmp, removed]");
     app.add_flag("--buffered", options.buffered,

@@ -4,7 +4,9 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 
+#include <cstdint>
 #include <deque>
+#include <limits>
 #include <thread>
 #include <vector>
 
@@ -58,12 +60,14 @@ void add_demo_ingest(CLI::App& parent, Context& context) {
   const auto define = [](CLI::App& app, IngestOptions& options) {
     app.group("");  // not in the help
     app.add_option("--log", options.log)->required();
-    app.add_option("--plan-fd", options.plan_fd)->required();
-    app.add_option("--notebook-fd", options.notebook_fd)->required();
-    app.add_option("--pipe-fd", options.pipe_fd)->required();
-    app.add_option("--seed", options.seed)->required();
-    app.add_option("--life", options.life)->required();
-    app.add_option("--threads", options.threads)->required();
+    constexpr int kMostFd = std::numeric_limits<int>::max();
+    add_number(app, "--plan-fd", options.plan_fd, 0, kMostFd, "")->required();
+    add_number(app, "--notebook-fd", options.notebook_fd, 0, kMostFd, "")->required();
+    add_number(app, "--pipe-fd", options.pipe_fd, 0, kMostFd, "")->required();
+    add_number(app, "--seed", options.seed, 0, kMostNumber, "")->required();
+    add_number(app, "--life", options.life, 1, std::numeric_limits<std::uint32_t>::max(), "")
+        ->required();
+    add_number(app, "--threads", options.threads, 1, kMostThreads, "")->required();
     add_size(app, "--budget", options.budget, "")->required();
     app.add_flag("--buffered", options.buffered);
   };

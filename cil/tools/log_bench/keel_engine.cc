@@ -15,8 +15,11 @@ constexpr std::size_t kMiB = std::size_t{1} << 20;
 // What a snapshot takes beside its payload, and more.
 constexpr std::size_t kItemBytes = 256;
 
-// Payload of all rings together: what can be unstable at a time. Items leave the log by themselves.
-std::size_t ring_payload_bytes(const EngineConfig& config) { return config.log.value() / 3; }
+// Payload of all rings together: what can be unstable at a time. Items leave the log by themselves,
+// and a force comes every 100 ms: beyond some size only memory is lost.
+std::size_t ring_payload_bytes(const EngineConfig& config) {
+  return std::min<std::size_t>(config.log.value() / 3, 128 * kMiB);
+}
 
 std::size_t items_of_a_thread(const EngineConfig& config) {
   switch (config.use) {
@@ -29,15 +32,19 @@ std::size_t items_of_a_thread(const EngineConfig& config) {
 }
 
 Result<std::shared_ptr<Pool>> make_pool(const EngineConfig& config) {
-  // Snapshots of the context, of the checkpoint that is being written, and standby ones.
-  const std::size_t items = items_of_a_thread(config) * config.threads;
-  const std::size_t bytes = 2 * items * (config.object_bytes + kItemBytes) + 96 * kMiB;
+  const std::size_t bytes = initial_pool_bytes(config).value();
   auto pool = Pool::create({.capacity_bytes = bytes + 256 * kMiB, .initial_bytes = bytes});
   return pool ? Result<std::shared_ptr<Pool>>(std::move(*pool))
               : Result<std::shared_ptr<Pool>>(pool.error());
 }
 
 }  // namespace
+
+Bytes initial_pool_bytes(const EngineConfig& config) {
+  // Snapshots of the context, of the checkpoint that is being written, and standby ones.
+  const std::size_t items = items_of_a_thread(config) * config.threads;
+  return Bytes(2 * items * (config.object_bytes + kItemBytes) + 96 * kMiB);
+}
 
 // An object whose key changes with each use. In async use nothing keeps it in the log once it is
 // stable; else it stays, so that there is something to recover.

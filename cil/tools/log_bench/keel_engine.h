@@ -13,6 +13,9 @@
 
 namespace keel::bench {
 
+// What a pool that an engine makes for itself takes at once, of whatever size its log is.
+[[nodiscard]] Bytes initial_pool_bytes(const EngineConfig& config);
+
 class KeelEngine : public Engine {
  public:
   // Makes the log DIR/keel-bench.log if the config says `fresh` (an error if it is there), then

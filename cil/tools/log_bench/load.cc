@@ -19,7 +19,6 @@ namespace keel::bench {
 namespace {
 
 constexpr std::chrono::milliseconds kForcePeriod{100};
-constexpr std::uint64_t kCommitsBetweenLooks = 1024;
 
 struct Name {
   Workload workload;
@@ -54,6 +53,7 @@ class Control {
     const std::lock_guard lock(mutex_);
     return status_;
   }
+  // Asked before each commit: of a disk that is slow enough a few of them take seconds.
   // Relaxed: nothing is published with it.
   [[nodiscard]] bool over() const {
     return over_.load(std::memory_order_relaxed) || (stopped_ != nullptr && stopped_());
@@ -113,7 +113,7 @@ void commit_until_over(Engine& engine, const LoadPlan& plan, Control& control, u
   control.wait_for_start();
   const std::uint64_t start = ticks();
   for (std::uint64_t before = start; before - start < span;) {
-    if (run.commits % kCommitsBetweenLooks == 0 && control.over()) {
+    if (control.over()) {
       return;
     }
     const std::uint64_t key = (std::uint64_t{thread} << 48) + (new_keys ? run.commits : 0);
@@ -135,7 +135,7 @@ void update_hot_set(Engine& engine, const LoadPlan& plan, Control& control, Thre
   control.wait_for_start();
   std::uint64_t before = ticks();
   while (run.commits < plan.updates) {
-    if (run.commits % kCommitsBetweenLooks == 0 && control.over()) {
+    if (control.over()) {
       return;
     }
     const std::uint64_t key = next_random(random) % plan.objects;

@@ -35,7 +35,7 @@ struct LoadPlan {
   std::uint64_t updates = 1'000'000;  // of W4 and W4b
   std::size_t objects = 1000;         // of W4 and W4b
   std::string dir;                    // whose device is looked at
-  bool (*stopped)() = nullptr;        // asked now and then: true ends the run
+  bool (*stopped)() = nullptr;        // asked before each commit: true ends the run
 };
 
 struct LoadResult {

@@ -83,7 +83,9 @@ ChildOutcome run_step(const Step& step, std::size_t number, std::size_t count) {
   });
 }
 
-int finish(const Context& context, const BenchPlan& plan, const Json& rows, bool failed) {
+// `error`: of the first workload that failed, null if none did.
+int finish(const Context& context, const BenchPlan& plan, const Json& rows, const Json& error) {
+  const bool failed = !error.is_null();
   const int code = Interrupt::came() ? Interrupt::exit_code() : failed ? kWorldFailed : kOk;
   if (context.json) {
     Json result{{"ok", code == kOk},
@@ -93,6 +95,9 @@ int finish(const Context& context, const BenchPlan& plan, const Json& rows, bool
                 {"threads", plan.threads},
                 {"limit_bytes", plan.limit_bytes},
                 {"rows", rows}};
+    if (failed) {
+      result["error"] = error;
+    }
     print_json(result);
   }
   return code;
@@ -107,11 +112,11 @@ int run(const Context& context, const Options& given) {
     print_table_head();
   }
   Json rows = Json::array();
-  bool failed = false;
+  Json error;
   for (std::size_t i = 0; i < steps.size() && !Interrupt::came(); ++i) {
     const ChildOutcome outcome = run_step(steps[i], i + 1, steps.size());
     if (!outcome.failure.empty()) {
-      failed = true;
+      error = error.is_null() ? outcome.error : error;
       warn("mem bench", steps[i].workload + " on " + steps[i].source + " " + outcome.failure);
       continue;
     }
@@ -121,7 +126,7 @@ int run(const Context& context, const Options& given) {
     }
     rows.insert(rows.end(), outcome.rows.begin(), outcome.rows.end());
   }
-  return finish(context, options.plan, rows, failed);
+  return finish(context, options.plan, rows, error);
 }
 
 }  // namespace
@@ -132,11 +137,10 @@ void add_mem_bench(CLI::App& parent, Context& context) {
     app.add_option("--workload", options.workloads, "fifo, loop, fragmented, limit [all]")
         ->delimiter(',')
         ->check(CLI::IsMember({"fifo", "loop", "fragmented", "limit"}));
-    app.add_option("--seconds", options.plan.seconds, "For each workload and source [2]")
-        ->check(CLI::Range(0.05, 3600.0));
-    app.add_option("--threads", options.plan.threads,
-                   "Of fifo (in pairs) and loop [the CPUs of this process]")
-        ->check(CLI::Range(1U, 256U));
+    add_seconds(app, "--seconds", options.plan.seconds, 0.05, 3600,
+                "For each workload and source [2]");
+    add_number(app, "--threads", options.plan.threads, 1, 256,
+               "Of fifo (in pairs) and loop [the CPUs of this process]");
   };
   add_command<Options>(parent, context, "bench",
                        "Measure a memory pool against the process's malloc", define, run);
