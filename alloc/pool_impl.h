@@ -113,6 +113,7 @@ struct Pool::Impl final : MetadataObject, Evictor, Upkeep {
   [[nodiscard]] std::uint32_t mapped_buffer_over(const void* address) const;
   void report_wrong_direct(const void* address, const char* call) const;
   void evict(std::span<const Pfn> buffers) override;
+  void note_returned() override { note_freed(); }
   void evict_one(Pfn buffer);
   void end_alias(Pfn chain);
   void report_freed_twice(std::uint32_t frame) const;

@@ -227,6 +227,61 @@ bool free_beside_a_pass(std::uint64_t seed) {
   return got != nullptr;
 }
 
+// So many steps of the calling thread's.
+void dally(std::uint64_t steps) {
+  Mutex mutex{LockRank::kLeaf};
+  for (std::uint64_t i = 0; i < steps; i += 2) {
+    MutexLock lock(mutex);
+  }
+}
+constexpr std::uint64_t kStepsToPass = 200;  // of a request, until its pass is over
+
+// Half of a pool lies idle when one thread takes a buffer from the cache, which has all of them in
+// its hands meanwhile, and another asks for a larger one, which only a pass can bring. Whether
+// somebody who asks for that afterwards gets it.
+bool take_beside_a_pass(std::uint64_t seed) {
+  std::uint64_t dice = seed ^ 0x7a4e;
+  SimScheduler scheduler(sim_schedule(sim_random(dice)));
+  scheduler.set_name("of an allocation beside a pass, KEEL_TEST_SEED=" + std::to_string(seed));
+  SimScheduledDisk disk(scheduler, {.seed = seed, .virtual_clock = true}, {});
+  const ScopedOs scope(disk);
+  constexpr std::size_t kCapacity = 4 * kMiB;
+  constexpr std::size_t kSize = kCapacity / 8;
+  auto created = Pool::create({.capacity_bytes = kCapacity,
+                               .window_bytes = 16 * kMiB,
+                               .huge_pages = false,
+                               .background = false});
+  KEEL_CHECK(created.ok(), "a pool");
+  Pool& pool = **created;
+  std::vector<void*> held;
+  for (std::size_t made = 0; made < kCapacity; made += kSize) {
+    held.push_back(pool.kvmalloc(kSize));
+    KEEL_CHECK(held.back() != nullptr, "a buffer of a new pool", made);
+  }
+  for (std::size_t freed = 0; freed < kCapacity / 2; freed += kSize) {
+    pool.kvfree(held.back());
+    held.pop_back();
+  }
+  constexpr std::size_t kWanted = kMiB;
+  void* got = nullptr;
+  Thread takes("takes", [&, late = sim_random(dice) % kStepsToPass] {
+    dally(late);
+    held.push_back(pool.kvmalloc(kSize));
+  });
+  Thread asks("asks", [&] { got = pool.kvmalloc(kWanted, AllocFlags::kNoWarn); });
+  takes.join();
+  asks.join();
+  if (got == nullptr) {
+    got = pool.kvmalloc(kWanted, AllocFlags::kNoWarn);
+  }
+  pool.kvfree(got);
+  for (void* buffer : held) {
+    pool.kvfree(buffer);
+  }
+  pool.audit();
+  return got != nullptr;
+}
+
 // Memory is reserved while a round gives back what nobody used. Whether it is there when both have
 // ended.
 bool reserve_beside_a_round(std::uint64_t seed) {
@@ -294,6 +349,15 @@ std::uint64_t events_at_rest(const PoolConfig& config, bool in_pieces) {
 }
 
 }  // namespace
+
+TEST_CASE(
+    "idle buffers in the hands of one request are had by the next, whatever passes meanwhile") {
+  const std::uint64_t first = test_seed("sim take beside a pass", 811);
+  for (std::uint64_t seed = first; seed < first + test_rounds(150, 5); ++seed) {
+    CAPTURE(seed);
+    CHECK(take_beside_a_pass(seed));
+  }
+}
 
 TEST_CASE("what reserve() populates stays when a round is giving memory back meanwhile") {
   const std::uint64_t first = test_seed("sim reserve beside a round", 901);
