@@ -348,7 +348,55 @@ std::uint64_t events_at_rest(const PoolConfig& config, bool in_pieces) {
   return events;
 }
 
+constexpr std::uint64_t kSecondNs = 1'000'000'000;
+
+// Gives nothing, and takes a second for that.
+class SlowShrinker final : public Shrinker {
+ public:
+  [[nodiscard]] const char* name() const override { return "slow"; }
+  [[nodiscard]] Bytes count() const override { return Bytes(kMiB); }
+  Bytes scan(Bytes) override {
+    inside = true;
+    os().sleep_ns(kSecondNs);
+    inside = false;
+    return Bytes(0);
+  }
+  std::atomic<bool> inside{false};
+};
+
+// What a pool at its cap has of the system a minute after all of it was freed, in the middle of a
+// round that waits for a shrinker.
+Bytes left_after_a_long_round() {
+  SimScheduler scheduler(sim_schedule(1));
+  SimScheduledDisk disk(scheduler, {.seed = 1, .virtual_clock = true}, {});
+  const ScopedOs scope(disk);
+  auto created =
+      Pool::create({.capacity_bytes = 16 * kMiB, .window_bytes = 64 * kMiB, .huge_pages = false});
+  KEEL_CHECK(created.ok(), "a pool");
+  Pool& pool = **created;
+  SlowShrinker shrinker;
+  KEEL_CHECK(pool.add_shrinker(shrinker).ok(), "a shrinker");
+  std::vector<void*> held;
+  while (void* buffer = pool.kvmalloc(5 * kMiB + kMiB / 4, AllocFlags::kNoWarn)) {
+    held.push_back(buffer);
+  }
+  os().sleep_ns(10 * kSecondNs);  // So that the thread is past the rounds that it was woken for.
+  while (!shrinker.inside) {
+    os().sleep_ns(kSecondNs / 100);
+  }
+  for (void* buffer : held) {
+    pool.kvfree(buffer);
+  }
+  os().sleep_ns(60 * kSecondNs);
+  pool.remove_shrinker(shrinker);
+  return pool.stats().populated;
+}
+
 }  // namespace
+
+TEST_CASE("what is freed while the pool's thread waits for a shrinker is given back") {
+  CHECK(left_after_a_long_round() <= Bytes(6 * kMiB));
+}
 
 TEST_CASE(
     "idle buffers in the hands of one request are had by the next, whatever passes meanwhile") {
