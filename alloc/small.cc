@@ -72,6 +72,7 @@ void* Pool::Impl::allocate_small(std::size_t size_bytes, AllocFlags flags, const
   if (limited && !tags.charge(limit, small->size(object))) {
     // The page that the caller tries next is refused as well, since it is larger.
     (void)small->free(object);
+    note_freed();  // It may have had the last slab; see free_small().
     return nullptr;
   }
   if (has(flags, AllocFlags::kZero)) {

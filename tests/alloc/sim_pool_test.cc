@@ -392,7 +392,53 @@ Bytes left_after_a_long_round() {
   return pool.stats().populated;
 }
 
+// The last free page is taken for small objects that their owner may not have, while another thread
+// asks for a page. Whether somebody who asks afterwards gets it.
+bool refuse_beside_a_pass(std::uint64_t seed) {
+  std::uint64_t dice = seed ^ 0x4ef5;
+  SimScheduler scheduler(sim_schedule(sim_random(dice)));
+  scheduler.set_name("of a limit beside a pass, KEEL_TEST_SEED=" + std::to_string(seed));
+  SimScheduledDisk disk(scheduler, {.seed = seed, .virtual_clock = true}, {});
+  const ScopedOs scope(disk);
+  auto created = Pool::create(
+      {.capacity_bytes = kMiB / 4, .window_bytes = kMiB, .huge_pages = false, .background = false});
+  KEEL_CHECK(created.ok(), "a pool");
+  Pool& pool = **created;
+  KEEL_CHECK(pool.set_limit("limited", Bytes(16)).ok(), "a limit");
+  void* rest = pool.kvmalloc(63 * kPageBytes);
+  KEEL_CHECK(rest != nullptr, "a buffer of a new pool");
+  const auto take = [&pool] {
+    void* object = pool.kvmalloc(64, AllocFlags::kNoWarn, "limited");
+    KEEL_CHECK(object == nullptr, "more than an owner may have");
+  };
+  take();
+  void* got = nullptr;
+  Thread takes("takes", [&] {
+    for (int i = 0; i < 30; ++i) {
+      take();
+    }
+  });
+  Thread asks("asks", [&] { got = pool.kvmalloc(kPageBytes, AllocFlags::kNoWarn); });
+  takes.join();
+  asks.join();
+  if (got == nullptr) {
+    got = pool.kvmalloc(kPageBytes, AllocFlags::kNoWarn);
+  }
+  pool.kvfree(got);
+  pool.kvfree(rest);
+  pool.audit();
+  return got != nullptr;
+}
+
 }  // namespace
+
+TEST_CASE("a page that a limit's refusal gave back is had by the next request") {
+  const std::uint64_t first = test_seed("sim limit beside a pass", 1201);
+  for (std::uint64_t seed = first; seed < first + test_rounds(100, 5); ++seed) {
+    CAPTURE(seed);
+    CHECK(refuse_beside_a_pass(seed));
+  }
+}
 
 TEST_CASE("what is freed while the pool's thread waits for a shrinker is given back") {
   CHECK(left_after_a_long_round() <= Bytes(6 * kMiB));
