@@ -130,6 +130,8 @@ Status Pool::Impl::open_tables() {
   records = &pages->record(Pfn(0));
   direct_base = reinterpret_cast<std::uintptr_t>(store->address_of(Pfn(0)));
   direct_bytes = bytes_of(store->capacity());
+  most_small_bytes = std::min(kKmallocMaxBytes, config.kvmalloc_max_bytes);
+  most_class_bytes = std::min(bytes_of(Pages(kMaxClassPages)), config.kvmalloc_max_bytes);
   window_base = reinterpret_cast<std::uintptr_t>(window->base());
   window_bytes = config.window_bytes;
   void* mapped = nullptr;

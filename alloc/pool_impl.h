@@ -210,6 +210,8 @@ struct Pool::Impl final : MetadataObject, Evictor, Upkeep {
   FrameRecord* records = nullptr;
   std::uintptr_t direct_base = 0;
   std::size_t direct_bytes = 0;
+  std::size_t most_small_bytes = 0;  // of an object, within kvmalloc_max_bytes
+  std::size_t most_class_bytes = 0;  // of a buffer that has a class, likewise
   std::uintptr_t window_base = 0;
   std::size_t window_bytes = 0;
   // By page of the window: first frame of the buffer that is mapped there, plus one; 0: none
