@@ -75,17 +75,18 @@ void Pool::Impl::purge_ahead() {
 void Pool::Impl::note_lowest_free() {
   UpkeepState& state = upkeep_state;
   const std::uint64_t now_ns = os().monotonic_ns();
-  const Pages free = pages->free_hint();
   if (now_ns >= state.window_ends_ns) {
     state.window_ends_ns = now_ns + kWindowNs;
     state.window = (state.window + 1) % UpkeepState::kWindows;
-    state.lowest_free[state.window] = free;
     if (state.window % 2 == 0) {
       cache.drain_idle();
       release_slabs();
     }
+    // What that brought as well: nobody may come to tell of it later.
+    state.lowest_free[state.window] = pages->free_hint();
   }
-  state.lowest_free[state.window] = std::min(state.lowest_free[state.window], free);
+  Pages& lowest = state.lowest_free[state.window];
+  lowest = std::min(lowest, pages->free_hint());
 }
 
 // Slabs that small objects have left: free lists and pages have no use of them before.
@@ -136,8 +137,9 @@ Upkeep::Rounds Pool::Impl::give_back_idle() {
       (has_idle_slabs() && !upkeep_state.slabs_stay)) {
     return Rounds::kUsual;
   }
-  // What is free of small objects makes chunks whole in silence.
-  return may_give ? Rounds::kRare : Rounds::kNone;
+  // Small objects go in silence: they may make chunks whole, or leave slabs by and by.
+  const bool may_come = may_give || small->stats().held > Bytes(kSlabsKept);
+  return may_come ? Rounds::kRare : Rounds::kNone;
 }
 
 }  // namespace keel

@@ -430,7 +430,42 @@ bool refuse_beside_a_pass(std::uint64_t seed) {
   return got != nullptr;
 }
 
+// What a pool with a thread has of the system half a minute after small objects left it. Of
+// `in_two` every second one goes a while before the others.
+Bytes left_of_objects(bool in_two) {
+  SimScheduler scheduler(sim_schedule(1));
+  SimScheduledDisk disk(scheduler, {.seed = 1, .virtual_clock = true}, {});
+  const ScopedOs scope(disk);
+  auto created =
+      Pool::create({.capacity_bytes = 64 * kMiB, .window_bytes = 64 * kMiB, .huge_pages = false});
+  KEEL_CHECK(created.ok(), "a pool");
+  Pool& pool = **created;
+  pool.kvfree(pool.kvmalloc(32 * kMiB));  // Of that come the slabs, so that nobody needs a page.
+  std::vector<void*> objects(20 * 1024);
+  for (void*& object : objects) {
+    object = pool.kvmalloc(1024);
+    KEEL_CHECK(object != nullptr && pool.kvsize(object) == 1024, "a small object");
+  }
+  os().sleep_ns(60 * kSecondNs);
+  for (std::size_t i = 0; in_two && i < objects.size(); i += 2) {
+    pool.kvfree(objects[i]);
+  }
+  os().sleep_ns(60 * kSecondNs);
+  for (std::size_t i = in_two ? 1 : 0; i < objects.size(); i += in_two ? 2 : 1) {
+    pool.kvfree(objects[i]);
+  }
+  os().sleep_ns(60 * kSecondNs);
+  return pool.stats().populated;
+}
+
 }  // namespace
+
+TEST_CASE("what small objects leave in a pool at rest is given back, also if they leave in two") {
+  for (const bool in_two : {false, true}) {
+    CAPTURE(in_two);
+    CHECK(left_of_objects(in_two) <= Bytes(6 * kMiB));
+  }
+}
 
 TEST_CASE("a page that a limit's refusal gave back is had by the next request") {
   const std::uint64_t first = test_seed("sim limit beside a pass", 1201);
