@@ -46,9 +46,14 @@ Pages Pool::Impl::low_watermark() const {
   return std::min(spare_target(), Pages(16 * kPagesPerMiB));
 }
 
-// The keeper gives back only what was populated later.
-void Pool::Impl::keep_present() {
-  kept_present.store(pages->present_hint().value(), std::memory_order_relaxed);  // A number only.
+// From now on the keeper leaves as much as is populated now, but for `spare`.
+void Pool::Impl::keep_present(Pages spare) {
+  const std::uint64_t keep = (pages->present_hint() - spare).value();
+  std::uint64_t kept =
+      kept_present.load(std::memory_order_relaxed);  // A number only, here and below.
+  while (kept < keep &&
+         !kept_present.compare_exchange_weak(kept, keep, std::memory_order_relaxed)) {
+  }
 }
 
 Status Pool::reserve(Bytes bytes) {
@@ -71,7 +76,8 @@ Status Pool::reserve(Bytes bytes) {
 bool Pool::Impl::make_free(Pages wanted) {
   MutexLock lock(grow_lock);
   unsigned drains = 0;
-  for (Pages free = pages->free_hint(); free < wanted; free = pages->free_hint()) {
+  Pages free = pages->free_hint();
+  for (; free < wanted; free = pages->free_hint()) {
     if (grow(GrowthPages::kHuge)) {
       continue;
     }
@@ -80,7 +86,7 @@ bool Pool::Impl::make_free(Pages wanted) {
       return false;
     }
   }
-  keep_present();
+  keep_present(free - wanted);
   return true;
 }
 

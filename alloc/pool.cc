@@ -152,7 +152,7 @@ Status Pool::Impl::populate_initially() {
       return Error{Errc::kNoMemory, 0, "populating the pool's initial bytes", config.initial_bytes};
     }
   }
-  keep_present();
+  keep_present(Pages(0));
   return {};
 }
 

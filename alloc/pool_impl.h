@@ -148,7 +148,7 @@ struct Pool::Impl final : MetadataObject, Evictor, Upkeep {
   void set_cache_budget();
   [[nodiscard]] Pages spare_target() const;
   [[nodiscard]] Pages low_watermark() const;
-  void keep_present();
+  void keep_present(Pages spare) KEEL_REQUIRES(grow_lock);
   Bytes trim(unsigned most_chunks) KEEL_EXCLUDES(grow_lock);
 
   // reclaim.cc
@@ -227,7 +227,8 @@ struct Pool::Impl final : MetadataObject, Evictor, Upkeep {
   std::atomic<std::uint64_t> exhausted_with_shrinkers{kNotExhausted};
   std::atomic<bool> is_short_of_memory{false};
 
-  // Frames that initial_bytes and reserve() populated: the keeper does not give back below it.
+  // Frames of initial_bytes, or that reserve() found in use and was to have free: the keeper does
+  // not give back below it.
   std::atomic<std::uint64_t> kept_present{0};
 
   PoolCounters counters;

@@ -111,7 +111,8 @@ class Pool : public MetadataObject {
   [[nodiscard]] bool is_contiguous(const void* address) const;
 
   // Populates until `bytes` are free, so that allocations find them. The pool's thread does not
-  // give this back; trim() does. Threads: any; blocks. Errors: kNoMemory, kForked.
+  // give back these and as much as is in use now; trim() does. Threads: any; blocks.
+  // Errors: kNoMemory, kForked.
   [[nodiscard]] Status reserve(Bytes bytes);
 
   // Bounds what buffers of one owner (compared as text) may hold together; counts those allocated
