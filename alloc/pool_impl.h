@@ -172,7 +172,7 @@ struct Pool::Impl final : MetadataObject, Evictor, Upkeep {
   // upkeep.cc
   Rounds upkeep() override KEEL_EXCLUDES(upkeep_lock);
   void grow_ahead() KEEL_EXCLUDES(grow_lock);
-  void purge_ahead();
+  [[nodiscard]] bool purge_ahead();
   void keep_some_free() KEEL_EXCLUDES(upkeep_lock, grow_lock);
   void ask_shrinkers() KEEL_EXCLUDES(upkeep_lock, grow_lock);
   void note_lowest_free() KEEL_REQUIRES(upkeep_lock);

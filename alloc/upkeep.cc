@@ -11,6 +11,7 @@ constexpr std::uint64_t kWindowNs = 1'000'000'000;
 // Bounds one hold of the growth lock, for which a caller that must grow waits.
 constexpr unsigned kChunksPerSlice = 4;
 constexpr unsigned kSlicesPerRound = 16;
+constexpr unsigned kPurgesPerRound = 64;  // slices, of 2 MiB or less and up to a millisecond
 constexpr Pages kLazyAhead{(16U << 20) >> kPageShift};
 constexpr std::uint64_t kFreeShare = 128;       // of a full pool stays free, while anything is idle
 constexpr std::uint64_t kSlabsKept = 1U << 20;  // bytes
@@ -22,17 +23,19 @@ Upkeep::Rounds Pool::Impl::upkeep() {
     return Rounds::kNone;
   }
   Rounds more = Rounds::kNone;
+  bool purges = false;
   {
     MutexLock lock(upkeep_lock);
     grow_ahead();
-    purge_ahead();
+    purges = purge_ahead();
     note_lowest_free();
     more = give_back_idle();
   }
   keep_some_free();
   ask_shrinkers();
   // Callers do not ask them again before something is freed; they may have more by and by.
-  return is_short() && shrinkers.any() ? Rounds::kUsual : more;
+  const bool asks = is_short() && shrinkers.any();
+  return purges || asks ? Rounds::kUsual : more;
 }
 
 // Up to twice the low watermark, so that it is not back at once.
@@ -66,10 +69,15 @@ void Pool::Impl::ask_shrinkers() {
   }
 }
 
-// Before a map() would have to.
-void Pool::Impl::purge_ahead() {
-  while (window->lazy_pages() > kLazyAhead && window->purge_slice()) {
+// Before a map() would have to. True if there is more for the next round; what the system refuses
+// to purge is not.
+bool Pool::Impl::purge_ahead() {
+  for (unsigned slice = 0; slice < kPurgesPerRound; ++slice) {
+    if (window->lazy_pages() <= kLazyAhead || !window->purge_slice()) {
+      return false;
+    }
   }
+  return true;
 }
 
 void Pool::Impl::note_lowest_free() {

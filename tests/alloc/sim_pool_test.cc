@@ -2,6 +2,7 @@
 // trim, with a pool's own thread beside them, all by one seed (support/sim_scheduler.h). What a
 // buffer holds must be what its owner wrote; at the end the audit passes.
 #include <doctest/doctest.h>
+#include <sys/mman.h>
 
 #include <atomic>
 #include <cstdlib>
@@ -458,7 +459,100 @@ Bytes left_of_objects(bool in_two) {
   return pool.stats().populated;
 }
 
+// A disk under which it takes a while to make a mapping go.
+class SlowPurges final : public SimScheduledDisk {
+ public:
+  using SimScheduledDisk::SimScheduledDisk;
+  int mmap(void* address, std::size_t bytes, int protection, int flags, int fd,
+           std::uint64_t offset, void** out) override {
+    if (protection == PROT_NONE && (flags & MAP_FIXED) != 0) {
+      sleep_ns(1'000'000);
+    }
+    return SimScheduledDisk::mmap(address, bytes, protection, flags, fd, offset, out);
+  }
+};
+
+// How long a round takes while others unmap faster than it purges; they stop after a second.
+std::uint64_t round_beside_unmaps(std::uint64_t seed) {
+  std::uint64_t dice = seed ^ 0x10ad;
+  SimScheduler scheduler(sim_schedule(sim_random(dice)));
+  scheduler.set_name("of a round beside unmaps, KEEL_TEST_SEED=" + std::to_string(seed));
+  SlowPurges disk(scheduler, {.seed = seed, .virtual_clock = true}, {});
+  const ScopedOs scope(disk);
+  auto created = Pool::create({.capacity_bytes = 24 * kMiB,
+                               .window_bytes = 256 * kMiB,
+                               .huge_pages = false,
+                               .background = false});
+  KEEL_CHECK(created.ok(), "a pool");
+  Pool& pool = **created;
+  std::atomic<bool> ended{false};
+  std::vector<Thread> threads;
+  for (int i = 0; i < 2; ++i) {
+    threads.emplace_back("user", [&] {
+      const std::uint64_t end_ns = os().monotonic_ns() + kSecondNs;
+      while (!ended && os().monotonic_ns() < end_ns) {
+        pool.kvfree(pool.kvmalloc(5 * kMiB));
+        os().sleep_ns(200'000);
+      }
+    });
+  }
+  os().sleep_ns(kSecondNs / 100);
+  const std::uint64_t before_ns = os().monotonic_ns();
+  pool.upkeep();
+  const std::uint64_t took_ns = os().monotonic_ns() - before_ns;
+  ended = true;
+  for (Thread& thread : threads) {
+    thread.join();
+  }
+  pool.audit();
+  return took_ns;
+}
+
+// What is lazy in a pool with a thread a minute after large buffers were freed that were mapped
+// page by page, which takes more than a round to purge. All else is to stay as it is.
+Bytes left_lazy() {
+  SimScheduler scheduler(sim_schedule(1));
+  SimScheduledDisk disk(scheduler, {.seed = 1, .virtual_clock = true}, {});
+  const ScopedOs scope(disk);
+  auto created = Pool::create({.capacity_bytes = 96 * kMiB,
+                               .window_bytes = 256 * kMiB,
+                               .initial_bytes = 96 * kMiB,
+                               .huge_pages = false});
+  KEEL_CHECK(created.ok(), "a pool");
+  Pool& pool = **created;
+  std::vector<void*> pages;
+  while (void* page = pool.kvmalloc(kPageBytes, AllocFlags::kNoWarn)) {
+    pages.push_back(page);
+  }
+  for (std::size_t i = 0; i < pages.size(); i += 2) {
+    pool.kvfree(pages[i]);
+  }
+  std::vector<void*> large;
+  while (void* buffer = pool.kvmalloc(5 * kMiB, AllocFlags::kNoWarn)) {
+    large.push_back(buffer);
+  }
+  KEEL_CHECK(large.size() >= 8, "too little to purge", large.size());
+  os().sleep_ns(30 * kSecondNs);
+  for (void* buffer : large) {
+    pool.kvfree(buffer);
+  }
+  os().sleep_ns(60 * kSecondNs);
+  return pool.stats().lazy;
+}
+
 }  // namespace
+
+TEST_CASE("what a round does not come to purge the next one does") {
+  CHECK(left_lazy() <= Bytes(16 * kMiB));
+}
+
+TEST_CASE("a round ends though others unmap faster than it purges") {
+  const std::uint64_t first = test_seed("sim round beside unmaps", 921);
+  for (std::uint64_t seed = first; seed < first + test_rounds(1, 1); ++seed) {
+    CAPTURE(seed);
+    CHECK(round_beside_unmaps(seed) < kSecondNs / 2);
+  }
+}
 
 TEST_CASE("what small objects leave in a pool at rest is given back, also if they leave in two") {
   for (const bool in_two : {false, true}) {
