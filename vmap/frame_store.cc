@@ -14,8 +14,9 @@
 namespace keel {
 namespace {
 
-// Frame numbers fit 32 bits with room for a "none" value, which the page allocator relies on.
-constexpr std::uint64_t kMaxFrames = std::uint64_t{1} << 31;
+// Frame numbers fit 32 bits with room for a "none" value, and all frames as one free run FreeBins,
+// both of which the page allocator relies on.
+constexpr std::uint64_t kMaxFrames = (std::uint64_t{1} << 31) - 1;
 
 constexpr std::size_t kHugeBytes = std::size_t{2} << 20;
 constexpr Pages kHugePage{kHugeBytes / kPageBytes};

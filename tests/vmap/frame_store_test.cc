@@ -146,7 +146,8 @@ TEST_CASE("a config that makes no sense is refused") {
        {FrameStoreConfig{}, FrameStoreConfig{.capacity_bytes = 100},
         FrameStoreConfig{.capacity_bytes = 3 * kChunkBytes / 2, .chunk_bytes = kChunkBytes},
         FrameStoreConfig{.capacity_bytes = 3 * kPageBytes, .chunk_bytes = 3 * kPageBytes},
-        FrameStoreConfig{.capacity_bytes = 1024, .chunk_bytes = 512}}) {
+        FrameStoreConfig{.capacity_bytes = 1024, .chunk_bytes = 512},
+        FrameStoreConfig{.capacity_bytes = std::size_t{8} << 40}}) {
     CHECK(FrameStore::create(config).error().code == Errc::kInvalidArgument);
   }
 }
