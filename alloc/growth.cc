@@ -74,10 +74,13 @@ Status Pool::reserve(Bytes bytes) {
 
 // Grows the store until so much is free; where it cannot grow idle buffers make room.
 bool Pool::Impl::make_free(Pages wanted) {
-  MutexLock lock(grow_lock);
-  unsigned drains = 0;
-  Pages free = pages->free_hint();
-  for (; free < wanted; free = pages->free_hint()) {
+  for (unsigned drains = 0;;) {
+    MutexLock lock(grow_lock);  // For one chunk at a time: callers may need it too.
+    const Pages free = pages->free_hint();
+    if (free >= wanted) {
+      keep_present(free - wanted);
+      return true;
+    }
     if (grow(GrowthPages::kHuge)) {
       continue;
     }
@@ -86,8 +89,6 @@ bool Pool::Impl::make_free(Pages wanted) {
       return false;
     }
   }
-  keep_present(free - wanted);
-  return true;
 }
 
 Bytes Pool::trim() {

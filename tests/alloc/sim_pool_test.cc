@@ -540,7 +540,59 @@ Bytes left_lazy() {
   return pool.stats().lazy;
 }
 
+// A disk under which it takes a while to populate memory.
+class SlowGrowth final : public SimScheduledDisk {
+ public:
+  using SimScheduledDisk::SimScheduledDisk;
+  int madvise(void* address, std::size_t bytes, int advice) override {
+    if (advice == MADV_POPULATE_WRITE) {
+      sleep_ns(1'000'000);
+    }
+    return SimScheduledDisk::madvise(address, bytes, advice);
+  }
+};
+
+// A request comes while another thread reserves much more. Whether it has its buffer before all of
+// that is there.
+bool request_beside_reserve(std::uint64_t seed) {
+  std::uint64_t dice = seed ^ 0x9e5e;
+  SimSchedule schedule = sim_schedule(sim_random(dice));
+  schedule.switch_one_in = 2;  // Who waits for a lock gets it by and by.
+  SimScheduler scheduler(schedule);
+  scheduler.set_name("of a request beside reserve(), KEEL_TEST_SEED=" + std::to_string(seed));
+  SlowGrowth disk(scheduler, {.seed = seed, .virtual_clock = true}, {});
+  const ScopedOs scope(disk);
+  auto created = Pool::create({.capacity_bytes = 16 * kMiB,
+                               .chunk_bytes = kMiB / 4,
+                               .window_bytes = 16 * kMiB,
+                               .huge_pages = false,
+                               .background = false});
+  KEEL_CHECK(created.ok(), "a pool");
+  Pool& pool = **created;
+  std::atomic<bool> reserved{false};
+  Thread reserves("reserves", [&] {
+    KEEL_CHECK(pool.reserve(Bytes(10 * kMiB)).ok(), "what there is room for");
+    reserved = true;
+  });
+  os().sleep_ns(3'000'000);
+  void* buffer = pool.kvmalloc(2 * kMiB);
+  const bool in_time = !reserved;
+  KEEL_CHECK(buffer != nullptr, "a buffer of a new pool");
+  reserves.join();
+  pool.kvfree(buffer);
+  pool.audit();
+  return in_time;
+}
+
 }  // namespace
+
+TEST_CASE("a request does not wait until another thread has reserved all that it wants") {
+  const std::uint64_t first = test_seed("sim request beside reserve", 931);
+  for (std::uint64_t seed = first; seed < first + test_rounds(10, 3); ++seed) {
+    CAPTURE(seed);
+    CHECK(request_beside_reserve(seed));
+  }
+}
 
 TEST_CASE("what a round does not come to purge the next one does") {
   CHECK(left_lazy() <= Bytes(16 * kMiB));
