@@ -107,6 +107,9 @@ std::uint32_t BufferCache::refill(Pages wanted_pages) {
   if (left > 1) {
     store(size_class, std::span(batch).subspan(1, left - 1));
   }
+  if (got > 1) {
+    evictor_.note_returned();
+  }
   return static_cast<std::uint32_t>(mine.value());
 }
 
@@ -136,12 +139,16 @@ std::uint32_t BufferCache::take_fitting(unsigned size_class, Pages wanted) {
   if (found == end) {
     std::reverse(batch.begin(), end);
     store(size_class, std::span(batch).first(got));
+    evictor_.note_returned();
     return CpuStacks::kNone;
   }
   const Pfn mine = *found;
   std::copy(found + 1, end, found);
   std::reverse(batch.begin(), end - 1);
   store(size_class, std::span(batch).first(got - 1));
+  if (got > 1) {
+    evictor_.note_returned();
+  }
   return static_cast<std::uint32_t>(mine.value());
 }
 

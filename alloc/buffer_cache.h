@@ -31,6 +31,9 @@ namespace keel {
 class Evictor {
  public:
   virtual void evict(std::span<const Pfn> buffers) = 0;
+  // Idle buffers that an allocation had in its hands lie in the cache again; a drain that crossed
+  // it has missed them.
+  virtual void note_returned() = 0;
   [[nodiscard]] virtual Tier tier_of(Pfn buffer) const = 0;
   [[nodiscard]] virtual Pages pages_of(Pfn buffer) const = 0;
 

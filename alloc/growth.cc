@@ -46,9 +46,14 @@ Pages Pool::Impl::low_watermark() const {
   return std::min(spare_target(), Pages(16 * kPagesPerMiB));
 }
 
-// The keeper gives back only what was populated later.
-void Pool::Impl::keep_present() {
-  kept_present.store(pages->present_hint().value(), std::memory_order_relaxed);  // A number only.
+// From now on the keeper leaves as much as is populated now, but for `spare`.
+void Pool::Impl::keep_present(Pages spare) {
+  const std::uint64_t keep = (pages->present_hint() - spare).value();
+  std::uint64_t kept =
+      kept_present.load(std::memory_order_relaxed);  // A number only, here and below.
+  while (kept < keep &&
+         !kept_present.compare_exchange_weak(kept, keep, std::memory_order_relaxed)) {
+  }
 }
 
 Status Pool::reserve(Bytes bytes) {
@@ -69,9 +74,13 @@ Status Pool::reserve(Bytes bytes) {
 
 // Grows the store until so much is free; where it cannot grow idle buffers make room.
 bool Pool::Impl::make_free(Pages wanted) {
-  MutexLock lock(grow_lock);
-  unsigned drains = 0;
-  for (Pages free = pages->free_hint(); free < wanted; free = pages->free_hint()) {
+  for (unsigned drains = 0;;) {
+    MutexLock lock(grow_lock);  // For one chunk at a time: callers may need it too.
+    const Pages free = pages->free_hint();
+    if (free >= wanted) {
+      keep_present(free - wanted);
+      return true;
+    }
     if (grow(GrowthPages::kHuge)) {
       continue;
     }
@@ -80,8 +89,6 @@ bool Pool::Impl::make_free(Pages wanted) {
       return false;
     }
   }
-  keep_present();
-  return true;
 }
 
 Bytes Pool::trim() {

@@ -72,8 +72,10 @@ bool Keeper::wait_for_round(Upkeep::Rounds rounds) {
   MutexLock lock(lock_);
   in_round_ = false;
   round_ended_.notify_all();
-  // A hint, see note_activity().
-  resting_.store(rounds != Rounds::kUsual, std::memory_order_relaxed);
+  resting_.store(rounds != Rounds::kUsual, std::memory_order_seq_cst);
+  if (active_.load(std::memory_order_seq_cst)) {  // See note_activity().
+    rounds = Rounds::kUsual;                      // The round may have been past it already.
+  }
   bool due = false;
   while (!stop_ && (pauses_ != 0 || (!woken_ && !due))) {
     if (rounds == Rounds::kNone || pauses_ != 0) {
@@ -90,6 +92,8 @@ bool Keeper::wait_for_round(Upkeep::Rounds rounds) {
 void Keeper::run() {
   for (auto rounds = Upkeep::Rounds::kUsual; wait_for_round(rounds);) {
     low_.store(false, std::memory_order_relaxed);  // A hint, see note_low().
+    resting_.store(false, std::memory_order_relaxed);
+    active_.store(false, std::memory_order_seq_cst);  // Before the round looks at anything.
     rounds = work_.upkeep();
   }
 }

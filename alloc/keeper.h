@@ -58,10 +58,16 @@ class Keeper : public MetadataObject {
       wake();
     }
   }
-  // Something changed: rounds should be made for a while. Makes a system call only if none are.
+  // Something changed: rounds should be made for a while. Only the first call since a round began
+  // does anything, and makes a system call only if no round is to come soon.
   void note_activity() {
-    if (resting_.load(std::memory_order_relaxed)) {  // A hint: the next one tells it again.
-      wake();
+    if (!active_.load(std::memory_order_relaxed)) {  // Told already; the next round sees it.
+      // In this order, as in wait_for_round(), and in one order for all: either it is seen there
+      // that something changed, or here that nobody looks.
+      active_.store(true, std::memory_order_seq_cst);
+      if (resting_.load(std::memory_order_seq_cst)) {
+        wake();
+      }
     }
   }
 
@@ -75,7 +81,8 @@ class Keeper : public MetadataObject {
 
   Upkeep& work_;
   std::optional<Thread> thread_;
-  std::atomic<bool> resting_{false};
+  std::atomic<bool> resting_{false};  // no round comes soon
+  std::atomic<bool> active_{false};   // something changed since the last round began
   std::atomic<bool> low_{false};
   Mutex lock_{LockRank::kLeaf};
   CondVar wake_;

@@ -23,7 +23,6 @@ constexpr std::uint64_t kLongestSleepNs = 50'000'000;
 // Passes of one request, each of which found enough that others took. A shrinker may say that it
 // gives and not do it. Source: MAX_RECLAIM_RETRIES (Linux).
 constexpr unsigned kMostRounds = 16;
-constexpr std::size_t kMaxClassBytes = std::size_t{kMaxClassPages} << kPageShift;
 
 // What the thread's scopes and kNoFail make of the caller's flags. Inside a scan, of another pool's
 // shrinker as well, no shrinker is asked.
@@ -70,11 +69,11 @@ void* Pool::kvmalloc(std::size_t size_bytes, AllocFlags flags, const char* owner
 #endif
   Impl& impl = *impl_;
   // A size of 0 wraps, and goes the slow way.
-  if (size_bytes - 1 < kKmallocMaxBytes) {
+  if (size_bytes - 1 < impl.most_small_bytes) {
     if (void* object = impl.allocate_small(size_bytes, flags, owner)) [[likely]] {
       return object;
     }
-  } else if (size_bytes - 1 < kMaxClassBytes && impl.is_fast() && !NoAllocScope::active())
+  } else if (size_bytes - 1 < impl.most_class_bytes && impl.is_fast() && !NoAllocScope::active())
       [[likely]] {
     const auto pages = static_cast<std::uint32_t>((size_bytes - 1) >> kPageShift) + 1;
     const std::uint32_t frame = impl.cache.pop(size_class_of(pages));

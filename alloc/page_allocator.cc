@@ -27,7 +27,7 @@ unsigned floor_order(std::uint32_t pages) {
 PageAllocator::PageAllocator(Pages capacity) : capacity_(static_cast<Index>(capacity.value())) {}
 
 Result<std::unique_ptr<PageAllocator>> PageAllocator::create(Pages capacity) {
-  if (capacity.value() == 0 || capacity.value() > std::uint64_t{1} << 31) {
+  if (capacity.value() == 0 || capacity.value() >= std::uint64_t{1} << 31) {  // FreeBins
     return Error{Errc::kInvalidArgument, 0, "page allocator over frames", capacity.value()};
   }
   std::unique_ptr<PageAllocator> made(new (std::nothrow) PageAllocator(capacity));

@@ -2,6 +2,7 @@
 #include "keel/alloc/pool.h"
 
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <bit>
@@ -10,6 +11,7 @@
 
 #include "keel/base/check.h"
 #include "keel/base/os.h"
+#include "keel/base/wait_word.h"
 #include "keel/vmap/system_limits.h"
 #include "poison.h"
 #include "pool_impl.h"
@@ -128,6 +130,8 @@ Status Pool::Impl::open_tables() {
   records = &pages->record(Pfn(0));
   direct_base = reinterpret_cast<std::uintptr_t>(store->address_of(Pfn(0)));
   direct_bytes = bytes_of(store->capacity());
+  most_small_bytes = std::min(kKmallocMaxBytes, config.kvmalloc_max_bytes);
+  most_class_bytes = std::min(bytes_of(Pages(kMaxClassPages)), config.kvmalloc_max_bytes);
   window_base = reinterpret_cast<std::uintptr_t>(window->base());
   window_bytes = config.window_bytes;
   void* mapped = nullptr;
@@ -148,7 +152,7 @@ Status Pool::Impl::populate_initially() {
       return Error{Errc::kNoMemory, 0, "populating the pool's initial bytes", config.initial_bytes};
     }
   }
-  keep_present();
+  keep_present(Pages(0));
   return {};
 }
 
@@ -174,27 +178,44 @@ namespace {
 // Release pairs with acquire: who sees it sees what it points to.
 constinit std::atomic<Pool*> the_default_pool{nullptr};
 
+// The process of which a thread makes it just now (0: none), and where its other threads wait for
+// that. If a forked child finds its parent's here, that thread is not in it and never ends there.
+constinit std::atomic<pid_t> the_maker{0};
+constinit WaitWord the_maker_ended;
+
+Result<Pool*> create_default_pool() {
+  // It outlives any Os that a test has put in place, and so must its thread: none then.
+  const Os& in_force = os();
+  auto made = Pool::create({.background = typeid(in_force) == typeid(Os)});
+  if (!made) {
+    return made.error();
+  }
+  // Never destroyed: buffers may be freed by destructors of static objects, in any order.
+  return made->release();
+}
+
 // One thread at a time makes it: two could be refused what there is for one.
 Result<Pool*> make_default_pool() {
-  struct Refused {
-    Error error;
-  };
-  try {
-    // Never destroyed: buffers may be freed by destructors of static objects, in any order.
-    static Pool* const pool = [] {
-      // It outlives any Os that a test has put in place, and so must its thread: none then.
-      const Os& in_force = os();
-      auto made = Pool::create({.background = typeid(in_force) == typeid(Os)});
-      if (!made) {
-        throw Refused{made.error()};
+  const pid_t here = ::getpid();
+  pid_t maker = 0;
+  // Acquire, here and below, pairs with release: who comes next sees what was made.
+  while (!the_maker.compare_exchange_strong(maker, here, std::memory_order_acquire)) {
+    if (maker == here) {
+      const std::uint32_t seen = the_maker_ended.value();
+      if (the_maker.load(std::memory_order_acquire) == here) {
+        (void)the_maker_ended.wait(seen, WaitWord::kEverybody, WaitWord::kForever);
       }
-      the_default_pool.store(made->get(), std::memory_order_release);
-      return made->release();
-    }();
-    return pool;
-  } catch (const Refused& refused) {
-    return refused.error;
+      maker = 0;
+    }
   }
+  Pool* const there = the_default_pool.load(std::memory_order_relaxed);  // Seen as said above.
+  const Result<Pool*> pool = there != nullptr ? Result<Pool*>(there) : create_default_pool();
+  if (pool) {
+    the_default_pool.store(*pool, std::memory_order_release);
+  }
+  the_maker.store(0, std::memory_order_release);
+  the_maker_ended.wake(WaitWord::kEverybody);
+  return pool;
 }
 
 }  // namespace

@@ -113,6 +113,7 @@ struct Pool::Impl final : MetadataObject, Evictor, Upkeep {
   [[nodiscard]] std::uint32_t mapped_buffer_over(const void* address) const;
   void report_wrong_direct(const void* address, const char* call) const;
   void evict(std::span<const Pfn> buffers) override;
+  void note_returned() override { note_freed(); }
   void evict_one(Pfn buffer);
   void end_alias(Pfn chain);
   void report_freed_twice(std::uint32_t frame) const;
@@ -147,7 +148,7 @@ struct Pool::Impl final : MetadataObject, Evictor, Upkeep {
   void set_cache_budget();
   [[nodiscard]] Pages spare_target() const;
   [[nodiscard]] Pages low_watermark() const;
-  void keep_present();
+  void keep_present(Pages spare) KEEL_REQUIRES(grow_lock);
   Bytes trim(unsigned most_chunks) KEEL_EXCLUDES(grow_lock);
 
   // reclaim.cc
@@ -171,7 +172,7 @@ struct Pool::Impl final : MetadataObject, Evictor, Upkeep {
   // upkeep.cc
   Rounds upkeep() override KEEL_EXCLUDES(upkeep_lock);
   void grow_ahead() KEEL_EXCLUDES(grow_lock);
-  void purge_ahead();
+  [[nodiscard]] bool purge_ahead();
   void keep_some_free() KEEL_EXCLUDES(upkeep_lock, grow_lock);
   void ask_shrinkers() KEEL_EXCLUDES(upkeep_lock, grow_lock);
   void note_lowest_free() KEEL_REQUIRES(upkeep_lock);
@@ -209,6 +210,8 @@ struct Pool::Impl final : MetadataObject, Evictor, Upkeep {
   FrameRecord* records = nullptr;
   std::uintptr_t direct_base = 0;
   std::size_t direct_bytes = 0;
+  std::size_t most_small_bytes = 0;  // of an object, within kvmalloc_max_bytes
+  std::size_t most_class_bytes = 0;  // of a buffer that has a class, likewise
   std::uintptr_t window_base = 0;
   std::size_t window_bytes = 0;
   // By page of the window: first frame of the buffer that is mapped there, plus one; 0: none
@@ -224,7 +227,8 @@ struct Pool::Impl final : MetadataObject, Evictor, Upkeep {
   std::atomic<std::uint64_t> exhausted_with_shrinkers{kNotExhausted};
   std::atomic<bool> is_short_of_memory{false};
 
-  // Frames that initial_bytes and reserve() populated: the keeper does not give back below it.
+  // Frames of initial_bytes, or that reserve() found in use and was to have free: the keeper does
+  // not give back below it.
   std::atomic<std::uint64_t> kept_present{0};
 
   PoolCounters counters;

@@ -35,7 +35,8 @@ bool Pool::Impl::reclaim(const Request& request, bool shares) {
 // since that pass began. While one is under way others are not refused: they make their own, wait
 // for the first one's drain and shrinkers, and ask for themselves if those gave too little for
 // both. All that while frees go past the CPUs' caches, to
-// where requests look, and are noted here.
+// where requests look, and are noted here. So is what an allocation took from the caches and does
+// not need: a pass has missed it.
 
 std::uint64_t Pool::Impl::begin_pass() {
   MutexLock lock(gate_lock);

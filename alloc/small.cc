@@ -72,6 +72,7 @@ void* Pool::Impl::allocate_small(std::size_t size_bytes, AllocFlags flags, const
   if (limited && !tags.charge(limit, small->size(object))) {
     // The page that the caller tries next is refused as well, since it is larger.
     (void)small->free(object);
+    note_freed();  // It may have had the last slab; see free_small().
     return nullptr;
   }
   if (has(flags, AllocFlags::kZero)) {
@@ -103,7 +104,7 @@ bool Pool::Impl::free_small(void* address) {
 void* Pool::Impl::reallocate_small(Pool& pool, void* address, std::size_t held,
                                    const Request& request) {
   if (small->may_hold(held, request.size_bytes) && request.size_bytes > held / 2 &&
-      !has(request.flags, AllocFlags::kZero)) {
+      is_within_limit(request.size_bytes) && !has(request.flags, AllocFlags::kZero)) {
     return address;
   }
   void* moved = pool.kvmalloc(request.size_bytes, request.flags, request.owner);

@@ -11,6 +11,7 @@ constexpr std::uint64_t kWindowNs = 1'000'000'000;
 // Bounds one hold of the growth lock, for which a caller that must grow waits.
 constexpr unsigned kChunksPerSlice = 4;
 constexpr unsigned kSlicesPerRound = 16;
+constexpr unsigned kPurgesPerRound = 64;  // slices, of 2 MiB or less and up to a millisecond
 constexpr Pages kLazyAhead{(16U << 20) >> kPageShift};
 constexpr std::uint64_t kFreeShare = 128;       // of a full pool stays free, while anything is idle
 constexpr std::uint64_t kSlabsKept = 1U << 20;  // bytes
@@ -22,17 +23,19 @@ Upkeep::Rounds Pool::Impl::upkeep() {
     return Rounds::kNone;
   }
   Rounds more = Rounds::kNone;
+  bool purges = false;
   {
     MutexLock lock(upkeep_lock);
     grow_ahead();
-    purge_ahead();
+    purges = purge_ahead();
     note_lowest_free();
     more = give_back_idle();
   }
   keep_some_free();
   ask_shrinkers();
   // Callers do not ask them again before something is freed; they may have more by and by.
-  return is_short() && shrinkers.any() ? Rounds::kUsual : more;
+  const bool asks = is_short() && shrinkers.any();
+  return purges || asks ? Rounds::kUsual : more;
 }
 
 // Up to twice the low watermark, so that it is not back at once.
@@ -66,26 +69,32 @@ void Pool::Impl::ask_shrinkers() {
   }
 }
 
-// Before a map() would have to.
-void Pool::Impl::purge_ahead() {
-  while (window->lazy_pages() > kLazyAhead && window->purge_slice()) {
+// Before a map() would have to. True if there is more for the next round; what the system refuses
+// to purge is not.
+bool Pool::Impl::purge_ahead() {
+  for (unsigned slice = 0; slice < kPurgesPerRound; ++slice) {
+    if (window->lazy_pages() <= kLazyAhead || !window->purge_slice()) {
+      return false;
+    }
   }
+  return true;
 }
 
 void Pool::Impl::note_lowest_free() {
   UpkeepState& state = upkeep_state;
   const std::uint64_t now_ns = os().monotonic_ns();
-  const Pages free = pages->free_hint();
   if (now_ns >= state.window_ends_ns) {
     state.window_ends_ns = now_ns + kWindowNs;
     state.window = (state.window + 1) % UpkeepState::kWindows;
-    state.lowest_free[state.window] = free;
     if (state.window % 2 == 0) {
       cache.drain_idle();
       release_slabs();
     }
+    // What that brought as well: nobody may come to tell of it later.
+    state.lowest_free[state.window] = pages->free_hint();
   }
-  state.lowest_free[state.window] = std::min(state.lowest_free[state.window], free);
+  Pages& lowest = state.lowest_free[state.window];
+  lowest = std::min(lowest, pages->free_hint());
 }
 
 // Slabs that small objects have left: free lists and pages have no use of them before.
@@ -136,8 +145,9 @@ Upkeep::Rounds Pool::Impl::give_back_idle() {
       (has_idle_slabs() && !upkeep_state.slabs_stay)) {
     return Rounds::kUsual;
   }
-  // What is free of small objects makes chunks whole in silence.
-  return may_give ? Rounds::kRare : Rounds::kNone;
+  // Small objects go in silence: they may make chunks whole, or leave slabs by and by.
+  const bool may_come = may_give || small->stats().held > Bytes(kSlabsKept);
+  return may_come ? Rounds::kRare : Rounds::kNone;
 }
 
 }  // namespace keel

@@ -14,8 +14,9 @@
 namespace keel {
 namespace {
 
-// Frame numbers fit 32 bits with room for a "none" value, which the page allocator relies on.
-constexpr std::uint64_t kMaxFrames = std::uint64_t{1} << 31;
+// Frame numbers fit 32 bits with room for a "none" value, and all frames as one free run FreeBins,
+// both of which the page allocator relies on.
+constexpr std::uint64_t kMaxFrames = (std::uint64_t{1} << 31) - 1;
 
 constexpr std::size_t kHugeBytes = std::size_t{2} << 20;
 constexpr Pages kHugePage{kHugeBytes / kPageBytes};
@@ -271,9 +272,10 @@ int FrameStore::punch(FrameRun chunk) {
   const Pfn to{std::min(round_up(chunk.end().value(), huge), capacity_.value())};
   int result = 0;
   for (Pfn at = from; at < to; at += chunk_) {
-    if (at == chunk.first || is_hole(at)) {
-      const int error = punch_run({at, chunk_});
-      result = result != 0 ? result : error;
+    if (at == chunk.first) {
+      result = punch_run(chunk);
+    } else if (is_hole(at)) {
+      (void)punch_run({at, chunk_});  // Nowhere counted as there.
     } else {
       // The kernel has taken the huge page apart, and its entries out of the page table.
       (void)os().madvise(address_of(at), bytes_of(chunk_), MADV_POPULATE_WRITE);

@@ -1,5 +1,6 @@
 // A pool behind the standard library's interfaces, and behind keel.h.
 #include <doctest/doctest.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <cerrno>
@@ -231,4 +232,39 @@ TEST_CASE("two threads that are the first to want the default pool get one, made
   REQUIRE(made.ok());
   CHECK(other == *made);
   CHECK(os.stores == 1);
+}
+
+TEST_CASE("a child forked while its parent makes the default pool makes one of its own") {
+  if (std::getenv("KEEL_TEST_NO_POOL") == nullptr) {
+    CHECK(keel_test::passes_with("KEEL_TEST_NO_POOL", "1", "a child forked while its parent*"));
+    return;
+  }
+  // Waits in the first thread that comes.
+  class Slow final : public Os {
+   public:
+    int memfd_create(const char* name, unsigned flags) override {
+      if (!entered.exchange(true)) {
+        while (!go_on) {
+          std::this_thread::yield();
+        }
+      }
+      return Os::memfd_create(name, flags);
+    }
+    std::atomic<bool> entered{false};
+    std::atomic<bool> go_on{false};
+  };
+  Slow os;
+  const ScopedOs scope(os);
+  std::thread thread([] { CHECK(try_default_pool().ok()); });
+  while (!os.entered) {
+    std::this_thread::yield();
+  }
+  const auto ending = keel_test::run_in_child([] {
+    ::alarm(10);
+    ::_exit(keel_kvmalloc(100, KEEL_KERNEL, nullptr) != nullptr ? 0 : 1);
+  });
+  os.go_on = true;
+  thread.join();
+  CHECK(ending.signal == 0);
+  CHECK(ending.exit_code == 0);
 }

@@ -215,11 +215,33 @@ TEST_CASE_FIXTURE(Fixture, "shrinking gives what is wanted, from the depot befor
   board.audit(cache);
 }
 
+TEST_CASE_FIXTURE(Fixture,
+                  "what a refill took and does not need it tells of, once it lies there again") {
+  const Pinned here;
+  put_all(buffers_of(0, 80));
+  while (cache.stats().refills == 0) {
+    REQUIRE(board.take(cache, CacheBoard::kClasses[0]) != CpuStacks::kNone);
+  }
+  CHECK(board.returned == 1);
+  // Of a class whose buffers are looked at: the only one, of two, and one that is too small.
+  const unsigned large = CacheBoard::kClasses[4];
+  put_all({4});
+  CHECK(board.take(cache, large) == 4);
+  CHECK(board.returned == 1);
+  put_all({4, 10});
+  CHECK(board.take(cache, large) == 10);
+  CHECK(board.returned == 2);
+  CHECK(cache.refill(Pages(pages_of_class(large) + 1)) == CpuStacks::kNone);
+  CHECK(board.returned == 3);
+  board.audit(cache);
+}
+
 namespace {
 
 class NoEvictor final : public Evictor {
  public:
   void evict(std::span<const Pfn>) override {}
+  void note_returned() override {}
   [[nodiscard]] Tier tier_of(Pfn) const override { return Tier::kContiguous; }
   [[nodiscard]] Pages pages_of(Pfn) const override { return Pages(1); }
 };

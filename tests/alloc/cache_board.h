@@ -48,6 +48,7 @@ class CacheBoard final : public keel::Evictor {
       evicted_pages += keel::pages_of_class(class_of(static_cast<std::uint32_t>(buffer.value())));
     }
   }
+  void note_returned() override { ++returned; }
   [[nodiscard]] keel::Tier tier_of(keel::Pfn buffer) const override {
     return buffer.value() % 3 == 0 ? keel::Tier::kMapped : keel::Tier::kContiguous;
   }
@@ -81,6 +82,7 @@ class CacheBoard final : public keel::Evictor {
 
   std::atomic<unsigned> wrong{0};  // put in twice, or taken out twice
   std::uint64_t evicted_pages = 0;
+  std::atomic<unsigned> returned{0};  // how often the cache said so
 
  private:
   void note_in(std::uint32_t buffer) { wrong += cached_[buffer].exchange(true) ? 1 : 0; }

@@ -262,5 +262,10 @@ TEST_CASE("creating it and preparing records survive every failing call") {
       break;
     }
   }
-  CHECK(PageAllocator::create(Pages(0)).error().code == Errc::kInvalidArgument);
+  // None, and more than fit one free run.
+  for (const Pages capacity : {Pages(0), Pages(std::uint64_t{1} << 31)}) {
+    const auto made = PageAllocator::create(capacity);
+    REQUIRE(!made.ok());
+    CHECK(made.error().code == Errc::kInvalidArgument);
+  }
 }

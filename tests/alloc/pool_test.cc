@@ -188,6 +188,20 @@ TEST_CASE("sizes that can never be had get nullptr at once, kNoFail or not") {
   PoolConfig config = kSmall;
   config.kvmalloc_max_bytes = 8192;
   CHECK(make(config)->kvmalloc(8193, AllocFlags::kNoFail) == nullptr);
+  // Above a limit nothing that lies ready is given either, though it be large enough: a page, an
+  // idle buffer of the class, an object.
+  for (const std::size_t limit : {std::size_t{100}, std::size_t{5000}, 17 * kPageBytes}) {
+    config.kvmalloc_max_bytes = limit;
+    const auto limited = make(config);
+    REQUIRE(limited->reserve(Bytes(kMiB)).ok());  // else there are no objects
+    void* most = limited->kvmalloc(limit);
+    REQUIRE(most != nullptr);
+    CHECK(limited->kvrealloc(most, limit + 1) == nullptr);
+    limited->kvfree(most);
+    CHECK(limited->kvmalloc(limit + 1, AllocFlags::kNoFail) == nullptr);
+    CHECK(limited->kvmalloc(limit + 1, AllocFlags::kNoWait) == nullptr);
+    CHECK(limited->kvmalloc(limit) != nullptr);
+  }
   config = {.capacity_bytes = 16 * kMiB, .window_bytes = 6 * kMiB};
   CHECK(make(config)->kvmalloc(6 * kMiB, AllocFlags::kNoFail) == nullptr);  // no guard page left
   CHECK(make(config)->kvmalloc(6 * kMiB - kPageBytes) != nullptr);

@@ -2,6 +2,7 @@
 // trim, with a pool's own thread beside them, all by one seed (support/sim_scheduler.h). What a
 // buffer holds must be what its owner wrote; at the end the audit passes.
 #include <doctest/doctest.h>
+#include <sys/mman.h>
 
 #include <atomic>
 #include <cstdlib>
@@ -227,6 +228,61 @@ bool free_beside_a_pass(std::uint64_t seed) {
   return got != nullptr;
 }
 
+// So many steps of the calling thread's.
+void dally(std::uint64_t steps) {
+  Mutex mutex{LockRank::kLeaf};
+  for (std::uint64_t i = 0; i < steps; i += 2) {
+    MutexLock lock(mutex);
+  }
+}
+constexpr std::uint64_t kStepsToPass = 200;  // of a request, until its pass is over
+
+// Half of a pool lies idle when one thread takes a buffer from the cache, which has all of them in
+// its hands meanwhile, and another asks for a larger one, which only a pass can bring. Whether
+// somebody who asks for that afterwards gets it.
+bool take_beside_a_pass(std::uint64_t seed) {
+  std::uint64_t dice = seed ^ 0x7a4e;
+  SimScheduler scheduler(sim_schedule(sim_random(dice)));
+  scheduler.set_name("of an allocation beside a pass, KEEL_TEST_SEED=" + std::to_string(seed));
+  SimScheduledDisk disk(scheduler, {.seed = seed, .virtual_clock = true}, {});
+  const ScopedOs scope(disk);
+  constexpr std::size_t kCapacity = 4 * kMiB;
+  constexpr std::size_t kSize = kCapacity / 8;
+  auto created = Pool::create({.capacity_bytes = kCapacity,
+                               .window_bytes = 16 * kMiB,
+                               .huge_pages = false,
+                               .background = false});
+  KEEL_CHECK(created.ok(), "a pool");
+  Pool& pool = **created;
+  std::vector<void*> held;
+  for (std::size_t made = 0; made < kCapacity; made += kSize) {
+    held.push_back(pool.kvmalloc(kSize));
+    KEEL_CHECK(held.back() != nullptr, "a buffer of a new pool", made);
+  }
+  for (std::size_t freed = 0; freed < kCapacity / 2; freed += kSize) {
+    pool.kvfree(held.back());
+    held.pop_back();
+  }
+  constexpr std::size_t kWanted = kMiB;
+  void* got = nullptr;
+  Thread takes("takes", [&, late = sim_random(dice) % kStepsToPass] {
+    dally(late);
+    held.push_back(pool.kvmalloc(kSize));
+  });
+  Thread asks("asks", [&] { got = pool.kvmalloc(kWanted, AllocFlags::kNoWarn); });
+  takes.join();
+  asks.join();
+  if (got == nullptr) {
+    got = pool.kvmalloc(kWanted, AllocFlags::kNoWarn);
+  }
+  pool.kvfree(got);
+  for (void* buffer : held) {
+    pool.kvfree(buffer);
+  }
+  pool.audit();
+  return got != nullptr;
+}
+
 // Memory is reserved while a round gives back what nobody used. Whether it is there when both have
 // ended.
 bool reserve_beside_a_round(std::uint64_t seed) {
@@ -293,7 +349,290 @@ std::uint64_t events_at_rest(const PoolConfig& config, bool in_pieces) {
   return events;
 }
 
+constexpr std::uint64_t kSecondNs = 1'000'000'000;
+
+// Gives nothing, and takes a second for that.
+class SlowShrinker final : public Shrinker {
+ public:
+  [[nodiscard]] const char* name() const override { return "slow"; }
+  [[nodiscard]] Bytes count() const override { return Bytes(kMiB); }
+  Bytes scan(Bytes) override {
+    inside = true;
+    os().sleep_ns(kSecondNs);
+    inside = false;
+    return Bytes(0);
+  }
+  std::atomic<bool> inside{false};
+};
+
+// What a pool at its cap has of the system a minute after all of it was freed, in the middle of a
+// round that waits for a shrinker.
+Bytes left_after_a_long_round() {
+  SimScheduler scheduler(sim_schedule(1));
+  SimScheduledDisk disk(scheduler, {.seed = 1, .virtual_clock = true}, {});
+  const ScopedOs scope(disk);
+  auto created =
+      Pool::create({.capacity_bytes = 16 * kMiB, .window_bytes = 64 * kMiB, .huge_pages = false});
+  KEEL_CHECK(created.ok(), "a pool");
+  Pool& pool = **created;
+  SlowShrinker shrinker;
+  KEEL_CHECK(pool.add_shrinker(shrinker).ok(), "a shrinker");
+  std::vector<void*> held;
+  while (void* buffer = pool.kvmalloc(5 * kMiB + kMiB / 4, AllocFlags::kNoWarn)) {
+    held.push_back(buffer);
+  }
+  os().sleep_ns(10 * kSecondNs);  // So that the thread is past the rounds that it was woken for.
+  while (!shrinker.inside) {
+    os().sleep_ns(kSecondNs / 100);
+  }
+  for (void* buffer : held) {
+    pool.kvfree(buffer);
+  }
+  os().sleep_ns(60 * kSecondNs);
+  pool.remove_shrinker(shrinker);
+  return pool.stats().populated;
+}
+
+// The last free page is taken for small objects that their owner may not have, while another thread
+// asks for a page. Whether somebody who asks afterwards gets it.
+bool refuse_beside_a_pass(std::uint64_t seed) {
+  std::uint64_t dice = seed ^ 0x4ef5;
+  SimScheduler scheduler(sim_schedule(sim_random(dice)));
+  scheduler.set_name("of a limit beside a pass, KEEL_TEST_SEED=" + std::to_string(seed));
+  SimScheduledDisk disk(scheduler, {.seed = seed, .virtual_clock = true}, {});
+  const ScopedOs scope(disk);
+  auto created = Pool::create(
+      {.capacity_bytes = kMiB / 4, .window_bytes = kMiB, .huge_pages = false, .background = false});
+  KEEL_CHECK(created.ok(), "a pool");
+  Pool& pool = **created;
+  KEEL_CHECK(pool.set_limit("limited", Bytes(16)).ok(), "a limit");
+  void* rest = pool.kvmalloc(63 * kPageBytes);
+  KEEL_CHECK(rest != nullptr, "a buffer of a new pool");
+  const auto take = [&pool] {
+    void* object = pool.kvmalloc(64, AllocFlags::kNoWarn, "limited");
+    KEEL_CHECK(object == nullptr, "more than an owner may have");
+  };
+  take();
+  void* got = nullptr;
+  Thread takes("takes", [&] {
+    for (int i = 0; i < 30; ++i) {
+      take();
+    }
+  });
+  Thread asks("asks", [&] { got = pool.kvmalloc(kPageBytes, AllocFlags::kNoWarn); });
+  takes.join();
+  asks.join();
+  if (got == nullptr) {
+    got = pool.kvmalloc(kPageBytes, AllocFlags::kNoWarn);
+  }
+  pool.kvfree(got);
+  pool.kvfree(rest);
+  pool.audit();
+  return got != nullptr;
+}
+
+// What a pool with a thread has of the system half a minute after small objects left it. Of
+// `in_two` every second one goes a while before the others.
+Bytes left_of_objects(bool in_two) {
+  SimScheduler scheduler(sim_schedule(1));
+  SimScheduledDisk disk(scheduler, {.seed = 1, .virtual_clock = true}, {});
+  const ScopedOs scope(disk);
+  auto created =
+      Pool::create({.capacity_bytes = 64 * kMiB, .window_bytes = 64 * kMiB, .huge_pages = false});
+  KEEL_CHECK(created.ok(), "a pool");
+  Pool& pool = **created;
+  pool.kvfree(pool.kvmalloc(32 * kMiB));  // Of that come the slabs, so that nobody needs a page.
+  std::vector<void*> objects(20 * 1024);
+  for (void*& object : objects) {
+    object = pool.kvmalloc(1024);
+    KEEL_CHECK(object != nullptr && pool.kvsize(object) == 1024, "a small object");
+  }
+  os().sleep_ns(60 * kSecondNs);
+  for (std::size_t i = 0; in_two && i < objects.size(); i += 2) {
+    pool.kvfree(objects[i]);
+  }
+  os().sleep_ns(60 * kSecondNs);
+  for (std::size_t i = in_two ? 1 : 0; i < objects.size(); i += in_two ? 2 : 1) {
+    pool.kvfree(objects[i]);
+  }
+  os().sleep_ns(60 * kSecondNs);
+  return pool.stats().populated;
+}
+
+// A disk under which it takes a while to make a mapping go.
+class SlowPurges final : public SimScheduledDisk {
+ public:
+  using SimScheduledDisk::SimScheduledDisk;
+  int mmap(void* address, std::size_t bytes, int protection, int flags, int fd,
+           std::uint64_t offset, void** out) override {
+    if (protection == PROT_NONE && (flags & MAP_FIXED) != 0) {
+      sleep_ns(1'000'000);
+    }
+    return SimScheduledDisk::mmap(address, bytes, protection, flags, fd, offset, out);
+  }
+};
+
+// How long a round takes while others unmap faster than it purges; they stop after a second.
+std::uint64_t round_beside_unmaps(std::uint64_t seed) {
+  std::uint64_t dice = seed ^ 0x10ad;
+  SimScheduler scheduler(sim_schedule(sim_random(dice)));
+  scheduler.set_name("of a round beside unmaps, KEEL_TEST_SEED=" + std::to_string(seed));
+  SlowPurges disk(scheduler, {.seed = seed, .virtual_clock = true}, {});
+  const ScopedOs scope(disk);
+  auto created = Pool::create({.capacity_bytes = 24 * kMiB,
+                               .window_bytes = 256 * kMiB,
+                               .huge_pages = false,
+                               .background = false});
+  KEEL_CHECK(created.ok(), "a pool");
+  Pool& pool = **created;
+  std::atomic<bool> ended{false};
+  std::vector<Thread> threads;
+  for (int i = 0; i < 2; ++i) {
+    threads.emplace_back("user", [&] {
+      const std::uint64_t end_ns = os().monotonic_ns() + kSecondNs;
+      while (!ended && os().monotonic_ns() < end_ns) {
+        pool.kvfree(pool.kvmalloc(5 * kMiB));
+        os().sleep_ns(200'000);
+      }
+    });
+  }
+  os().sleep_ns(kSecondNs / 100);
+  const std::uint64_t before_ns = os().monotonic_ns();
+  pool.upkeep();
+  const std::uint64_t took_ns = os().monotonic_ns() - before_ns;
+  ended = true;
+  for (Thread& thread : threads) {
+    thread.join();
+  }
+  pool.audit();
+  return took_ns;
+}
+
+// What is lazy in a pool with a thread a minute after large buffers were freed that were mapped
+// page by page, which takes more than a round to purge. All else is to stay as it is.
+Bytes left_lazy() {
+  SimScheduler scheduler(sim_schedule(1));
+  SimScheduledDisk disk(scheduler, {.seed = 1, .virtual_clock = true}, {});
+  const ScopedOs scope(disk);
+  auto created = Pool::create({.capacity_bytes = 96 * kMiB,
+                               .window_bytes = 256 * kMiB,
+                               .initial_bytes = 96 * kMiB,
+                               .huge_pages = false});
+  KEEL_CHECK(created.ok(), "a pool");
+  Pool& pool = **created;
+  std::vector<void*> pages;
+  while (void* page = pool.kvmalloc(kPageBytes, AllocFlags::kNoWarn)) {
+    pages.push_back(page);
+  }
+  for (std::size_t i = 0; i < pages.size(); i += 2) {
+    pool.kvfree(pages[i]);
+  }
+  std::vector<void*> large;
+  while (void* buffer = pool.kvmalloc(5 * kMiB, AllocFlags::kNoWarn)) {
+    large.push_back(buffer);
+  }
+  KEEL_CHECK(large.size() >= 8, "too little to purge", large.size());
+  os().sleep_ns(30 * kSecondNs);
+  for (void* buffer : large) {
+    pool.kvfree(buffer);
+  }
+  os().sleep_ns(60 * kSecondNs);
+  return pool.stats().lazy;
+}
+
+// A disk under which it takes a while to populate memory.
+class SlowGrowth final : public SimScheduledDisk {
+ public:
+  using SimScheduledDisk::SimScheduledDisk;
+  int madvise(void* address, std::size_t bytes, int advice) override {
+    if (advice == MADV_POPULATE_WRITE) {
+      sleep_ns(1'000'000);
+    }
+    return SimScheduledDisk::madvise(address, bytes, advice);
+  }
+};
+
+// A request comes while another thread reserves much more. Whether it has its buffer before all of
+// that is there.
+bool request_beside_reserve(std::uint64_t seed) {
+  std::uint64_t dice = seed ^ 0x9e5e;
+  SimSchedule schedule = sim_schedule(sim_random(dice));
+  schedule.switch_one_in = 2;  // Who waits for a lock gets it by and by.
+  SimScheduler scheduler(schedule);
+  scheduler.set_name("of a request beside reserve(), KEEL_TEST_SEED=" + std::to_string(seed));
+  SlowGrowth disk(scheduler, {.seed = seed, .virtual_clock = true}, {});
+  const ScopedOs scope(disk);
+  auto created = Pool::create({.capacity_bytes = 16 * kMiB,
+                               .chunk_bytes = kMiB / 4,
+                               .window_bytes = 16 * kMiB,
+                               .huge_pages = false,
+                               .background = false});
+  KEEL_CHECK(created.ok(), "a pool");
+  Pool& pool = **created;
+  std::atomic<bool> reserved{false};
+  Thread reserves("reserves", [&] {
+    KEEL_CHECK(pool.reserve(Bytes(10 * kMiB)).ok(), "what there is room for");
+    reserved = true;
+  });
+  os().sleep_ns(3'000'000);
+  void* buffer = pool.kvmalloc(2 * kMiB);
+  const bool in_time = !reserved;
+  KEEL_CHECK(buffer != nullptr, "a buffer of a new pool");
+  reserves.join();
+  pool.kvfree(buffer);
+  pool.audit();
+  return in_time;
+}
+
 }  // namespace
+
+TEST_CASE("a request does not wait until another thread has reserved all that it wants") {
+  const std::uint64_t first = test_seed("sim request beside reserve", 931);
+  for (std::uint64_t seed = first; seed < first + test_rounds(10, 3); ++seed) {
+    CAPTURE(seed);
+    CHECK(request_beside_reserve(seed));
+  }
+}
+
+TEST_CASE("what a round does not come to purge the next one does") {
+  CHECK(left_lazy() <= Bytes(16 * kMiB));
+}
+
+TEST_CASE("a round ends though others unmap faster than it purges") {
+  const std::uint64_t first = test_seed("sim round beside unmaps", 921);
+  for (std::uint64_t seed = first; seed < first + test_rounds(1, 1); ++seed) {
+    CAPTURE(seed);
+    CHECK(round_beside_unmaps(seed) < kSecondNs / 2);
+  }
+}
+
+TEST_CASE("what small objects leave in a pool at rest is given back, also if they leave in two") {
+  for (const bool in_two : {false, true}) {
+    CAPTURE(in_two);
+    CHECK(left_of_objects(in_two) <= Bytes(6 * kMiB));
+  }
+}
+
+TEST_CASE("a page that a limit's refusal gave back is had by the next request") {
+  const std::uint64_t first = test_seed("sim limit beside a pass", 1201);
+  for (std::uint64_t seed = first; seed < first + test_rounds(100, 5); ++seed) {
+    CAPTURE(seed);
+    CHECK(refuse_beside_a_pass(seed));
+  }
+}
+
+TEST_CASE("what is freed while the pool's thread waits for a shrinker is given back") {
+  CHECK(left_after_a_long_round() <= Bytes(6 * kMiB));
+}
+
+TEST_CASE(
+    "idle buffers in the hands of one request are had by the next, whatever passes meanwhile") {
+  const std::uint64_t first = test_seed("sim take beside a pass", 811);
+  for (std::uint64_t seed = first; seed < first + test_rounds(150, 5); ++seed) {
+    CAPTURE(seed);
+    CHECK(take_beside_a_pass(seed));
+  }
+}
 
 TEST_CASE("what reserve() populates stays when a round is giving memory back meanwhile") {
   const std::uint64_t first = test_seed("sim reserve beside a round", 901);

@@ -90,6 +90,19 @@ TEST_CASE_FIXTURE(Fixture, "what was reserved stays, until a trim gives all of i
   CHECK(pool->stats().populated <= Bytes(3 * kMiB));
 }
 
+TEST_CASE_FIXTURE(Fixture, "what is populated beyond what was reserved goes back") {
+  std::vector<void*> buffers = fill(*pool, kMiB);
+  free_all(*pool, buffers);
+  REQUIRE(pool->reserve(Bytes(8 * kMiB)).ok());
+  pass(150);
+  CHECK(pool->stats().free >= Bytes(8 * kMiB));
+  CHECK(pool->stats().populated <= Bytes(13 * kMiB));
+  // What was reserved before stays beside it.
+  REQUIRE(pool->reserve(Bytes(kMiB)).ok());
+  pass(150);
+  CHECK(pool->stats().free >= Bytes(8 * kMiB));
+}
+
 TEST_CASE_FIXTURE(Fixture, "initial memory stays as reserved memory does") {
   pool = make_pool(
       {.capacity_bytes = 64 * kMiB, .window_bytes = 256 * kMiB, .initial_bytes = 16 * kMiB});

@@ -146,7 +146,8 @@ TEST_CASE("a config that makes no sense is refused") {
        {FrameStoreConfig{}, FrameStoreConfig{.capacity_bytes = 100},
         FrameStoreConfig{.capacity_bytes = 3 * kChunkBytes / 2, .chunk_bytes = kChunkBytes},
         FrameStoreConfig{.capacity_bytes = 3 * kPageBytes, .chunk_bytes = 3 * kPageBytes},
-        FrameStoreConfig{.capacity_bytes = 1024, .chunk_bytes = 512}}) {
+        FrameStoreConfig{.capacity_bytes = 1024, .chunk_bytes = 512},
+        FrameStoreConfig{.capacity_bytes = std::size_t{8} << 40}}) {
     CHECK(FrameStore::create(config).error().code == Errc::kInvalidArgument);
   }
 }
@@ -394,6 +395,42 @@ TEST_CASE("trimming half of a huge page leaves the other half where nobody takes
   REQUIRE(pages_mapped(*store, *second) == 256);
   REQUIRE(store->trim(*first).ok());
   CHECK(pages_mapped(*store, *second) == 256);
+}
+
+TEST_CASE("a trim that cannot give back what lies beside the chunk has given the chunk back") {
+  // Says that it gives huge pages.
+  class Os final : public FaultOs {
+   public:
+    int madvise(void* address, std::size_t bytes, int advice) override {
+      constexpr int kCollapse = 25;  // MADV_COLLAPSE
+      return advice == kCollapse ? 0 : FaultOs::madvise(address, bytes, advice);
+    }
+  };
+  Os os;
+  const ScopedOs scope(os);
+  FrameStoreConfig config = kHugeConfig;
+  config.chunk_bytes = kMiB / 2;
+  const auto store = make(config);
+  if (!store->huge_advice_taken()) {
+    return;
+  }
+  std::vector<FrameRun> chunks;
+  for (int i = 0; i < 4; ++i) {
+    const auto grown = store->grow();
+    REQUIRE(grown.ok());
+    chunks.push_back(*grown);
+  }
+  REQUIRE(store->trim(chunks[1]).ok());
+  os.fail_nth(2, mask_of(OsCall::kFallocate));  // that of the hole beside it
+  CHECK(store->trim(chunks[0]).ok());
+  CHECK(os.fired());
+  CHECK(store->populated() == Pages(2 * 128));
+  // Behind two holes; this time it is the chunk that the system does not take.
+  os.fail_nth(3, mask_of(OsCall::kFallocate));
+  CHECK(!store->trim(chunks[2]).ok());
+  CHECK(os.fired());
+  CHECK(store->populated() == Pages(2 * 128));
+  store->audit();
 }
 
 TEST_CASE("what a huge page brought beside a chunk is never more than that, and goes with it") {

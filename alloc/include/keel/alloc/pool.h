@@ -63,8 +63,8 @@ class PoolAreaVisitor;
 class Pool : public MetadataObject {
  public:
   // Reserves address space and populates `initial_bytes`. The capacity is rounded down to chunks.
-  // Errors: kInvalidArgument (also less than 64 KiB of capacity), kNoMemory, kNoAddressSpace,
-  // kSystem.
+  // Errors: kInvalidArgument (also a capacity below 64 KiB, or of 8 TiB), kNoMemory (address space
+  // too), kNoSpace (RLIMIT_FSIZE allows less), kPermission, kSystem.
   [[nodiscard]] static Result<std::unique_ptr<Pool>> create(const PoolConfig& config);
   // Every buffer is gone with it, freed or not.
   ~Pool();
@@ -111,7 +111,8 @@ class Pool : public MetadataObject {
   [[nodiscard]] bool is_contiguous(const void* address) const;
 
   // Populates until `bytes` are free, so that allocations find them. The pool's thread does not
-  // give this back; trim() does. Threads: any; blocks. Errors: kNoMemory, kForked.
+  // give back these and as much as is in use now; trim() does. Threads: any; blocks.
+  // Errors: kNoMemory, kForked.
   [[nodiscard]] Status reserve(Bytes bytes);
 
   // Bounds what buffers of one owner (compared as text) may hold together; counts those allocated

@@ -29,7 +29,7 @@
 namespace keel {
 
 struct FrameStoreConfig {
-  std::size_t capacity_bytes = 0;      // a multiple of chunk_bytes
+  std::size_t capacity_bytes = 0;      // a multiple of chunk_bytes, below 8 TiB
   std::size_t chunk_bytes = 4U << 20;  // a power of two, at least a page
   bool lock_memory = false;            // mlock each chunk when it is populated
   bool dump_memory = false;            // the direct map goes into core dumps
@@ -44,7 +44,7 @@ enum class GrowthPages : std::uint8_t {
 class FrameStore : public MetadataObject {
  public:
   // Reserves address space and a memory object; populates nothing.
-  // Errors: kInvalidArgument, kNoMemory, kPermission, kSystem.
+  // Errors: kInvalidArgument, kNoMemory, kNoSpace (RLIMIT_FSIZE), kPermission, kSystem.
   [[nodiscard]] static Result<std::unique_ptr<FrameStore>> create(const FrameStoreConfig& config);
   // The caller has no mapping of the store left that it will use.
   ~FrameStore();
