@@ -24,7 +24,9 @@ constexpr std::size_t kMostBytes = std::numeric_limits<std::uint32_t>::max();
 // Fills in defaults; a capacity of 0 afterwards means that the config is not valid.
 PoolConfig complete(PoolConfig config) {
   if (config.capacity_bytes == 0) {
-    config.capacity_bytes = machine_memory().value() / 2;
+    // The frame store is a file. Where none may be of the least size either, create() says so.
+    const Bytes most = std::min(Bytes(machine_memory().value() / 2), max_file_bytes());
+    config.capacity_bytes = std::max(most.value(), std::uint64_t{kMinCapacityBytes});
   }
   if (config.capacity_bytes < kMinCapacityBytes || !is_power_of_two(config.chunk_bytes)) {
     config.capacity_bytes = 0;

@@ -44,7 +44,7 @@ enum class GrowthPages : std::uint8_t {
 class FrameStore : public MetadataObject {
  public:
   // Reserves address space and a memory object; populates nothing.
-  // Errors: kInvalidArgument, kNoMemory, kPermission, kSystem.
+  // Errors: kInvalidArgument, kNoMemory, kNoSpace (RLIMIT_FSIZE), kPermission, kSystem.
   [[nodiscard]] static Result<std::unique_ptr<FrameStore>> create(const FrameStoreConfig& config);
   // The caller has no mapping of the store left that it will use.
   ~FrameStore();
