@@ -4,13 +4,16 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <array>
 #include <bit>
+#include <cstdio>
 #include <limits>
 #include <typeinfo>
 
 #include "keel/base/check.h"
 #include "keel/base/os.h"
 #include "keel/vmap/system_limits.h"
+#include "patience.h"
 #include "poison.h"
 #include "pool_impl.h"
 
@@ -215,9 +218,35 @@ Pool& default_pool() {
   return **made;
 }
 
+namespace {
+
+// False if the default pool cannot be made. Who must not fail waits until it can, but for a size
+// that it would not have either.
+bool make_default_pool_for(std::size_t size_bytes, AllocFlags flags, const char* owner) {
+  const bool waits = has(flags, AllocFlags::kNoFail) && size_bytes != 0 &&
+                     size_bytes <= PoolConfig().kvmalloc_max_bytes;
+  for (Patience patience; !try_default_pool().ok();) {
+    if (!waits) {
+      return false;
+    }
+    patience.sleep();
+    if (patience.is_message_due()) {
+      std::array<char, 256> line;
+      (void)std::snprintf(line.data(), line.size(),
+                          "the default pool cannot be made, and is waited for: size %zu, owner "
+                          "'%s'",
+                          size_bytes, owner);
+      send_message(line.data());
+    }
+  }
+  return true;
+}
+
+}  // namespace
+
 void* kvmalloc(std::size_t size_bytes, AllocFlags flags, const char* owner) {
   if (the_default_pool.load(std::memory_order_relaxed) == nullptr &&
-      !has(flags, AllocFlags::kNoFail) && !try_default_pool().ok()) {
+      !make_default_pool_for(size_bytes, flags, owner)) {
     return nullptr;
   }
   return default_pool().kvmalloc(size_bytes, flags, owner);
