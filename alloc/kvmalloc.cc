@@ -11,15 +11,13 @@
 #include "keel/base/os.h"
 #include "keel/base/probes.h"
 #include "message.h"
+#include "patience.h"
 #include "poison.h"
 #include "pool_impl.h"
 
 namespace keel {
 namespace {
 
-constexpr std::uint64_t kMessageIntervalNs = 1'000'000'000;
-constexpr std::uint64_t kFirstSleepNs = 1'000'000;
-constexpr std::uint64_t kLongestSleepNs = 50'000'000;
 // Passes of one request, each of which found enough that others took. A shrinker may say that it
 // gives and not do it. Source: MAX_RECLAIM_RETRIES (Linux).
 constexpr unsigned kMostRounds = 16;
@@ -401,10 +399,8 @@ void* Pool::Impl::map_chain(Pfn chain, const Request& request) {
 // When there is nothing ---------------------------------------------------------------------------
 
 void* Pool::Impl::allocate_nofail(const Request& request) {
-  std::uint64_t next_message_ns = os().monotonic_ns() + kMessageIntervalNs;
-  for (std::uint64_t sleep_ns = kFirstSleepNs;;
-       sleep_ns = std::min(sleep_ns * 2, kLongestSleepNs)) {
-    os().sleep_ns(sleep_ns);
+  for (Patience patience;;) {
+    patience.sleep();
     // Objects may have been freed, and yet no slab be empty.
     if (request.size_bytes <= kKmallocMaxBytes) {
       if (void* object = allocate_small(request.size_bytes, request.flags, request.owner)) {
@@ -414,9 +410,7 @@ void* Pool::Impl::allocate_nofail(const Request& request) {
     if (void* buffer = allocate_once(request)) {
       return buffer;
     }
-    const std::uint64_t now_ns = os().monotonic_ns();
-    if (now_ns >= next_message_ns) {
-      next_message_ns = now_ns + kMessageIntervalNs;
+    if (patience.is_message_due()) {
       counters.add(PoolCount::kNofailWarnings);
       send_report("possible memory allocation deadlock", request);
     }

@@ -5,7 +5,9 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <bit>
+#include <cstdio>
 #include <limits>
 #include <typeinfo>
 
@@ -13,6 +15,7 @@
 #include "keel/base/os.h"
 #include "keel/base/wait_word.h"
 #include "keel/vmap/system_limits.h"
+#include "patience.h"
 #include "poison.h"
 #include "pool_impl.h"
 
@@ -26,7 +29,9 @@ constexpr std::size_t kMostBytes = std::numeric_limits<std::uint32_t>::max();
 // Fills in defaults; a capacity of 0 afterwards means that the config is not valid.
 PoolConfig complete(PoolConfig config) {
   if (config.capacity_bytes == 0) {
-    config.capacity_bytes = machine_memory().value() / 2;
+    // The frame store is a file. Where none may be of the least size either, create() says so.
+    const Bytes most = std::min(Bytes(machine_memory().value() / 2), max_file_bytes());
+    config.capacity_bytes = std::max(most.value(), std::uint64_t{kMinCapacityBytes});
   }
   if (config.capacity_bytes < kMinCapacityBytes || !is_power_of_two(config.chunk_bytes)) {
     config.capacity_bytes = 0;
@@ -234,9 +239,35 @@ Pool& default_pool() {
   return **made;
 }
 
+namespace {
+
+// False if the default pool cannot be made. Who must not fail waits until it can, but for a size
+// that it would not have either.
+bool make_default_pool_for(std::size_t size_bytes, AllocFlags flags, const char* owner) {
+  const bool waits = has(flags, AllocFlags::kNoFail) && size_bytes != 0 &&
+                     size_bytes <= PoolConfig().kvmalloc_max_bytes;
+  for (Patience patience; !try_default_pool().ok();) {
+    if (!waits) {
+      return false;
+    }
+    patience.sleep();
+    if (patience.is_message_due()) {
+      std::array<char, 256> line;
+      (void)std::snprintf(line.data(), line.size(),
+                          "the default pool cannot be made, and is waited for: size %zu, owner "
+                          "'%s'",
+                          size_bytes, owner);
+      send_message(line.data());
+    }
+  }
+  return true;
+}
+
+}  // namespace
+
 void* kvmalloc(std::size_t size_bytes, AllocFlags flags, const char* owner) {
   if (the_default_pool.load(std::memory_order_relaxed) == nullptr &&
-      !has(flags, AllocFlags::kNoFail) && !try_default_pool().ok()) {
+      !make_default_pool_for(size_bytes, flags, owner)) {
     return nullptr;
   }
   return default_pool().kvmalloc(size_bytes, flags, owner);

@@ -88,7 +88,7 @@ Status Follower::Impl::wait_for_next(std::uint64_t timeout_ns, std::uint64_t dea
 Status Follower::Impl::renew() {
   const NoReclaimScope no_reclaim;
   MutexLock lock(journal.state_mutex);
-  auto fresh = ChainReader::make(journal.file, journal.pool, kReads);
+  auto fresh = ChainReader::make(journal.file, kReads);
   if (!fresh) {
     return fresh.error();
   }
@@ -137,7 +137,7 @@ Result<std::unique_ptr<Follower::Impl>> Follower::Impl::make(Journal::Impl& jour
   // Nothing that a shrinker of the journal might wait for may wait for this thread.
   const NoReclaimScope no_reclaim;
   MutexLock lock(journal.state_mutex);
-  auto chain = ChainReader::make(journal.file, journal.pool, kReads);
+  auto chain = ChainReader::make(journal.file, kReads);
   if (!chain) {
     return chain.error();
   }

@@ -58,7 +58,7 @@ Result<std::unique_ptr<Journal>> Journal::open_or_throw(const std::string& path,
   }
   const std::uint32_t block = file->geometry().block_bytes;
   IntentCollector intents(file->geometry().data_bytes / done_reservation(block).log_bytes);
-  const auto found = scan(*file, pool,
+  const auto found = scan(*file,
                           [&](const RecoveredCheckpoint& checkpoint) {
                             auto status = intents.add(checkpoint);
                             return status.ok() ? handler(checkpoint) : status;

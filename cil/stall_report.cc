@@ -58,6 +58,9 @@ const char* to_string(StallReport::WaitsFor waits_for) {
 }
 
 std::size_t describe(const StallReport& report, char* text, std::size_t bytes) {
+  if (bytes == 0) {
+    return 0;  // not even the end of a line fits
+  }
   Line line(text, bytes);
   line.add("%s stalled for %" PRIu64 " ms at sequence %" PRIu64 ", waiting for %s",
            to_string(report.what), report.waited_ns / 1'000'000, report.sequence.value(),

@@ -1,6 +1,7 @@
 #include "keel/vmap/system_limits.h"
 
 #include <fcntl.h>
+#include <sys/resource.h>
 
 #include <array>
 #include <cstdlib>
@@ -45,6 +46,11 @@ std::uint64_t max_map_count() {
 Bytes machine_memory() {
   const std::optional<std::uint64_t> kib = read_number("/proc/meminfo", "MemTotal:");
   return kib ? Bytes(*kib * 1024) : kAssumedMemory;
+}
+
+Bytes max_file_bytes() {
+  struct rlimit limit {};
+  return ::getrlimit(RLIMIT_FSIZE, &limit) == 0 ? Bytes(limit.rlim_cur) : Bytes(RLIM_INFINITY);
 }
 
 }  // namespace keel

@@ -9,9 +9,8 @@ ChainReader::ChainReader(const LogFile& file, CheckpointReader reader)
     : reader_(std::move(reader)),
       position_{Lsn(file.state().tail_lsn), file.state().tail_predecessor} {}
 
-Result<ChainReader> ChainReader::make(const LogFile& file, Pool& pool,
-                                      const ReadAheadOptions& options) {
-  auto reader = CheckpointReader::make(file, pool, options);
+Result<ChainReader> ChainReader::make(const LogFile& file, const ReadAheadOptions& options) {
+  auto reader = CheckpointReader::make(file, options);
   if (!reader) {
     return reader.error();
   }

@@ -20,7 +20,7 @@ namespace keel {
 class ChainReader {
  public:
   // Stands at the recorded tail. `file` outlives it. Errors: kNoMemory.
-  [[nodiscard]] static Result<ChainReader> make(const LogFile& file, Pool& pool,
+  [[nodiscard]] static Result<ChainReader> make(const LogFile& file,
                                                 const ReadAheadOptions& options = {});
 
   // Where the next checkpoint begins, and what it must name as its predecessor.

@@ -33,10 +33,10 @@ void CheckpointItems::begin(std::uint64_t checkpoint_bytes, std::uint32_t record
   most_packed_ = std::min(record_count * format::kMaxRecordPackedBytes, checkpoint_bytes);
   // Checkpoints of many small regions and of few large ones may take turns.
   if (packed_.bytes() > std::max(most_packed_, kKeptBytes)) {
-    packed_ = AlignedBuffer();
+    packed_ = ReadBuffer();
   }
   if (joined_.bytes() + most_packed_ > std::max(checkpoint_bytes, kKeptBytes)) {
-    joined_ = AlignedBuffer();
+    joined_ = ReadBuffer();
   }
 }
 
@@ -48,7 +48,7 @@ Status CheckpointItems::add_packed(std::span<const std::byte> packed) {
   if (needed > packed_.bytes()) {
     const std::uint64_t room =
         needed <= kKeptBytes ? std::min(most_packed_, kKeptBytes) : most_packed_;
-    auto larger = AlignedBuffer::allocate(*pool_, room, "checkpoint reading");
+    auto larger = ReadBuffer::allocate(room);
     if (!larger) {
       return larger.error();
     }
@@ -159,8 +159,8 @@ Result<const char*> CheckpointItems::parse() {
     return reason;
   }
   if (counts.joined > joined_.bytes()) {
-    joined_ = AlignedBuffer();  // first, so that there are never two
-    auto larger = AlignedBuffer::allocate(*pool_, counts.joined, "checkpoint reading");
+    joined_ = ReadBuffer();  // first, so that there are never two
+    auto larger = ReadBuffer::allocate(counts.joined);
     if (!larger) {
       return larger.error();
     }

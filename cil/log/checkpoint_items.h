@@ -12,18 +12,16 @@
 #include <cstdint>
 #include <span>
 
-#include "keel/alloc/pool.h"
 #include "keel/base/metadata_allocator.h"
 #include "keel/base/result.h"
 #include "keel/cil/recovery.h"
-#include "log/aligned_buffer.h"
+#include "log/read_buffer.h"
 
 namespace keel {
 
 class CheckpointItems {
  public:
-  CheckpointItems(Pool& pool, std::uint32_t block_bytes)
-      : pool_(&pool), block_bytes_(block_bytes) {}
+  explicit CheckpointItems(std::uint32_t block_bytes) : block_bytes_(block_bytes) {}
 
   // Begins a checkpoint of so many bytes and records.
   void begin(std::uint64_t checkpoint_bytes, std::uint32_t record_count);
@@ -46,12 +44,11 @@ class CheckpointItems {
   [[nodiscard]] std::span<const std::byte> take_bulk(std::uint64_t bytes, Counts& counts,
                                                      bool fill);
 
-  Pool* pool_;
   std::uint32_t block_bytes_;
-  AlignedBuffer packed_;
+  ReadBuffer packed_;
   std::uint64_t packed_bytes_ = 0;
   std::uint64_t most_packed_ = 0;  // that this checkpoint can have
-  AlignedBuffer joined_;           // regions whose blocks were apart
+  ReadBuffer joined_;              // regions whose blocks were apart
   MetadataVector<std::span<const std::byte>> bulk_;
   std::uint64_t bulk_bytes_ = 0;
   MetadataVector<RecoveredRegion> regions_;

@@ -18,13 +18,13 @@ bool same_checkpoint(const format::RecordHeader& a, const format::RecordHeader& 
 
 }  // namespace
 
-Result<CheckpointReader> CheckpointReader::make(const LogFile& file, Pool& pool,
+Result<CheckpointReader> CheckpointReader::make(const LogFile& file,
                                                 const ReadAheadOptions& options) {
   auto ahead = ReadAhead::make(file, options);
   if (!ahead) {
     return ahead.error();
   }
-  return CheckpointReader(file, pool, std::move(*ahead));
+  return CheckpointReader(file, std::move(*ahead));
 }
 
 void CheckpointReader::read_ahead(Lsn from, Lsn limit) {

@@ -48,7 +48,7 @@ class CheckpointReader {
   static constexpr char kBeyondEnd[] = "a checkpoint that ends beyond where it may";
 
   // Errors: kNoMemory.
-  [[nodiscard]] static Result<CheckpointReader> make(const LogFile& file, Pool& pool,
+  [[nodiscard]] static Result<CheckpointReader> make(const LogFile& file,
                                                      const ReadAheadOptions& options = {});
 
   // What is read next stands in [from, limit): it may be read ahead.
@@ -75,12 +75,12 @@ class CheckpointReader {
   }
 
  private:
-  CheckpointReader(const LogFile& file, Pool& pool, std::unique_ptr<ReadAhead> ahead)
+  CheckpointReader(const LogFile& file, std::unique_ptr<ReadAhead> ahead)
       : superblock_(file.superblock()),
         incarnation_(file.state().incarnation),
         incarnation_start_(file.state().incarnation_start_lsn),
         ahead_(std::move(ahead)),
-        items_(pool, superblock_.block_bytes) {}
+        items_(superblock_.block_bytes) {}
 
   [[nodiscard]] Result<format::RecordHeader> header_at(Lsn lsn);
   template <class Use>

@@ -96,7 +96,8 @@ Status LogFile::read_superblock() {
     }
   };
   try_at(0);
-  // The copy stands in the file's last block, whose size only a superblock tells: try each.
+  // The copy stands in the log's last block, whose place only a superblock tells: without one, try
+  // the file's last block, of each size. It is not there if the file has grown since.
   for (std::uint64_t block = unit; block <= format::kMaxBlockBytes; block *= 2) {
     const std::uint64_t end =
         valid_superblocks_ > 0 ? superblock_.file_bytes : round_down(file_bytes, block);
@@ -118,7 +119,8 @@ Status LogFile::read_superblock() {
   }
   if (valid_superblocks_ == 0) {
     return other_version ? Error{Errc::kBadVersion, 0, "this keel reads version", format::kVersion}
-                         : Error{Errc::kNotALog, 0, "no valid superblock", 0};
+                         : Error{Errc::kNotALog, 0,
+                                 "no valid superblock in the first block, nor in the last one", 0};
   }
   if (superblock_.block_bytes % device_->alignment() != 0 && !device_->buffered()) {
     return Error{Errc::kUnsupported, 0, "this file system wants direct I/O in units of",

@@ -146,10 +146,10 @@ class Scanner {
 
 }  // namespace
 
-Result<ScanResult> scan(const LogFile& file, Pool& pool, const RecoveryHandler& handler,
+Result<ScanResult> scan(const LogFile& file, const RecoveryHandler& handler,
                         const ScanProgress& progress, const ReadAheadOptions& reading) {
   const std::uint64_t started = os().monotonic_ns();
-  auto chain = ChainReader::make(file, pool, reading);
+  auto chain = ChainReader::make(file, reading);
   if (!chain) {
     return chain.error();
   }
@@ -172,8 +172,7 @@ Result<RecoveryReport> scan_log(const std::string& path, const RecoveryHandler& 
     if (!file) {
       return file.error();
     }
-    auto result =
-        scan(*file, **pool, handler, options.progress, {.past_bad_blocks = options.salvage});
+    auto result = scan(*file, handler, options.progress, {.past_bad_blocks = options.salvage});
     if (!result) {
       return result.error();
     }

@@ -37,8 +37,8 @@ struct ScanResult {
 // `progress` as in ScanOptions. With `reading.past_bad_blocks` a block that cannot be read is
 // damage, as of a log that is salvaged. Errors: kIo, kDamaged (a short file), kNoMemory, and what
 // the handler returns.
-[[nodiscard]] Result<ScanResult> scan(const LogFile& file, Pool& pool,
-                                      const RecoveryHandler& handler, const ScanProgress& progress,
+[[nodiscard]] Result<ScanResult> scan(const LogFile& file, const RecoveryHandler& handler,
+                                      const ScanProgress& progress,
                                       const ReadAheadOptions& reading = {});
 
 }  // namespace keel

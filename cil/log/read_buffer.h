@@ -1,8 +1,10 @@
-// ReadBuffer: memory for large direct reads, in huge pages where the kernel has them.
+// ReadBuffer: what recovery and followers read into and copy to, in huge pages where the kernel has
+// them.
 //
 // A pool maps single pages. A read into them takes one segment a page, and devices and hypervisors
-// pay for segments: read in huge pages, the same bytes came three times as fast. So this is
-// anonymous memory of the process, which only recovery takes, and gives back when it ends.
+// pay for segments: read in huge pages, the same bytes came three times as fast. And a pool has a
+// largest allocation, which the writer of a checkpoint does not know: what a log holds must be read
+// with any pool. So this is anonymous memory of the process, given back when the reading ends.
 //
 // I1 A child of fork() does not have it: else a read under way during fork() could land in a copy.
 #pragma once
@@ -35,14 +37,17 @@ class ReadBuffer {
     // Both only help, or guard against a fork that mostly does not come.
     (void)os().madvise(memory, mapped, MADV_HUGEPAGE);
     (void)os().madvise(memory, mapped, MADV_DONTFORK);
-    return ReadBuffer(static_cast<std::byte*>(memory), mapped);
+    return ReadBuffer(static_cast<std::byte*>(memory), mapped, bytes);
   }
 
   ReadBuffer(ReadBuffer&& other) noexcept
-      : memory_(std::exchange(other.memory_, nullptr)), mapped_(std::exchange(other.mapped_, 0)) {}
+      : memory_(std::exchange(other.memory_, nullptr)),
+        mapped_(std::exchange(other.mapped_, 0)),
+        bytes_(std::exchange(other.bytes_, 0)) {}
   ReadBuffer& operator=(ReadBuffer&& other) noexcept {
     std::swap(memory_, other.memory_);
     std::swap(mapped_, other.mapped_);
+    std::swap(bytes_, other.bytes_);
     return *this;
   }
   ReadBuffer(const ReadBuffer&) = delete;
@@ -59,14 +64,17 @@ class ReadBuffer {
     const std::size_t unit = mapped_ > kHugeBytes ? kHugeBytes : kPageBytes;
     return memory_ + (round_up(address, unit) - address);
   }
+  [[nodiscard]] std::size_t bytes() const { return bytes_; }
 
  private:
   static constexpr std::size_t kHugeBytes = std::size_t{2} << 20;
 
-  ReadBuffer(std::byte* memory, std::size_t mapped) : memory_(memory), mapped_(mapped) {}
+  ReadBuffer(std::byte* memory, std::size_t mapped, std::size_t bytes)
+      : memory_(memory), mapped_(mapped), bytes_(bytes) {}
 
   std::byte* memory_ = nullptr;
   std::size_t mapped_ = 0;
+  std::size_t bytes_ = 0;  // that were asked for
 };
 
 }  // namespace keel

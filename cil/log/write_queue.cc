@@ -97,7 +97,7 @@ Status WriteQueue::start(unsigned slot, std::uint64_t offset, struct iovec* part
 }
 
 Status WriteQueue::write_here(WriteProgress& progress) {
-  while (!progress.done()) {
+  while (!progress.done() && device_.status().ok()) {
     count_call();
     const ssize_t wrote = os().pwritev2(device_.descriptor(), progress.parts(), progress.count(),
                                         progress.offset(), 0);

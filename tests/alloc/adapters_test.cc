@@ -192,14 +192,30 @@ TEST_CASE("where no default pool can be made there is no memory, until one can")
     CHECK(keel_trim() == 0);
     keel_purge();
     CHECK(keel_stats_json(nullptr, 0) == 0);
-    CHECK(keel_test::run_in_child([] {
-            (void)keel_kvmalloc(100, KEEL_NOFAIL, nullptr);
-          }).aborted_with("default pool"));
+    CHECK(keel_test::run_in_child([] { (void)default_pool(); }).aborted_with("default pool"));
+    int sleeps = 0;
+    os.use_virtual_time([&] { ++sleeps; });
+    CHECK(keel_kvmalloc(0, KEEL_NOFAIL, nullptr) == nullptr);
+    CHECK(keel_kvmalloc((std::size_t{1} << 30) + 1, KEEL_NOFAIL, nullptr) == nullptr);
+    CHECK(sleeps == 0);
     CHECK(os.holds_nothing());
+    // Who must not fail waits, and says so.
+    static int messages;
+    messages = 0;
+    const MessageHook before = set_message_hook(
+        [](const char* line) { messages += std::strstr(line, "default pool") != nullptr ? 1 : 0; });
+    os.use_virtual_time([&] {
+      if (++sleeps == 100) {
+        os.disarm();
+      }
+    });
+    void* buffer = keel_kvmalloc(100, KEEL_NOFAIL, nullptr);
+    CHECK(buffer != nullptr);
+    keel_kvfree(buffer);
+    CHECK(sleeps == 100);
+    CHECK(messages == 4);
+    set_message_hook(before);
   }
-  void* buffer = keel_kvmalloc(100, KEEL_KERNEL, nullptr);
-  CHECK(buffer != nullptr);
-  keel_kvfree(buffer);
   CHECK(*try_default_pool() == &default_pool());
 }
 

@@ -1,5 +1,6 @@
 // Corners of a Pool's promises, where two of its mechanisms meet.
 #include <doctest/doctest.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <array>
@@ -230,6 +231,27 @@ TEST_CASE("no buffer is larger than its record can say") {
                           .kvmalloc_max_bytes = std::size_t{8} << 30});
   CHECK(pool->kvmalloc(std::size_t{4} << 30, kQuiet) == nullptr);
   CHECK(pool->stats().populated == Bytes(0));  // Refused at once.
+}
+
+TEST_CASE("a pool of a size of its own choice is no larger than a file may be") {
+  const auto ending = keel_test::run_in_child([] {
+    const std::uint64_t most = (std::uint64_t{64} << 20) + 5000;
+    struct rlimit limit {
+      most, most
+    };
+    if (::setrlimit(RLIMIT_FSIZE, &limit) != 0) {
+      ::_exit(2);
+    }
+    const auto made = Pool::create({.background = false});
+    if (!made.ok() || (*made)->config().capacity_bytes != std::size_t{64} << 20) {
+      ::_exit(3);
+    }
+    limit.rlim_cur = 4096;
+    const bool limited = ::setrlimit(RLIMIT_FSIZE, &limit) == 0;
+    const auto refused = Pool::create({.background = false});
+    ::_exit(limited && !refused.ok() && refused.error().sys_errno == EFBIG ? 0 : 1);
+  });
+  CHECK(ending.exit_code == 0);
 }
 
 TEST_CASE("a pool dies in children forked while other threads are at it") {

@@ -174,7 +174,7 @@ class Judge {
     if (!file) {
       return "the log cannot be opened: " + file.error().message();
     }
-    const auto scanned = scan(*file, default_pool(),
+    const auto scanned = scan(*file,
                               [&](const RecoveredCheckpoint& checkpoint) -> Status {
                                 known = known && found.apply(checkpoint);
                                 return {};

@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "keel/cil/follower.h"
 #include "keel/cil/object_item.h"
 #include "log/log_scan.h"
 #include "probe.h"
@@ -142,7 +143,7 @@ LogFile open_file() {
 Found scan_in(const ReadAheadOptions& way, RecoveryReport& report) {
   const LogFile file = open_file();
   Found found;
-  const auto result = scan(file, default_pool(), collect_into(found), {}, way);
+  const auto result = scan(file, collect_into(found), {}, way);
   REQUIRE(result.ok());
   report = result->report;
   return found;
@@ -208,11 +209,11 @@ TEST_CASE("a region is handed over from the read buffer if its blocks stand toge
   REQUIRE(journal->force(commit(*journal, {&item}, 300000)).ok());
   finish(journal);
   const LogFile file = open_file();
-  auto whole = ChainReader::make(file, default_pool());
+  auto whole = ChainReader::make(file);
   REQUIRE(whole.ok());
   REQUIRE(whole->next(Lsn(file.state().stable_lsn))->proven);
   const Bytes packed_only = whole->reader().buffer_bytes();
-  auto cut = ChainReader::make(file, default_pool(), {.chunk_bytes = 33 * kBlock});
+  auto cut = ChainReader::make(file, {.chunk_bytes = 33 * kBlock});
   REQUIRE(cut.ok());
   REQUIRE(cut->next(Lsn(file.state().stable_lsn))->proven);
   const auto regions = cut->checkpoint().items[0].regions();
@@ -234,7 +235,7 @@ TEST_CASE("a follower reads the next checkpoint once it ends below the bound, an
   for (const ReadAheadOptions& way : kWays) {
     const LogFile file = open_file();
     world.disk.clear_io_log();
-    auto chain = ChainReader::make(file, default_pool(), way);
+    auto chain = ChainReader::make(file, way);
     REQUIRE(chain.ok());
     const Lsn start = chain->position().lsn;
     const Lsn last(file.state().stable_lsn);
@@ -281,7 +282,7 @@ TEST_CASE("whichever read fails, recovery is an error after a prefix, no thread 
       world.disk.clear_io_log();
       world.disk.inject({.op = SimOp::kRead, .nth = nth, .error = EIO});
       Found found;
-      const auto result = scan(file, default_pool(), collect_into(found), {}, way);
+      const auto result = scan(file, collect_into(found), {}, way);
       world.disk.clear_faults();
       REQUIRE(found.size() <= expected.size());
       REQUIRE(std::equal(found.begin(), found.end(), expected.begin()));
@@ -306,7 +307,7 @@ TEST_CASE("a handler's error ends recovery at once, with reads under way") {
       ++calls;
       return Error{Errc::kBusy, 0, "enough", 0};
     };
-    const auto result = scan(file, default_pool(), refuse, {}, way);
+    const auto result = scan(file, refuse, {}, way);
     REQUIRE_FALSE(result.ok());
     CHECK(result.error().code == Errc::kBusy);
     CHECK(calls == 1);
@@ -346,10 +347,113 @@ TEST_CASE("recovery's memory is about two max_checkpoint and the chunks ahead") 
   const LogFile file = open_file();
   constexpr std::size_t kChunk = std::size_t{256} << 10;
   const ReadAheadOptions way{.chunk_bytes = kChunk, .depth = 3, .threads = 2};
-  auto chain = ChainReader::make(file, default_pool(), way);
+  auto chain = ChainReader::make(file, way);
   REQUIRE(chain.ok());
   for (int round = 0; round < 6; ++round) {
     REQUIRE(chain->next(Lsn(file.state().stable_lsn))->proven);
     CHECK(chain->reader().buffer_bytes() <= Bytes(2 * (8U << 20) + (way.depth + 3) * kChunk));
   }
+}
+
+TEST_CASE("what a journal writes is read again, however little its pool gives in one piece") {
+  // Above the limit together: all that is packed, then all regions that are in several reads.
+  auto pool = Pool::create({.capacity_bytes = 256U << 20, .kvmalloc_max_bytes = 6U << 20});
+  REQUIRE(pool.ok());
+  LogWorld world({.size = Bytes(72U << 20), .max_checkpoint = Bytes(16U << 20)});
+  Trace trace;
+  std::vector<std::unique_ptr<Probe>> items;
+  std::vector<LogItem*> packed, large;
+  Found expected(2);
+  for (std::uint32_t i = 0; i < 6; ++i) {
+    const bool is_large = i >= 3;
+    Probe& item = *items.emplace_back(std::make_unique<Probe>(trace, i));
+    if (is_large) {
+      item.regions = {random_bytes(i, 5U << 20)};
+    } else {
+      item.regions.assign(1000, random_bytes(i, 4000));
+    }
+    (is_large ? large : packed).push_back(&item);
+    expected[is_large ? 1 : 0].items.push_back({16 + i, item.regions});
+  }
+  const JournalConfig config{.pool = pool->get(), .cil_memory = Bytes(192U << 20)};
+  auto journal = world.open(config);
+  for (const auto* together : {&packed, &large}) {
+    FoundCheckpoint& checkpoint = expected[together == &large ? 1 : 0];
+    checkpoint.sequence = commit(*journal, *together, 16'000'000).value();
+    REQUIRE(journal->force(Sequence(checkpoint.sequence)).ok());
+  }
+  Found followed;
+  {
+    const auto follower = journal->follow({});
+    REQUIRE(follower.ok());
+    for (std::size_t i = 0; i < expected.size(); ++i) {
+      const auto checkpoint = (*follower)->next(0);
+      REQUIRE(checkpoint.ok());
+      REQUIRE(collect_into(followed)(**checkpoint).ok());
+    }
+  }
+  CHECK((followed == expected));
+  const SimContent image = world.disk.image(kLogPath);
+  finish(journal);
+  world.disk.set_image(kLogPath, image);  // as a kill leaves it
+  journal = world.open(config);
+  CHECK((world.found == expected));
+  finish(journal);
+}
+
+TEST_CASE("whichever mapping recovery is refused, it says so and keeps none") {
+  class CountingDisk : public SimDisk {
+   public:
+    int mmap(void* address, std::size_t bytes, int protection, int flags, int fd,
+             std::uint64_t offset, void** out) override {
+      if (left-- <= 0) {
+        return -ENOMEM;
+      }
+      ++held;
+      return SimDisk::mmap(address, bytes, protection, flags, fd, offset, out);
+    }
+    int munmap(void* address, std::size_t bytes) override {
+      --held;
+      return SimDisk::munmap(address, bytes);
+    }
+    int left = 1'000;
+    int held = 0;
+  };
+  SimContent image;
+  {
+    LogWorld world({.size = Bytes(48U << 20), .max_checkpoint = Bytes(10U << 20)});
+    Trace trace;
+    Probe small(trace, 1), large(trace, 2);
+    small.regions.assign(1500, std::string(4000, 's'));
+    large.regions = {random_bytes(1, 5U << 20)};
+    auto journal = world.open();
+    for (Probe* item : {&small, &large}) {
+      REQUIRE(journal->force(commit(*journal, {item}, 7U << 20)).ok());
+    }
+    finish(journal);
+    image = world.disk.image(kLogPath);
+  }
+  CountingDisk disk;
+  const ScopedOs scope(disk);
+  disk.set_image(kLogPath, image);
+  const LogFile file = open_file();
+  const int held_before = disk.held;
+  const ReadAheadOptions way{.depth = 0, .threads = 0};
+  // Two chunks at least; a first copy of what is packed, a larger one, and one of the region.
+  int refused = 0;
+  for (bool read = false; !read; ++refused) {
+    CAPTURE(refused);
+    REQUIRE(refused < 20);
+    disk.left = refused;
+    std::size_t checkpoints = 0;
+    const auto count = [&](const RecoveredCheckpoint&) {
+      ++checkpoints;
+      return Status{};
+    };
+    const auto result = scan(file, count, {}, way);
+    read = result.ok();
+    CHECK(disk.held == held_before);
+    CHECK((read ? checkpoints == 2 : result.error().code == Errc::kNoMemory));
+  }
+  CHECK(refused > 5);
 }

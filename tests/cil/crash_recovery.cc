@@ -49,7 +49,7 @@ Recovered recover(Pool& pool, KnownContents& contents, bool ahead) {
     recovered.error = file.error();
     return recovered;
   }
-  const auto found = scan(*file, pool, collector(recovered, contents), {}, reading);
+  const auto found = scan(*file, collector(recovered, contents), {}, reading);
   recovered.ok = found.ok();
   if (found) {
     recovered.report = found->report;

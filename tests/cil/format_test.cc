@@ -32,7 +32,7 @@ struct Bench {
     auto made = CheckpointWriter::make(*file, IoMode::kAuto, default_pool());
     REQUIRE(made.ok());
     writer = std::move(*made);
-    auto made_reader = CheckpointReader::make(*file, default_pool());
+    auto made_reader = CheckpointReader::make(*file);
     REQUIRE(made_reader.ok());
     reader = std::make_unique<CheckpointReader>(std::move(*made_reader));
   }
@@ -75,7 +75,7 @@ struct Bench {
       default_pool().kvfree(std::exchange(checkpoint.first, checkpoint.first->next));
     }
     // A fresh reader: the old one may have the bytes before in its window.
-    auto fresh = CheckpointReader::make(*file, default_pool());
+    auto fresh = CheckpointReader::make(*file);
     REQUIRE(fresh.ok());
     reader = std::make_unique<CheckpointReader>(std::move(*fresh));
     const auto outcome = reader->read({start, checkpoint.predecessor, file->geometry().data_bytes});

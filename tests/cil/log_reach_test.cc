@@ -64,7 +64,7 @@ ScanResult scan_image(SimDisk& disk, const SimContent& image, Found& found) {
   auto file = LogFile::open(kLogPath, DeviceMode::kReadOnly, false, default_pool());
   REQUIRE(file.ok());
   disk.clear_io_log();
-  const auto result = scan(*file, default_pool(), collect_into(found), {});
+  const auto result = scan(*file, collect_into(found), {});
   REQUIRE(result.ok());
   return *result;
 }
@@ -388,7 +388,7 @@ TEST_CASE("whichever read of a log with a torn end fails, the scan fails, also a
   const auto file = LogFile::open(kLogPath, DeviceMode::kReadOnly, false, default_pool());
   REQUIRE(file.ok());
   const auto scanned = [&] {
-    return scan(*file, default_pool(), kIgnore, {}, {.chunk_bytes = kBlock, .depth = 0});
+    return scan(*file, kIgnore, {}, {.chunk_bytes = kBlock, .depth = 0});
   };
   const auto whole = scanned();
   REQUIRE(whole.ok());

@@ -158,6 +158,27 @@ TEST_CASE("one rotted superblock or state slot is made up for by its copy, two a
   }
 }
 
+TEST_CASE("a log whose file has grown has but its first superblock, until it is cut back") {
+  const Specimen& specimen = closed_log();
+  SimDisk disk;
+  const ScopedOs scope(disk);
+  SimContent grown = specimen.image;
+  grown.resize(grown.size() + 2 * kBlock);
+  disk.set_image(kLogPath, grown);
+  CHECK(judge(disk, specimen) == Verdict::kWhole);
+  CHECK(read_log_info(kLogPath)->file == Bytes(specimen.image.size()));
+  disk.flip_bit(kLogPath, 20, 1);
+  const auto none = read_log_info(kLogPath);
+  REQUIRE_FALSE(none.ok());
+  CHECK(none.error().code == Errc::kNotALog);
+  CHECK(none.error().message().find("nor in the last one") != std::string::npos);
+  SimContent cut = disk.image(kLogPath);
+  cut.resize(specimen.image.size());
+  disk.set_image(kLogPath, cut);
+  CHECK(judge(disk, specimen) == Verdict::kWhole);
+  CHECK(read_log_info(kLogPath)->valid_superblocks == 1);
+}
+
 TEST_CASE("rot in a closed log is damage, wherever it is") {
   const Specimen& specimen = closed_log();
   for (std::size_t i = 0; i + 1 < specimen.starts.size(); ++i) {

@@ -164,7 +164,7 @@ Judgement judge(const ImageOs& os, const LogSpecimen& specimen, const ReadAheadO
       }
       return {};
     };
-    const auto found = scan(*file, default_pool(), compare, {}, reading);
+    const auto found = scan(*file, compare, {}, reading);
     judgement.ok = found.ok();
     if (found) {
       judgement.report = found->report;

@@ -324,6 +324,11 @@ TEST_CASE("a long report fits its line") {
   CHECK(describe(report, text.data(), 40) == 39);
   CHECK(text[39] == '\0');
   CHECK(text[40] == '#');
+  CHECK(describe(report, text.data() + 41, 1) == 0);
+  CHECK(text[41] == '\0');
+  CHECK(describe(report, text.data() + 42, 0) == 0);
+  CHECK(text.substr(42) == std::string(22, '#'));
+  CHECK(describe(report, nullptr, 0) == 0);
   std::string whole(600, '#');
   const std::size_t length = describe(report, whole.data(), 512);
   CHECK(length < 511);

@@ -206,6 +206,16 @@ TEST_CASE("what is short when the device has failed elsewhere is not gone on wit
   CHECK(world.read(21) == std::byte{0});
 }
 
+TEST_CASE("what the kernel gives back when the device has failed elsewhere is not written") {
+  LogWorld log;
+  Queue world(kLogPath, IoMode::kUring);
+  log.disk.inject({.op = SimOp::kWrite, .error = EAGAIN});
+  REQUIRE(world.start(0, 20).ok());
+  (void)world.device->fail({Errc::kIo, EREMOTEIO, "of another thread", 0});
+  CHECK(world.queue->wait(0).error().sys_errno == EREMOTEIO);
+  CHECK(world.read(20) == std::byte{0});
+}
+
 TEST_CASE("what is not in one piece of the staging is written all the same, from where it is") {
   LogWorld log;
   Queue world(kLogPath, IoMode::kUring);

@@ -110,7 +110,7 @@ TEST_CASE("a path that is no log is told apart, with one line, and not touched")
       {"pipe", 4, "not a keel log: the path is neither a regular file nor a block device"},
       {"small", 4, "not a keel log: the file is too small to be a log, bytes (4)"},
       {"empty", 4, "not a keel log: the file is too small to be a log, bytes"},
-      {"noise", 4, "not a keel log: no valid superblock"}};
+      {"noise", 4, "not a keel log: no valid superblock in the first block, nor in the last one"}};
   for (const char* command : {"log info ", "log dump ", "log verify "}) {
     for (const Case& one : cases) {
       CAPTURE(command);
@@ -446,7 +446,8 @@ TEST_CASE("one superblock or state slot is enough to read a log, both gone are n
   damage(path, size - kBlock + 40);
   const auto nothing = run("log verify " + path);
   CHECK(nothing.code == 4);
-  CHECK(nothing.says(path + ": not a keel log: no valid superblock"));
+  CHECK(nothing.says(
+      path + ": not a keel log: no valid superblock in the first block, nor in the last one"));
 }
 
 TEST_CASE("a log cut short is damaged, not read past its end") {

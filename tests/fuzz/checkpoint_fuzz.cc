@@ -103,7 +103,7 @@ Streams read_streams(FuzzInput& input) {
 
 // Straight into CheckpointItems, in pieces that are apart in memory.
 void parse_directly(const Streams& streams, bool sound, const std::vector<Item>& expected) {
-  CheckpointItems parser(default_pool(), kBlock);
+  CheckpointItems parser(kBlock);
   std::vector<std::unique_ptr<std::byte[]>> pieces;
   for (int round = 0; round < 2; ++round) {  // its buffers are used again
     const std::uint32_t records =
@@ -202,8 +202,8 @@ void read_from_log(const Streams& streams, bool sound, const std::vector<Item>& 
   install(make_log(streams, expected.size() + wrong_count, end));
   auto file = LogFile::open(kImagePath, DeviceMode::kReadOnly, false, default_pool());
   FUZZ_CHECK(file.ok());
-  auto chain = ChainReader::make(*file, default_pool(),
-                                 {.chunk_bytes = chunk_blocks * kBlock, .depth = 1, .threads = 0});
+  auto chain =
+      ChainReader::make(*file, {.chunk_bytes = chunk_blocks * kBlock, .depth = 1, .threads = 0});
   FUZZ_CHECK(chain.ok());
   const auto outcome = chain->next(Lsn(end));
   FUZZ_CHECK(outcome.ok());

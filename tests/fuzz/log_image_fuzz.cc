@@ -172,7 +172,7 @@ Seen read(std::size_t chunk_blocks, const SimContent& image) {
                             checkpoint.stable.value(), checkpoint.incarnation});
     return keep(checkpoint);
   };
-  const auto result = scan(*file, pool(), handler, {}, way);
+  const auto result = scan(*file, handler, {}, way);
   if (!result) {
     seen.error = true;
     seen.code = result.error().code;

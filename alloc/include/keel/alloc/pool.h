@@ -31,7 +31,7 @@
 namespace keel {
 
 struct PoolConfig {
-  // Hard cap; 0: half of the machine's memory. RLIMIT_FSIZE (ulimit -f) must allow as much.
+  // Hard cap, which RLIMIT_FSIZE (ulimit -f) must allow; 0: half of the machine's memory, or that.
   std::size_t capacity_bytes = 0;
   std::size_t chunk_bytes = 1U << 20;  // a power of two; the store grows and shrinks by this,
                                        // populated before use; made smaller to fit the capacity
@@ -182,7 +182,7 @@ MessageHook set_message_hook(MessageHook hook);
 // Calls the hook. Threads: any, without keel's locks held. Allocates nothing.
 void send_message(const char* line);
 
-// As Pool's, on default_pool(); where that cannot be made there is no memory.
+// As Pool's, on default_pool(); where that cannot be made there is no memory, and kNoFail waits.
 [[nodiscard]] void* kvmalloc(std::size_t size_bytes, AllocFlags flags = AllocFlags::kKernel,
                              const char* owner = "");
 void kvfree(void* address);

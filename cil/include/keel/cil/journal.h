@@ -70,8 +70,8 @@ struct JournalConfig {
   // journal down. Called by a thread of the journal, in a NoReclaimScope; must not call the
   // journal.
   std::function<Status()> flush_home = {};
-  // A journal without commits for so long records its head, so that a reopening finds nothing to
-  // replay and knows what must be there. 0: five seconds.
+  // A journal without commits for so long records its tail and head, so that a reopening knows what
+  // must be there, and replays only what nobody has let go of. 0: five seconds.
   std::uint64_t cover_after_ns = 0;
   std::function<void(Bytes done, Bytes most)> recovery_progress = {};  // may be empty
   // A force, begin, commit, push or close that gets nowhere for so long is reported, once. 0: ten
@@ -187,8 +187,8 @@ class Journal : public MetadataObject {
   // device's group.
   // Errors: those of read_log_info(); kUntrusted; kBusy; kDamaged (unless config.salvage; more open
   // intents than the log has room for, or a sequence, LSN or generation of 2^61 and more, in any
-  // case); kTooLarge (value: the cil_memory that the open intents need); kIo; kNoMemory; what the
-  // handler returns.
+  // case); kTooLarge (value: the cil_memory that the open intents need); kIo; kNoMemory;
+  // kSystem (no thread); what the handler returns.
   [[nodiscard]] static Result<std::unique_ptr<Journal>> open(const std::string& path,
                                                              const JournalConfig& config,
                                                              const RecoveryHandler& handler);
@@ -202,8 +202,8 @@ class Journal : public MetadataObject {
   // lock. Four regions an item are allowed for; each more needs 15 bytes more of `max_bytes`, or
   // commit() may answer kReservationExceeded. `max_intents` of the items may be intents that are
   // committed for the first time: each then holds what its done will take.
-  // Errors: kInvalidArgument (no items; a second transaction of the thread, which is a reported bug
-  // too), kTooLarge (more than max_checkpoint), kLogFull, kNoMemory, kForked, the first error.
+  // Errors: kInvalidArgument (no items; the thread's second transaction, a reported bug), kTooLarge
+  // (max_checkpoint; of snapshots: cil_memory / 4), kLogFull, kNoMemory, kForked, the first error.
   [[nodiscard]] Result<Transaction> begin(std::size_t max_bytes, std::uint32_t max_items,
                                           std::uint32_t max_intents = 0);
   // Begins a transaction for the intent's done, and nothing else, out of what the intent holds. It

@@ -57,12 +57,12 @@ struct LogInfo {
 // Errors: kExists (there is a file; or the first or last 256 KiB of the device are not all zero,
 // and config.overwrite is not set), kInvalidArgument (too small; not the device's size), kBusy (the
 // device is mounted, part of another, or in use as a log), kNoSpace, kUnsupported (no direct I/O),
-// kPermission, kNotFound, kIo, kUntrusted (of the device, as Journal::open() has it).
+// kPermission, kNotFound, kIo, kUntrusted (as of Journal::open()), those of try_default_pool().
 [[nodiscard]] Result<LogInfo> create_log(const std::string& path, const LogConfig& config);
 
 // Reads what the log says of itself; changes nothing.
 // Errors: kNotFound, kPermission, kNotALog, kBadVersion, kDamaged, kBusy, kUnsupported, kIo (no
-// good copy of what is kept twice, and one that cannot be read).
+// good copy of what is kept twice, and one that cannot be read), those of try_default_pool().
 [[nodiscard]] Result<LogInfo> read_log_info(const std::string& path, bool buffered = false);
 
 // The uuid as 8-4-4-4-12 hex digits.

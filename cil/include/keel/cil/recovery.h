@@ -102,7 +102,8 @@ struct RecoveredDone {
   [[nodiscard]] static std::optional<RecoveredDone> from(const RecoveredItem& item);
 };
 
-// One checkpoint, whole and proven. Its memory is recovery's: valid during the handler's call only.
+// One checkpoint, whole and proven. Its memory is recovery's: valid during the handler's call only,
+// and not in a child of fork().
 struct RecoveredCheckpoint {
   Sequence sequence{};
   Lsn start{};

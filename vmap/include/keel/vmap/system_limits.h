@@ -1,4 +1,4 @@
-// What the machine and the kernel allow, read from /proc through os().
+// What the machine and the kernel allow, from /proc, through os(), and limits.
 #pragma once
 
 #include <cstdint>
@@ -12,5 +12,8 @@ namespace keel {
 
 // Memory of the machine (not of a control group). 1 GiB if it cannot be read.
 [[nodiscard]] Bytes machine_memory();
+
+// RLIMIT_FSIZE: how large this process may make a file, one in memory as well.
+[[nodiscard]] Bytes max_file_bytes();
 
 }  // namespace keel
