@@ -24,9 +24,10 @@ constexpr std::uint64_t kFileBytes = kMinLogBytes.value();
 constexpr std::uint64_t kSuperblocks[] = {0, kFileBytes - kBlock};
 constexpr std::uint64_t kStates[] = {kBlock, kFileBytes - 2 * kBlock};
 
-// A log of six checkpoints on a disk of which blocks go bad. Its journal was killed.
+// A log of six checkpoints on a disk of which blocks go bad, the last of so many bytes more. Its
+// journal was killed.
 struct World {
-  World() {
+  explicit World(std::size_t last_bytes = 0) {
     REQUIRE(create_log(kLogPath, {.size = kMinLogBytes}).ok());
     Trace trace;
     std::vector<std::unique_ptr<Probe>> items;
@@ -35,8 +36,9 @@ struct World {
       REQUIRE(journal.ok());
       for (std::uint32_t i = 1; i <= kCheckpoints; ++i) {
         items.push_back(std::make_unique<Probe>(trace, i));
-        items.back()->regions = {"checkpoint " + std::to_string(i)};
-        const Sequence sequence = commit(**journal, {items.back().get()});
+        items.back()->regions = {"checkpoint " + std::to_string(i) +
+                                 std::string(i == kCheckpoints ? last_bytes : 0, 'x')};
+        const Sequence sequence = commit(**journal, {items.back().get()}, 1000 + last_bytes);
         CHECK(sequence == Sequence(i));
         REQUIRE((*journal)->force(sequence).ok());
         all.push_back({i, {{16 + i, items.back()->regions}}});
@@ -168,5 +170,39 @@ TEST_CASE("salvage of a log of which a block cannot be read keeps all that stand
     Found after;
     REQUIRE(scan_log(kLogPath, collect_into(after)).ok());
     CHECK(after == kept);
+  }
+}
+
+TEST_CASE("a record of which a block cannot be read is no witness of what salvage has lost") {
+  World world(20'000);
+  world.disk.make_bad(2 * kBlock + world.starts[3], kBlock);
+  world.disk.make_bad(2 * kBlock + world.starts[5] + 2 * kBlock, kBlock);
+  Found found;
+  const auto report = scan_log(kLogPath, collect_into(found), {.salvage = true});
+  REQUIRE(report.ok());
+  CHECK(found == Found(world.all.begin(), world.all.begin() + 3));
+  CHECK(report->newest_sequence == Sequence(5));
+}
+
+TEST_CASE("salvage goes on past what cannot be read, and past no other error") {
+  {
+    World world;
+    world.disk.error = ENOMEM;
+    world.disk.make_bad(2 * kBlock + world.starts[3], kBlock);
+    const auto report = scan_log(kLogPath, kIgnore, {.salvage = true});
+    REQUIRE_FALSE(report.ok());
+    CHECK(report.error().code == Errc::kNoMemory);
+  }
+  for (const std::uint64_t last_bytes : {0U, 20'000U}) {  // in the search for witnesses
+    CAPTURE(last_bytes);
+    World world(last_bytes);
+    SimContent image = world.disk.image(kLogPath);
+    image[2 * kBlock + world.starts[3] + 100] ^= std::byte{1};
+    world.disk.set_image(kLogPath, image);
+    world.disk.error = ENOMEM;
+    world.disk.make_bad(2 * kBlock + world.starts[5] + (last_bytes == 0 ? 0 : 2 * kBlock), kBlock);
+    const auto report = scan_log(kLogPath, kIgnore, {.salvage = true});
+    REQUIRE_FALSE(report.ok());
+    CHECK(report.error().code == Errc::kNoMemory);
   }
 }
