@@ -72,51 +72,6 @@ TEST_CASE("an item that wrote nothing is logged again too") {
   finish(journal);
 }
 
-TEST_CASE("what a checkpoint has let go of is not logged again, though it holds the tail") {
-  LogWorld world;
-  Trace trace;
-  Probe item(trace, 1), other(trace, 2);
-  item.regions = other.regions = {"x"};
-  other.after = Tracking::kRelease;
-  auto journal = world.open();
-  REQUIRE(journal->force(commit(*journal, {&item})).ok());
-  item.is_ordered = true;
-  item.after = Tracking::kRelease;  // "x" is home, and may be older than what is there by now
-  Gate gate;
-  item.during_committed = [&] {
-    if (!gate.arrived()) {
-      gate.pass();
-    }
-  };
-  const Sequence leaves = commit(*journal, {&item});
-  std::thread forcer([&] { CHECK(journal->force(leaves).ok()); });
-  gate.wait_for_arrival();
-  const Sequence stays = commit(*journal, {&item});
-  gate.open();
-  forcer.join();
-  item.after = Tracking::kTrack;
-  REQUIRE(journal->force(stays).ok());
-  CHECK(item.tracked());
-  int rounds = 0;
-  for (bool full = false; !full && rounds < 600; ++rounds) {  // more than twice round the log
-    (void)trace.take();
-    auto transaction = journal->begin(100, 1);
-    full = !transaction.ok();
-    if (full) {
-      CHECK(transaction.error().code == Errc::kLogFull);
-    } else {
-      REQUIRE(transaction->log(other).ok());
-      const auto sequence = transaction->commit();
-      REQUIRE(sequence.ok());
-      REQUIRE(journal->force(*sequence).ok());
-    }
-  }
-  CHECK(rounds < 600);
-  journal->audit();
-  CHECK(journal->release(item));
-  finish(journal);
-}
-
 TEST_CASE(
     "a transaction that kept others from logging again, and is cancelled, leaves no full log") {
   LogWorld world;

@@ -4,7 +4,9 @@
 
 #include <algorithm>
 #include <memory>
+#include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "keel/base/check.h"
@@ -91,52 +93,71 @@ TEST_CASE("who waits for a slow disk sleeps, whether for log space or for memory
   }
 }
 
-// A write takes up to eight seconds, and who forces waits for two.
-TEST_CASE(
-    "a force behind one that becomes stable meanwhile is not reported, however long it takes") {
-  constexpr std::uint64_t kDeadlineNs = 10'000'000'000;
-  std::uint64_t longest_ns = 0;
-  for (std::uint64_t seed = 1; seed <= 10; ++seed) {
-    const SimSnapshot beginning = fresh_log(seed);
-    SimScheduler scheduler({.seed = seed, .spurious_one_in = 0, .try_one_in = 1});
-    SimScheduledDisk disk(scheduler, {.seed = seed, .virtual_clock = true},
-                          {.write_ns = 4'000'000'000});
+namespace {
+
+constexpr std::uint64_t kDeadlineNs = 10'000'000'000;
+
+// A journal on simulated threads, and how many stalls its watchdog reports.
+struct WatchedWorld {
+  WatchedWorld(std::uint64_t seed, const SimLatency& latency)
+      : beginning(fresh_log(seed)),
+        scheduler({.seed = seed, .spurious_one_in = 0, .try_one_in = 1}),
+        disk(scheduler, {.seed = seed, .virtual_clock = true}, latency) {
     disk.boot_with(beginning, [](const SimSector&) { return SimFate::kKeep; });
-    const ScopedOs scope(disk);
-    const auto pool = sim_pool(64);
-    int reports = 0;
+    scope.emplace(disk);
+    pool = sim_pool(64);
     JournalConfig config;
     config.pool = pool.get();
     config.cover_after_ns = UINT64_MAX / 4;
     config.stall_after_ns = kDeadlineNs;
-    config.on_stall = [&reports](const StallReport& report) {
-      // Of a close there is one for all that it writes.
-      reports += report.what != StallReport::What::kClose ? 1 : 0;
+    config.on_stall = [this](const StallReport& report) {
+      ++(report.what == StallReport::What::kClose ? of_close : of_others);
     };
-    auto journal = Journal::open(kLogPath, config, kIgnore);
-    REQUIRE(journal.ok());
+    auto opened = Journal::open(kLogPath, config, kIgnore);
+    REQUIRE(opened.ok());
+    journal = std::move(*opened);
+  }
+
+  const SimSnapshot beginning;
+  SimScheduler scheduler;
+  SimScheduledDisk disk;
+  std::optional<ScopedOs> scope;
+  std::unique_ptr<Pool> pool;
+  int of_close = 0;
+  int of_others = 0;
+  std::unique_ptr<Journal> journal;
+};
+
+}  // namespace
+
+// A write takes up to eight seconds, and who forces waits for two.
+TEST_CASE(
+    "a force behind one that becomes stable meanwhile is not reported, however long it takes") {
+  std::uint64_t longest_ns = 0;
+  for (std::uint64_t seed = 1; seed <= 10; ++seed) {
+    WatchedWorld world(seed, {.write_ns = 4'000'000'000});
+    Journal& journal = *world.journal;
     Trace trace;
     Probe item(trace, 1);
     item.regions = {"x"};
     item.after = Tracking::kRelease;
     for (int i = 0; i < 20; ++i) {
       // Written by a worker; nobody waits for it.
-      const Sequence before = commit(**journal, {&item});
-      (void)(*journal)->force(before, 1'000'000);
-      const std::uint64_t begun_ns = scheduler.now_ns();
-      REQUIRE((*journal)->force(commit(**journal, {&item})).ok());
-      longest_ns = std::max(longest_ns, scheduler.now_ns() - begun_ns);
+      const Sequence before = commit(journal, {&item});
+      (void)journal.force(before, 1'000'000);
+      const std::uint64_t begun_ns = world.scheduler.now_ns();
+      REQUIRE(journal.force(commit(journal, {&item})).ok());
+      longest_ns = std::max(longest_ns, world.scheduler.now_ns() - begun_ns);
     }
-    REQUIRE((*journal)->close().ok());
-    journal->reset();
+    REQUIRE(journal.close().ok());
+    world.journal.reset();
     CAPTURE(seed);
-    CHECK(reports == 0);
+    CHECK(world.of_others == 0);  // Of the close there is one for all that it writes.
   }
   CHECK(longest_ns > kDeadlineNs + kDeadlineNs / 4);
 }
 
 TEST_CASE("a close is not reported while callbacks end and items leave, however many there are") {
-  constexpr std::uint64_t kDeadlineNs = 10'000'000'000;
   constexpr std::uint64_t kEachNs = 4'000'000'000;
   class Slow : public Probe {
    public:
@@ -149,43 +170,27 @@ TEST_CASE("a close is not reported while callbacks end and items leave, however 
     }
   };
   for (std::uint64_t seed = 1; seed <= 4; ++seed) {
-    const SimSnapshot beginning = fresh_log(seed);
-    SimScheduler scheduler({.seed = seed, .spurious_one_in = 0, .try_one_in = 1});
-    SimScheduledDisk disk(scheduler, {.seed = seed, .virtual_clock = true}, {});
-    disk.boot_with(beginning, [](const SimSector&) { return SimFate::kKeep; });
-    const ScopedOs scope(disk);
-    const auto pool = sim_pool(64);
-    int reports = 0;
-    JournalConfig config;
-    config.pool = pool.get();
-    config.cover_after_ns = UINT64_MAX / 4;
-    config.stall_after_ns = kDeadlineNs;
-    config.on_stall = [&reports](const StallReport& report) {
-      reports += report.what == StallReport::What::kClose ? 1 : 0;
-    };
-    auto journal = Journal::open(kLogPath, config, kIgnore);
-    REQUIRE(journal.ok());
+    WatchedWorld world(seed, {});
+    Journal& journal = *world.journal;
     Trace trace;
     std::vector<std::unique_ptr<Slow>> items;
     int called = 0;
     for (std::uint32_t id = 0; id < 8; ++id) {
       items.push_back(std::make_unique<Slow>(trace, id));
       items.back()->regions = {"x"};
-      const Sequence sequence = commit(**journal, {items.back().get()});
-      REQUIRE((*journal)
-                  ->on_stable(sequence,
-                              [&called](const Status&) {
-                                os().sleep_ns(kEachNs);
-                                ++called;
-                              })
-                  .ok());
+      const Sequence sequence = commit(journal, {items.back().get()});
+      const Status asked = journal.on_stable(sequence, [&called](const Status&) {
+        os().sleep_ns(kEachNs);
+        ++called;
+      });
+      REQUIRE(asked.ok());
     }
-    REQUIRE((*journal)->close().ok());
-    journal->reset();
+    REQUIRE(journal.close().ok());
+    world.journal.reset();
     CAPTURE(seed);
     CHECK(called == 8);
     CHECK(trace.count(Call::kRelease) == 8);
-    CHECK(reports == 0);
+    CHECK(world.of_close == 0);
   }
 }
 
