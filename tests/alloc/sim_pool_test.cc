@@ -7,7 +7,9 @@
 #include <atomic>
 #include <cstdlib>
 #include <cstring>
+#include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "keel/alloc/pool.h"
@@ -158,20 +160,35 @@ Outcome run_world(std::uint64_t seed) {
   return result;
 }
 
+// A pool on simulated threads: its disk in force, and `name` said of what goes wrong.
+template <class Disk = SimScheduledDisk>
+struct SimPool {
+  SimPool(std::string name, std::uint64_t seed, const SimSchedule& schedule,
+          const PoolConfig& config)
+      : scheduler(schedule), disk(scheduler, {.seed = seed, .virtual_clock = true}, {}) {
+    scheduler.set_name(std::move(name));
+    auto created = Pool::create(config);
+    KEEL_CHECK(created.ok(), "a pool");
+    pool = std::move(*created);
+  }
+
+  SimScheduler scheduler;
+  Disk disk;
+  const ScopedOs scope{disk};
+  std::unique_ptr<Pool> pool;
+};
+
 // reserve() of more than there can be, beside threads by whom something is idle at most moments.
 // Returns how many idle buffers it took apart.
 std::uint64_t reserve_in_vain(std::uint64_t seed) {
   std::uint64_t dice = seed ^ 0x4e5e;
-  SimScheduler scheduler(sim_schedule(sim_random(dice)));
-  scheduler.set_name("of a pool that is full, KEEL_TEST_SEED=" + std::to_string(seed));
-  SimScheduledDisk disk(scheduler, {.seed = seed, .virtual_clock = true}, {});
-  const ScopedOs scope(disk);
-  auto created = Pool::create({.capacity_bytes = 2 * kMiB,
-                               .window_bytes = 8 * kMiB,
-                               .huge_pages = false,
-                               .background = false});
-  KEEL_CHECK(created.ok(), "a pool");
-  Pool& pool = **created;
+  const SimPool<> world("of a pool that is full, KEEL_TEST_SEED=" + std::to_string(seed), seed,
+                        sim_schedule(sim_random(dice)),
+                        {.capacity_bytes = 2 * kMiB,
+                         .window_bytes = 8 * kMiB,
+                         .huge_pages = false,
+                         .background = false});
+  Pool& pool = *world.pool;
   void* held = pool.kvmalloc(kMiB + kMiB / 2);
   KEEL_CHECK(held != nullptr, "a buffer of a new pool");
   std::atomic<bool> ended{false};
@@ -202,14 +219,12 @@ std::uint64_t reserve_in_vain(std::uint64_t seed) {
 // nothing, or not. Whether somebody who asks afterwards gets it.
 bool free_beside_a_pass(std::uint64_t seed) {
   std::uint64_t dice = seed ^ 0xf4ee;
-  SimScheduler scheduler(sim_schedule(sim_random(dice)));
-  scheduler.set_name("of a free beside a pass, KEEL_TEST_SEED=" + std::to_string(seed));
-  SimScheduledDisk disk(scheduler, {.seed = seed, .virtual_clock = true}, {});
-  const ScopedOs scope(disk);
-  auto created = Pool::create(
+  const SimPool<> world(
+      "of a free beside a pass, KEEL_TEST_SEED=" + std::to_string(seed), seed,
+      sim_schedule(sim_random(dice)),
+
       {.capacity_bytes = kMiB / 4, .window_bytes = kMiB, .huge_pages = false, .background = false});
-  KEEL_CHECK(created.ok(), "a pool");
-  Pool& pool = **created;
+  Pool& pool = *world.pool;
   void* only = pool.kvmalloc(30 * kPageBytes);
   void* rest = pool.kvmalloc(34 * kPageBytes);
   KEEL_CHECK(only != nullptr && rest != nullptr, "buffers of a new pool");
@@ -242,18 +257,15 @@ constexpr std::uint64_t kStepsToPass = 200;  // of a request, until its pass is 
 // somebody who asks for that afterwards gets it.
 bool take_beside_a_pass(std::uint64_t seed) {
   std::uint64_t dice = seed ^ 0x7a4e;
-  SimScheduler scheduler(sim_schedule(sim_random(dice)));
-  scheduler.set_name("of an allocation beside a pass, KEEL_TEST_SEED=" + std::to_string(seed));
-  SimScheduledDisk disk(scheduler, {.seed = seed, .virtual_clock = true}, {});
-  const ScopedOs scope(disk);
   constexpr std::size_t kCapacity = 4 * kMiB;
   constexpr std::size_t kSize = kCapacity / 8;
-  auto created = Pool::create({.capacity_bytes = kCapacity,
-                               .window_bytes = 16 * kMiB,
-                               .huge_pages = false,
-                               .background = false});
-  KEEL_CHECK(created.ok(), "a pool");
-  Pool& pool = **created;
+  const SimPool<> world("of an allocation beside a pass, KEEL_TEST_SEED=" + std::to_string(seed),
+                        seed, sim_schedule(sim_random(dice)),
+                        {.capacity_bytes = kCapacity,
+                         .window_bytes = 16 * kMiB,
+                         .huge_pages = false,
+                         .background = false});
+  Pool& pool = *world.pool;
   std::vector<void*> held;
   for (std::size_t made = 0; made < kCapacity; made += kSize) {
     held.push_back(pool.kvmalloc(kSize));
@@ -287,17 +299,14 @@ bool take_beside_a_pass(std::uint64_t seed) {
 // ended.
 bool reserve_beside_a_round(std::uint64_t seed) {
   std::uint64_t dice = seed ^ 0x7e5e;
-  SimScheduler scheduler(sim_schedule(sim_random(dice)));
-  scheduler.set_name("of a round beside reserve(), KEEL_TEST_SEED=" + std::to_string(seed));
-  SimScheduledDisk disk(scheduler, {.seed = seed, .virtual_clock = true}, {});
-  const ScopedOs scope(disk);
-  auto created = Pool::create({.capacity_bytes = 8 * kMiB,
-                               .chunk_bytes = kMiB / 4,
-                               .window_bytes = 16 * kMiB,
-                               .huge_pages = false,
-                               .background = false});
-  KEEL_CHECK(created.ok(), "a pool");
-  Pool& pool = **created;
+  const SimPool<> world("of a round beside reserve(), KEEL_TEST_SEED=" + std::to_string(seed), seed,
+                        sim_schedule(sim_random(dice)),
+                        {.capacity_bytes = 8 * kMiB,
+                         .chunk_bytes = kMiB / 4,
+                         .window_bytes = 16 * kMiB,
+                         .huge_pages = false,
+                         .background = false});
+  Pool& pool = *world.pool;
   pool.kvfree(pool.kvmalloc(5 * kMiB));
   constexpr std::uint64_t kWindowNs = 1'100'000'000;
   for (int window = 0; window < 3; ++window) {
@@ -323,12 +332,8 @@ bool reserve_beside_a_round(std::uint64_t seed) {
 
 // Events, in ten seconds, of a pool with a thread that nobody has used for half a minute.
 std::uint64_t events_at_rest(const PoolConfig& config, bool in_pieces) {
-  SimScheduler scheduler(sim_schedule(1));
-  SimScheduledDisk disk(scheduler, {.seed = 1, .virtual_clock = true}, {});
-  const ScopedOs scope(disk);
-  auto created = Pool::create(config);
-  KEEL_CHECK(created.ok(), "a pool");
-  Pool& pool = **created;
+  const SimPool<> world("", 1, sim_schedule(1), config);
+  Pool& pool = *world.pool;
   std::vector<void*> held;
   if (in_pieces) {
     std::vector<void*> pages;
@@ -340,9 +345,9 @@ std::uint64_t events_at_rest(const PoolConfig& config, bool in_pieces) {
     }
   }
   os().sleep_ns(30'000'000'000);
-  const std::uint64_t before = scheduler.trace().count();
+  const std::uint64_t before = world.scheduler.trace().count();
   os().sleep_ns(10'000'000'000);
-  const std::uint64_t events = scheduler.trace().count() - before;
+  const std::uint64_t events = world.scheduler.trace().count() - before;
   for (void* page : held) {
     pool.kvfree(page);
   }
@@ -368,13 +373,10 @@ class SlowShrinker final : public Shrinker {
 // What a pool at its cap has of the system a minute after all of it was freed, in the middle of a
 // round that waits for a shrinker.
 Bytes left_after_a_long_round() {
-  SimScheduler scheduler(sim_schedule(1));
-  SimScheduledDisk disk(scheduler, {.seed = 1, .virtual_clock = true}, {});
-  const ScopedOs scope(disk);
-  auto created =
-      Pool::create({.capacity_bytes = 16 * kMiB, .window_bytes = 64 * kMiB, .huge_pages = false});
-  KEEL_CHECK(created.ok(), "a pool");
-  Pool& pool = **created;
+  const SimPool<> world(
+      "", 1, sim_schedule(1),
+      {.capacity_bytes = 16 * kMiB, .window_bytes = 64 * kMiB, .huge_pages = false});
+  Pool& pool = *world.pool;
   SlowShrinker shrinker;
   KEEL_CHECK(pool.add_shrinker(shrinker).ok(), "a shrinker");
   std::vector<void*> held;
@@ -397,14 +399,12 @@ Bytes left_after_a_long_round() {
 // asks for a page. Whether somebody who asks afterwards gets it.
 bool refuse_beside_a_pass(std::uint64_t seed) {
   std::uint64_t dice = seed ^ 0x4ef5;
-  SimScheduler scheduler(sim_schedule(sim_random(dice)));
-  scheduler.set_name("of a limit beside a pass, KEEL_TEST_SEED=" + std::to_string(seed));
-  SimScheduledDisk disk(scheduler, {.seed = seed, .virtual_clock = true}, {});
-  const ScopedOs scope(disk);
-  auto created = Pool::create(
+  const SimPool<> world(
+      "of a limit beside a pass, KEEL_TEST_SEED=" + std::to_string(seed), seed,
+      sim_schedule(sim_random(dice)),
+
       {.capacity_bytes = kMiB / 4, .window_bytes = kMiB, .huge_pages = false, .background = false});
-  KEEL_CHECK(created.ok(), "a pool");
-  Pool& pool = **created;
+  Pool& pool = *world.pool;
   KEEL_CHECK(pool.set_limit("limited", Bytes(16)).ok(), "a limit");
   void* rest = pool.kvmalloc(63 * kPageBytes);
   KEEL_CHECK(rest != nullptr, "a buffer of a new pool");
@@ -434,13 +434,10 @@ bool refuse_beside_a_pass(std::uint64_t seed) {
 // What a pool with a thread has of the system half a minute after small objects left it. Of
 // `in_two` every second one goes a while before the others.
 Bytes left_of_objects(bool in_two) {
-  SimScheduler scheduler(sim_schedule(1));
-  SimScheduledDisk disk(scheduler, {.seed = 1, .virtual_clock = true}, {});
-  const ScopedOs scope(disk);
-  auto created =
-      Pool::create({.capacity_bytes = 64 * kMiB, .window_bytes = 64 * kMiB, .huge_pages = false});
-  KEEL_CHECK(created.ok(), "a pool");
-  Pool& pool = **created;
+  const SimPool<> world(
+      "", 1, sim_schedule(1),
+      {.capacity_bytes = 64 * kMiB, .window_bytes = 64 * kMiB, .huge_pages = false});
+  Pool& pool = *world.pool;
   pool.kvfree(pool.kvmalloc(32 * kMiB));  // Of that come the slabs, so that nobody needs a page.
   std::vector<void*> objects(20 * 1024);
   for (void*& object : objects) {
@@ -475,16 +472,14 @@ class SlowPurges final : public SimScheduledDisk {
 // How long a round takes while others unmap faster than it purges; they stop after a second.
 std::uint64_t round_beside_unmaps(std::uint64_t seed) {
   std::uint64_t dice = seed ^ 0x10ad;
-  SimScheduler scheduler(sim_schedule(sim_random(dice)));
-  scheduler.set_name("of a round beside unmaps, KEEL_TEST_SEED=" + std::to_string(seed));
-  SlowPurges disk(scheduler, {.seed = seed, .virtual_clock = true}, {});
-  const ScopedOs scope(disk);
-  auto created = Pool::create({.capacity_bytes = 24 * kMiB,
-                               .window_bytes = 256 * kMiB,
-                               .huge_pages = false,
-                               .background = false});
-  KEEL_CHECK(created.ok(), "a pool");
-  Pool& pool = **created;
+  const SimPool<SlowPurges> world(
+      "of a round beside unmaps, KEEL_TEST_SEED=" + std::to_string(seed), seed,
+      sim_schedule(sim_random(dice)),
+      {.capacity_bytes = 24 * kMiB,
+       .window_bytes = 256 * kMiB,
+       .huge_pages = false,
+       .background = false});
+  Pool& pool = *world.pool;
   std::atomic<bool> ended{false};
   std::vector<Thread> threads;
   for (int i = 0; i < 2; ++i) {
@@ -511,15 +506,12 @@ std::uint64_t round_beside_unmaps(std::uint64_t seed) {
 // What is lazy in a pool with a thread a minute after large buffers were freed that were mapped
 // page by page, which takes more than a round to purge. All else is to stay as it is.
 Bytes left_lazy() {
-  SimScheduler scheduler(sim_schedule(1));
-  SimScheduledDisk disk(scheduler, {.seed = 1, .virtual_clock = true}, {});
-  const ScopedOs scope(disk);
-  auto created = Pool::create({.capacity_bytes = 96 * kMiB,
-                               .window_bytes = 256 * kMiB,
-                               .initial_bytes = 96 * kMiB,
-                               .huge_pages = false});
-  KEEL_CHECK(created.ok(), "a pool");
-  Pool& pool = **created;
+  const SimPool<> world("", 1, sim_schedule(1),
+                        {.capacity_bytes = 96 * kMiB,
+                         .window_bytes = 256 * kMiB,
+                         .initial_bytes = 96 * kMiB,
+                         .huge_pages = false});
+  Pool& pool = *world.pool;
   std::vector<void*> pages;
   while (void* page = pool.kvmalloc(kPageBytes, AllocFlags::kNoWarn)) {
     pages.push_back(page);
@@ -558,17 +550,14 @@ bool request_beside_reserve(std::uint64_t seed) {
   std::uint64_t dice = seed ^ 0x9e5e;
   SimSchedule schedule = sim_schedule(sim_random(dice));
   schedule.switch_one_in = 2;  // Who waits for a lock gets it by and by.
-  SimScheduler scheduler(schedule);
-  scheduler.set_name("of a request beside reserve(), KEEL_TEST_SEED=" + std::to_string(seed));
-  SlowGrowth disk(scheduler, {.seed = seed, .virtual_clock = true}, {});
-  const ScopedOs scope(disk);
-  auto created = Pool::create({.capacity_bytes = 16 * kMiB,
-                               .chunk_bytes = kMiB / 4,
-                               .window_bytes = 16 * kMiB,
-                               .huge_pages = false,
-                               .background = false});
-  KEEL_CHECK(created.ok(), "a pool");
-  Pool& pool = **created;
+  const SimPool<SlowGrowth> world(
+      "of a request beside reserve(), KEEL_TEST_SEED=" + std::to_string(seed), seed, schedule,
+      {.capacity_bytes = 16 * kMiB,
+       .chunk_bytes = kMiB / 4,
+       .window_bytes = 16 * kMiB,
+       .huge_pages = false,
+       .background = false});
+  Pool& pool = *world.pool;
   std::atomic<bool> reserved{false};
   Thread reserves("reserves", [&] {
     KEEL_CHECK(pool.reserve(Bytes(10 * kMiB)).ok(), "what there is room for");
