@@ -357,9 +357,9 @@ TEST_CASE("recovery's memory is about two max_checkpoint and the chunks ahead") 
 
 TEST_CASE("what a journal writes is read again, however little its pool gives in one piece") {
   // Above the limit together: all that is packed, then all regions that are in several reads.
+  LogWorld world({.size = Bytes(72U << 20), .max_checkpoint = Bytes(16U << 20)});
   auto pool = Pool::create({.capacity_bytes = 256U << 20, .kvmalloc_max_bytes = 6U << 20});
   REQUIRE(pool.ok());
-  LogWorld world({.size = Bytes(72U << 20), .max_checkpoint = Bytes(16U << 20)});
   Trace trace;
   std::vector<std::unique_ptr<Probe>> items;
   std::vector<LogItem*> packed, large;

@@ -39,17 +39,15 @@ std::string types(const Found& found) {
   return text;
 }
 
-// What the disk holds now.
-Found crash(const SimSnapshot& moment) {
-  SimDisk after;
-  after.boot_with(moment, [](const SimSector&) { return SimFate::kDrop; });
-  const ScopedOs scope(after);
+// What the disk held at that moment.
+Found crash(LogWorld& world, const SimSnapshot& moment) {
+  const ScopedOs scope(world.after_power_cut(moment));
   Found found;
   REQUIRE(scan_log(kLogPath, collect_into(found)).ok());
   return found;
 }
 
-Found crash(const LogWorld& world) { return crash(world.disk.snapshot()); }
+Found crash(LogWorld& world) { return crash(world, world.disk.snapshot()); }
 
 }  // namespace
 
@@ -351,7 +349,7 @@ TEST_CASE("an intent whose done is on its way to a full log is not logged again 
   CHECK(intent.released == 1);
   world.disk.on_io({});
   for (const SimSnapshot& moment : moments) {
-    const std::string found = types(crash(moment));
+    const std::string found = types(crash(world, moment));
     CAPTURE(found);
     const std::size_t intent_at = found.rfind('3'), done_at = found.rfind('4');
     CHECK(

@@ -160,6 +160,7 @@ TEST_CASE("after a crash at any I/O exactly the intents are open whose done is n
       }
     }
     world.disk.on_io(nullptr);
+    finish(journal);
     for (const Moment& moment : moments) {
       SimDisk after;
       after.boot(moment.disk, seed);
@@ -177,7 +178,6 @@ TEST_CASE("after a crash at any I/O exactly the intents are open whose done is n
       (*opened)->audit();
       finish(*opened);
     }
-    finish(journal);
   }
 }
 

@@ -220,7 +220,7 @@ TEST_CASE("a witness beyond the damage vouches even if the checkpoint after it i
 
 TEST_CASE("salvage goes on before the damage, and what it drops never comes back") {
   const Specimen& specimen = killed_log();
-  SimDisk disk;
+  SimDisk disk, copy;
   const ScopedOs scope(disk);
   disk.set_image(kLogPath, specimen.image);
   disk.flip_bit(kLogPath, offset_of(specimen.starts[3]) + 200, 3);
@@ -237,7 +237,6 @@ TEST_CASE("salvage goes on before the damage, and what it drops never comes back
     const Sequence sequence = commit(**journal, {&item}, 5000);
     CHECK(sequence == Sequence(4));
     REQUIRE((*journal)->force(sequence).ok());
-    SimDisk copy;
     const SimContent killed = disk.image(kLogPath);
     copy.set_image(kLogPath, killed);
     const ScopedOs other(copy);

@@ -34,17 +34,13 @@ struct ObjectWorld {
   }
   // What the log holds, after a crash: an item of which nothing is tracked holds no tail at close.
   Found crash() {
-    SimDisk after;
-    after.boot_with(world.disk.snapshot(), [](const SimSector&) { return SimFate::kDrop; });
-    const ScopedOs scope(after);
+    const ScopedOs scope(world.after_power_cut());
     Found found;
     REQUIRE(scan_log(kLogPath, collect_into(found)).ok());
     return found;
   }
   ItemHome crash_onto(ItemHome home) {
-    SimDisk after;
-    after.boot_with(world.disk.snapshot(), [](const SimSector&) { return SimFate::kDrop; });
-    const ScopedOs scope(after);
+    const ScopedOs scope(world.after_power_cut());
     home.recover();
     return home;
   }

@@ -124,6 +124,12 @@ std::unique_ptr<Journal> LogWorld::open(const JournalConfig& config) {
   return std::move(*journal);
 }
 
+SimDisk& LogWorld::after_power_cut(const SimSnapshot& moment) {
+  SimDisk& after = *after_power_cut_.emplace_back(std::make_unique<SimDisk>());
+  after.boot_with(moment, [](const SimSector&) { return SimFate::kDrop; });
+  return after;
+}
+
 Found LogWorld::read() {
   Found all;
   (void)scan(all);

@@ -123,9 +123,15 @@ class LogWorld {
   // The same with the report.
   [[nodiscard]] keel::RecoveryReport scan(Found& found);
 
+  // Another disk, as a power cut at that moment leaves this one if nothing pending came to be. It
+  // stays as long as the world: threads of a journal that goes on call whichever disk is in force.
+  [[nodiscard]] keel::SimDisk& after_power_cut(const keel::SimSnapshot& moment);
+  [[nodiscard]] keel::SimDisk& after_power_cut() { return after_power_cut(disk.snapshot()); }
+
   keel::SimDisk disk;
 
  private:
+  std::vector<std::unique_ptr<keel::SimDisk>> after_power_cut_;
   keel::ScopedOs scope_;
 
  public:

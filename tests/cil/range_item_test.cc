@@ -36,9 +36,7 @@ struct RangeWorld {
   }
   template <class Use>
   void after_crash(const Use& use) {
-    SimDisk after;
-    after.boot_with(world.disk.snapshot(), [](const SimSector&) { return SimFate::kDrop; });
-    const ScopedOs scope(after);
+    const ScopedOs scope(world.after_power_cut());
     use();
   }
   std::string sizes() {

@@ -41,6 +41,25 @@ Recovery recovery_of(const Journal& journal, Found&& found) {
   return recovery;
 }
 
+constexpr std::uint64_t kBlock = 4096;
+
+// A state slot that cannot be read, the newer one of two that differ, is made up for by the older:
+// its tail is lower, so what was home by then is delivered once more, before the rest.
+bool begins_earlier(const Recovery& found, const Recovery& expected) {
+  const Found& all = found.checkpoints;
+  const Found& rest = expected.checkpoints;
+  return found.tail <= expected.tail && found.head == expected.head &&
+         found.intents == expected.intents && all.size() >= rest.size() &&
+         std::equal(rest.rbegin(), rest.rend(), all.rbegin());
+}
+
+bool lost_a_slot(const std::vector<SimIo>& log, std::uint64_t log_bytes) {
+  return std::any_of(log.begin(), log.end(), [log_bytes](const SimIo& io) {
+    return io.faulty && io.op == SimOp::kRead &&
+           (io.offset == kBlock || io.offset == log_bytes - 2 * kBlock);
+  });
+}
+
 // Opens and closes; what went wrong, or nothing.
 std::string open_and_close(Recovery& recovery, Pool* pool = nullptr) {
   Found found;
@@ -218,14 +237,15 @@ TEST_CASE("whichever I/O of recovery fails, once or for good, the next recovery 
               disk.crash(nth);
               Recovery found;
               std::string wrong = open_and_close(found);
-              if (wrong.empty() && found != expected) {
+              const std::vector<SimIo> log = disk.io_log();
+              if (wrong.empty() && found != expected &&
+                  !(lost_a_slot(log, content.size()) && begins_earlier(found, expected))) {
                 wrong = "not what there was before";
               }
               if (!wrong.empty()) {
                 return wrong + "; failed I/O " + std::to_string(nth) +
                        (for_good ? " for good" : "");
               }
-              const std::vector<SimIo> log = disk.io_log();
               const bool met =
                   std::any_of(log.begin(), log.end(), [](const SimIo& io) { return io.faulty; });
               if (opened && !met) {
