@@ -95,6 +95,20 @@ TEST_CASE("an idle buffer that is larger than its class is charged for all that 
   CHECK(left_of(*pool) == kLimit);
 }
 
+TEST_CASE("where memory is scarce a buffer of fewer pages than its class is charged for those") {
+  const auto pool = make_pool({.capacity_bytes = 2 * kMiB, .window_bytes = 64 * kMiB});
+  REQUIRE(pool->set_limit("limited", Bytes(64 * kPage)).ok());
+  void* most = pool->kvmalloc(400 * kPage, AllocFlags::kKernel, "another");
+  REQUIRE(most != nullptr);
+  void* buffer = get(*pool, 33 * kPage);
+  REQUIRE(pool->kvsize(buffer) == 33 * kPage);
+  CHECK(left_of(*pool) == 31 * kPage);
+  pool->kvfree(buffer);
+  CHECK(left_of(*pool) == 64 * kPage);
+  pool->kvfree(most);
+  pool->audit();
+}
+
 TEST_CASE("a limit allows what lies within it, also between two classes and beside idle buffers") {
   const auto pool = limited();
   REQUIRE(pool->set_limit("limited", Bytes(100 * kPage)).ok());
