@@ -4,6 +4,9 @@
 
 #include <cstring>
 
+#include "keel/base/check.h"
+#include "support/kernel_threads.h"
+
 using namespace keel;
 
 namespace keel_test {
@@ -113,6 +116,10 @@ LogWorld::LogWorld(LogConfig config, const SimDiskOptions& options) : disk(optio
   if (auto made = create_log(kLogPath, config); !made) {
     FAIL(made.error().message());
   }
+}
+
+LogWorld::~LogWorld() {
+  KEEL_CHECK(thread_named("keel-keeper") == 0, "a pool made before the disk that is in force");
 }
 
 std::unique_ptr<Journal> LogWorld::open(const JournalConfig& config) {

@@ -115,6 +115,11 @@ class LogWorld {
  public:
   explicit LogWorld(keel::LogConfig config = {.size = keel::kMinLogBytes},
                     const keel::SimDiskOptions& options = {});
+  // Ends the program if a pool with a thread outlives the world: that thread calls whichever disk
+  // is in force, at any time.
+  ~LogWorld();
+  LogWorld(const LogWorld&) = delete;
+  LogWorld& operator=(const LogWorld&) = delete;
 
   // Fails the test if it cannot.
   [[nodiscard]] std::unique_ptr<keel::Journal> open(const keel::JournalConfig& config = {});
