@@ -218,7 +218,7 @@ std::string crash(Judge& judge, std::uint64_t index) {
 
 TEST_CASE("every workload of up to three operations survives a power cut at every I/O") {
   Judge judge;
-  Campaign campaign("bounded_crash", Workload::count(3), {16, 2});
+  Campaign campaign("bounded_crash", Workload::count(3), {40, 2});
   campaign.run([&](std::uint64_t index) {
     std::string fault = crash(judge, index);
     campaign.note(judge.tally());

@@ -201,7 +201,7 @@ TEST_CASE(
   std::uint64_t tried = 0;
   Race race;
   race.run(
-      test_rounds(100, 30),
+      test_rounds(3'400, 30),
       [&](std::size_t, std::uint64_t) {
         return LogDevice::open(log, DeviceMode::kReadWrite, true);
       },
@@ -222,7 +222,7 @@ TEST_CASE("of eight readers and writers at once, one writer has the log or only 
     return (racer + round) % 3 == 0;
   };
   race.run(
-      test_rounds(100, 30),
+      test_rounds(3'400, 30),
       [&](std::size_t racer, std::uint64_t round) {
         return LogDevice::open(
             log, writes(racer, round) ? DeviceMode::kReadWrite : DeviceMode::kReadOnly, true);
@@ -246,7 +246,7 @@ TEST_CASE("of eight processes that make a log at once, one has made it and nothi
   std::uint64_t tried = 0;
   Race race;
   race.run(
-      test_rounds(100, 30),
+      test_rounds(3'400, 30),
       [&](std::size_t racer, std::uint64_t round) -> Result<std::unique_ptr<LogDevice>> {
         // Half of the rounds as on a file system without unnamed files.
         class NamedOs : public HastyOs {

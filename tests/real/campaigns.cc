@@ -6,9 +6,9 @@ const std::vector<RealCampaign>& campaigns() {
   static const std::vector<RealCampaign> all = {
       {"fuse", "power cuts of a FUSE file system, by the moment and the way", 2, 1, true, run_fuse},
       {"faults", "the k-th write, flush or read fails, lies or is lost", 190, 57, true, run_faults},
-      {"kill", "SIGKILL at any moment", 60, 8, true, run_kill},
-      {"shutdown-ext4", "ext4 shut down under the writer", 8, 4, true, run_shutdown_ext4},
-      {"shutdown-xfs", "XFS shut down under the writer", 8, 4, true, run_shutdown_xfs},
+      {"kill", "SIGKILL at any moment", 1'300, 8, true, run_kill},
+      {"shutdown-ext4", "ext4 shut down under the writer", 30, 4, true, run_shutdown_ext4},
+      {"shutdown-xfs", "XFS shut down under the writer", 30, 4, true, run_shutdown_xfs},
       {"loop", "the disk under ext4 and XFS fails or loses power", 12, 4, true, run_loop},
       {"full", "full file systems", 4, 2, true, run_full},
       {"limits", "limits of files, memory, mappings, descriptors, threads", 17, 17, false,
