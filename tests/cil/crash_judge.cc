@@ -142,9 +142,16 @@ Recovered Judge::recover_by(std::uint64_t state_seed) {
   return recovered;
 }
 
+void Judge::show(const Moment& moment) const {
+  if (run_.plan.show) {
+    run_.plan.show(moment.step);
+  }
+}
+
 void Judge::check(const Moment& moment, const Recovered& recovered, std::uint64_t crash_seed,
                   SimFate fate) {
   const auto fail = [&](const std::string& what) {
+    show(moment);
     FAIL(what << "; crash seed " << crash_seed << ", fate " << static_cast<int>(fate) << ", "
               << record_.place_of(moment) << "; " << recovered.report.message());
   };
@@ -202,6 +209,7 @@ void Judge::rot_one(const Moment& moment, std::uint64_t rot_seed) {
 void Judge::check_rot(const Moment& moment, const Recovered& recovered, std::uint64_t rot_seed,
                       const SimDisk& disk) {
   const auto fail = [&](const std::string& what) {
+    show(moment);
     FAIL(what << "; rot seed " << rot_seed << ", " << record_.place_of(moment) << "; "
               << recovered.report.message());
   };

@@ -31,6 +31,8 @@ class Judge {
  private:
   // Counts it.
   bool is_new(const Moment& moment, const keel::SimDisk& after);
+  // What was done around it, of a simulated world.
+  void show(const Moment& moment) const;
   // By threads of its own for one state in 16.
   [[nodiscard]] Recovered recover_by(std::uint64_t state_seed);
   void check(const Moment& moment, const Recovered& recovered, std::uint64_t crash_seed,

@@ -85,6 +85,7 @@ struct CrashPlan {
   std::function<void(std::uint64_t last, std::uint64_t end)> on_state = {};
   std::function<void()> on_callback = {};    // what on_stable() was given was called; may be empty
   std::function<std::uint64_t()> step = {};  // to tell when a moment was; may be empty
+  std::function<void(std::uint64_t step)> show = {};  // what was done around it; may be empty
   // Told true before a state is judged by this thread alone, false afterwards; may be empty.
   std::function<void(bool)> alone = {};
 };

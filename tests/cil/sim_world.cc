@@ -269,6 +269,7 @@ SimWorldResult run_sim_world(std::uint64_t seed, unsigned effort) {
   };
   plan.on_callback = [&] { scheduler.works(); };
   plan.step = [&] { return scheduler.steps(); };
+  plan.show = [&](std::uint64_t step) { scheduler.trace().print_around(stdout, step); };
   plan.alone = [&](bool begins) { begins ? scheduler.pause_points() : scheduler.resume_points(); };
   result.tally = run_crash_plan(plan);
   pool->reset();

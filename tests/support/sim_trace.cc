@@ -82,4 +82,25 @@ void SimTrace::print(std::FILE* to, std::size_t most) const {
   }
 }
 
+void SimTrace::print_around(std::FILE* to, std::uint64_t step) const {
+  constexpr std::uint64_t kBefore = 40, kAfter = 10;
+  const std::uint64_t oldest = count_ - std::min<std::uint64_t>(kKept, count_);
+  std::uint64_t at = oldest;
+  while (at < count_ && ring_[at % kKept].step < step) {
+    ++at;
+  }
+  if (at == oldest && oldest != 0) {
+    (void)std::fprintf(to, "what led to step %llu is shown by KEEL_SIM_STOP=%llu\n",
+                       static_cast<unsigned long long>(step),
+                       static_cast<unsigned long long>(step));
+    return;
+  }
+  const std::uint64_t begin = std::max(oldest, at - std::min(at, kBefore));
+  const std::uint64_t end = std::min(count_, at + kAfter);
+  (void)std::fprintf(to, "around step %llu:\n", static_cast<unsigned long long>(step));
+  for (std::uint64_t i = begin; i < end; ++i) {
+    print(to, ring_[i % kKept]);
+  }
+}
+
 }  // namespace keel

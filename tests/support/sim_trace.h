@@ -4,10 +4,10 @@
 // time, or on the machine: no pointers, no names of files outside /sim.
 #pragma once
 
-#include <array>
 #include <cstdint>
 #include <cstdio>
 #include <string>
+#include <vector>
 
 #include "keel/base/thread_scheduler.h"
 
@@ -37,14 +37,16 @@ class SimTrace {
   [[nodiscard]] std::uint64_t count() const { return count_; }
   // The newest `most`, a line each, oldest first.
   void print(std::FILE* to, std::size_t most) const;
+  // Those before and after that step; of one that is kept no more, how to see it.
+  void print_around(std::FILE* to, std::uint64_t step) const;
 
  private:
   void mix(std::uint64_t value);
   void mix(const char* text);
   static void print(std::FILE* to, const Event& event);
 
-  static constexpr std::size_t kKept = 4096;
-  std::array<Event, kKept> ring_{};
+  static constexpr std::size_t kKept = 32768;
+  std::vector<Event> ring_ = std::vector<Event>(kKept);
   std::uint64_t count_ = 0;
   std::FILE* file_ = nullptr;
   std::uint64_t hash_ = 0x9e3779b97f4a7c15U;
