@@ -21,7 +21,7 @@ unsigned count_possible_cpus() {
   const long count = ::sysconf(_SC_NPROCESSORS_CONF);
 #if defined(KEEL_DEBUG)
   // So that a small machine's debug builds run what machines of more CPUs do, and a simulation runs
-  // on all of them the same.
+  // the same on all of up to four. Where there are more, a seed is another world than there.
   constexpr long kFewest = 4;
 #else
   constexpr long kFewest = 1;
