@@ -324,7 +324,6 @@ Status Journal::Impl::move_tail(bool needed) {
       return status;
     }
   }
-  followers.drop_below(tail);  // before the space behind the tail may be written over
   state_tail = tail;
   state_tail_predecessor = predecessor;
   // A bucket stands there only when all before it is stable.
@@ -332,6 +331,8 @@ Status Journal::Impl::move_tail(bool needed) {
   if (auto status = write_state(0); !status) {
     return status;
   }
+  // Before the space behind the tail may be written over; not if it never will be.
+  followers.drop_below(tail);
   space.tail_moved(tail);
   return {};
 }
