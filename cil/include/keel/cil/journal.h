@@ -157,13 +157,13 @@ class Transaction {
   [[nodiscard]] Entry* inline_entries();
   [[nodiscard]] Status prepare();
   [[nodiscard]] Status prepare_shadow(Entry& entry);
-  [[nodiscard]] Result<Sequence> insert();
+  [[nodiscard]] Result<Sequence> insert(bool& gave_back);
   static void insert_item(Entry& entry, CilPart& part, Sequence sequence, std::uint64_t order,
                           ContextSums& before, ContextSums& after);
   void account(CilPart& part, const ContextSums& before, const ContextSums& after);
   [[nodiscard]] static bool give_shadow_back(Entry& entry, bool inserted);
   void free_vector(LogVector* vector);
-  void finish();
+  void finish(bool gave_back = false);
 
   Journal* journal_ = nullptr;  // nullptr: over
   NoReclaimScope no_reclaim_;
