@@ -8,8 +8,9 @@
 //
 // For replicas, caches and change feeds. While a follower stands within FollowConfig::most_behind
 // of the newest stable checkpoint, the journal keeps the log from where it stands. One that falls
-// further behind is dropped as soon as the log's space behind it is reused: it gets kLagged, never
-// wrong data, and begins again from a copy.
+// further behind is dropped as soon as a tail beyond it is recorded, whether or not anybody wants
+// the space: a journal without commits does that too (JournalConfig::cover_after_ns). It gets
+// kLagged, never wrong data, and begins again from a copy.
 #pragma once
 
 #include <cstdint>
