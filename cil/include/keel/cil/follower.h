@@ -26,7 +26,10 @@ namespace keel {
 struct FollowConfig {
   static constexpr Sequence kOldest{};            // the oldest that the log still holds
   static constexpr Sequence kNewest{UINT64_MAX};  // only what is not yet stable
-  Sequence from = kOldest;                        // the first checkpoint to hand over
+  // The first checkpoint to hand over. What an opening finds missing (a crash, rot, a salvage: see
+  // RecoveryReport::first_missing) is gone, and its sequences are given anew, to other checkpoints.
+  // Who had applied any of it begins again from a copy: the journal cannot tell.
+  Sequence from = kOldest;
   // How far behind the newest stable checkpoint the follower may hold the log's tail. 0: a quarter
   // of the log. At most half of it: more is taken for half, so that a follower that stands still
   // never keeps a transaction from beginning.

@@ -45,7 +45,8 @@ struct JournalConfig {
   Pool* pool = nullptr;
   bool buffered = false;  // through the page cache, where there is no direct I/O
   // Go on at the first damage, dropping it and all that follows. The report still tells of it. A
-  // block of checkpoints that cannot be read is damage then, else open() fails with kIo.
+  // block of checkpoints that cannot be read is damage then, else open() fails with kIo. Sequences
+  // from RecoveryReport::first_missing on are given anew: see FollowConfig::from.
   bool salvage = false;
   // A context of this size is written without being asked for; 0: an eighth of the log, at most
   // 32 MiB, and never more than half of max_checkpoint.
