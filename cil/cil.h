@@ -116,6 +116,10 @@ class KEEL_CAPABILITY("context lock") Cil {
   [[nodiscard]] std::uint64_t take_orders(std::uint64_t count) {
     return order_.fetch_add(count, std::memory_order_relaxed);  // Only the values matter.
   }
+  // Grows with each commit. No lock: whether it has changed is all that it says.
+  [[nodiscard]] std::uint64_t orders_taken() const {
+    return order_.load(std::memory_order_relaxed);
+  }
 
   // Adds `cost` to the part and, now and then, to the sum that cost() tells.
   void add_cost(CilPart& part, std::uint64_t cost) KEEL_REQUIRES_SHARED(this);

@@ -44,12 +44,12 @@ bool LogSpace::fits(const Reservation& wanted, bool again) const {
          granted_.memory_bytes + wanted.memory_bytes <= limits_.memory_bytes;
 }
 
-// True if nothing that is under way can make room: nothing granted that could come back, no
-// checkpoint in flight, a whole pass that moved the tail as far as it goes and left no hope, and no
-// other to come.
+// True if nothing that is under way can make room: nobody who is only to go first, nothing granted
+// that could come back, no checkpoint in flight, a whole pass that moved the tail as far as it goes
+// and left no hope, and no other to come.
 bool LogSpace::hopeless(std::uint64_t passes_seen) const {
-  return granted_.log_bytes == 0 && in_flight_ == 0 && passes_ended_ > passes_seen &&
-         passes_ended_ == passes_begun_ && !pass_asked_ && !hope_;
+  return unholding_ == 0 && granted_.log_bytes == 0 && in_flight_ == 0 &&
+         passes_ended_ > passes_seen && passes_ended_ == passes_begun_ && !pass_asked_ && !hope_;
 }
 
 bool LogSpace::try_reserve(const Reservation& wanted) {

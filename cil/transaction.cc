@@ -161,8 +161,9 @@ Result<Sequence> Transaction::commit() {
   if (auto status = allocate_under_context_lock() ? Status{} : prepare(); !status) {
     return status.error();
   }
-  auto sequence = insert();
-  finish();
+  bool gave_back = false;
+  auto sequence = insert(gave_back);
+  finish(gave_back);
   return sequence;
 }
 
@@ -241,7 +242,8 @@ void Transaction::free_vector(LogVector* vector) {
   }
 }
 
-Result<Sequence> Transaction::insert() {
+// `gave_back`: set if an item has got a snapshot back.
+Result<Sequence> Transaction::insert(bool& gave_back) {
   Journal::Impl& impl = *journal_->impl_;
   Cil& cil = impl.cil;
   CilPart& part = cil.lock_shared();
@@ -270,7 +272,7 @@ Result<Sequence> Transaction::insert() {
   for (std::uint32_t i = 0; i < entry_count_; ++i) {
     // First forgotten, then told: the client may drop its object lock in committing().
     Entry& entry = entries_[i];
-    (void)give_shadow_back(entry, !entry.empty);
+    gave_back = give_shadow_back(entry, !entry.empty) || gave_back;
     ItemAccess::transaction(*entry.item) = nullptr;
     if (!entry.empty) {
       ItemAccess::committing(*entry.item, sequence);
@@ -358,14 +360,13 @@ bool Transaction::give_shadow_back(Entry& entry, bool inserted) {
   return entry.shadow == nullptr;
 }
 
-void Transaction::finish() {
+void Transaction::finish(bool gave_back) {
   Journal::Impl& impl = *journal_->impl_;
   if (!impl.owned()) {  // A forked child: items, memory and locks are its parent's.
     journal_ = nullptr;
     t_journal = nullptr;
     return;
   }
-  bool gave_back = false;
   for (std::uint32_t i = 0; i < entry_count_; ++i) {
     Entry& entry = entries_[i];
     if (entry.item != nullptr) {
@@ -375,7 +376,7 @@ void Transaction::finish() {
     free_vector(entry.shadow);
     free_vector(entry.kept);
   }
-  if (gave_back && impl.space.memory_wanted()) {
+  if (gave_back && impl.space.contended() && impl.space.memory_wanted()) {
     impl.ask_for_pass();  // The last one has not seen them; before what follows wakes who waits.
   }
   if (intent_ != nullptr) {  // No commit: what it held goes back to it.

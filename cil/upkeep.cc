@@ -57,9 +57,14 @@ void Journal::Impl::upkeep_loop() {
       MutexLock lock(upkeep_mutex);
       while (!upkeep_nudged && !upkeep_stopping && !idle) {
         const Sequence before = cil.sequence();
+        const std::uint64_t orders = cil.orders_taken();
         const bool retry = hope && space.contended();
         const bool woken = upkeep_wanted.wait_for(upkeep_mutex, retry ? kRetryNs : cover_ns);
-        idle = !woken && !retry && cil.sequence() == before && !cil.is_open();
+        // What gathers unforced may gather for hours: it is a commit to it that ends a rest. (Where
+        // nothing gathers, what was committed was nothing.)
+        const Cil::Current now = cil.current();
+        idle = !woken && !retry && now.sequence == before &&
+               (!now.is_open || cil.orders_taken() == orders);
         if (!woken && retry) {
           break;
         }
@@ -319,7 +324,6 @@ Status Journal::Impl::move_tail(bool needed) {
       return status;
     }
   }
-  followers.drop_below(tail);  // before the space behind the tail may be written over
   state_tail = tail;
   state_tail_predecessor = predecessor;
   // A bucket stands there only when all before it is stable.
@@ -327,6 +331,8 @@ Status Journal::Impl::move_tail(bool needed) {
   if (auto status = write_state(0); !status) {
     return status;
   }
+  // Before the space behind the tail may be written over; not if it never will be.
+  followers.drop_below(tail);
   space.tail_moved(tail);
   return {};
 }
@@ -347,8 +353,8 @@ Status Journal::Impl::keep_state_near(Lsn end) {
   return write_state(0);
 }
 
-// A journal that rests: the log's end is recorded, so that rot in it will be known for damage, and
-// the tail is brought up to date.
+// A journal that rests: the end of what is stable is recorded, so that rot in it will be known for
+// damage, and the tail is brought up to date. Nothing is written for what is recorded already.
 Status Journal::Impl::cover() {
   if (auto status = move_tail(true); !status) {
     return status;

@@ -175,6 +175,7 @@ Status LogFile::write_state(format::StateSlot state) {
     }
   }
   state_ = state;
+  valid_states_ = 2;
   return {};
 }
 

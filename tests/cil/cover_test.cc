@@ -1,10 +1,11 @@
-// A journal at rest records where its log ends.
+// A journal at rest records where its log ends, whatever gathers in it unforced.
 #include <doctest/doctest.h>
 
 #include <memory>
 
 #include "gate.h"
 #include "probe.h"
+#include "sim_start.h"
 
 using namespace keel;
 using namespace keel_test;
@@ -86,3 +87,71 @@ TEST_CASE("after a rest with everything home a reopening replays nothing, and co
   CHECK(report->last_sequence == Sequence(3));
   CHECK(found.empty());
 }
+
+#if defined(KEEL_DEBUG)
+
+namespace {
+
+constexpr std::uint64_t kRestNs = 1'000'000'000;
+
+// By a simulated clock, where no wait ends but by its time: one that does begins a rest anew.
+struct RestingJournal : ClockedJournal {
+  RestingJournal() : ClockedJournal({.spurious_one_in = 0}, config()) {
+    forced.regions = {"forced"};
+    KEEL_CHECK(journal->force(commit(*journal, {&forced})).ok(), "force");
+    end = journal->stats().tail + journal->stats().log_used;
+  }
+  [[nodiscard]] static JournalConfig config() {
+    JournalConfig config;
+    config.cover_after_ns = kRestNs;
+    config.stall_after_ns = UINT64_MAX;
+    return config;
+  }
+  // What was forced is vouched for.
+  [[nodiscard]] bool covered() const { return journal->info().stable == end; }
+  // Commits the item twice in each rest, for ten rests.
+  void keep_committing(LogItem& item) {
+    for (int i = 0; i < 20; ++i) {
+      (void)commit(*journal, {&item});
+      disk.sleep_ns(kRestNs / 2);
+    }
+  }
+  ~RestingJournal() { finish(journal); }
+
+  Trace trace;
+  Probe forced{trace, 1};
+  Probe gathering{trace, 2};
+  Lsn end{};
+};
+
+}  // namespace
+
+TEST_CASE("a journal that rests beside a commit that nobody forces vouches for what was forced") {
+  RestingJournal world;
+  world.gathering.regions = {"unforced"};
+  (void)commit(*world.journal, {&world.gathering});
+  CHECK_FALSE(world.covered());
+  world.disk.sleep_ns(3 * kRestNs);
+  CHECK(world.covered());
+  // And once is enough.
+  const std::uint64_t flushes = world.journal->stats().flushes;
+  world.disk.sleep_ns(20 * kRestNs);
+  CHECK(world.journal->stats().flushes == flushes);
+}
+
+TEST_CASE("a journal to which commits come, forced or not, does not rest") {
+  RestingJournal world;
+  world.gathering.regions = {"unforced"};
+  world.keep_committing(world.gathering);
+  CHECK_FALSE(world.covered());
+  world.disk.sleep_ns(3 * kRestNs);
+  CHECK(world.covered());
+}
+
+TEST_CASE("commits of nothing do not keep a journal from resting") {
+  RestingJournal world;
+  world.keep_committing(world.gathering);
+  CHECK(world.covered());
+}
+
+#endif

@@ -344,6 +344,54 @@ TEST_CASE(
   finish(journal);
 }
 
+TEST_CASE("a follower loses nothing to a tail that was to pass it and could not be recorded") {
+  class SlotlessDisk : public SimDisk {
+   public:
+    ssize_t pwritev2(int fd, const struct iovec* parts, int count, std::uint64_t offset,
+                     int flags) override {
+      const bool fails = broken && offset == 4096;  // the first state slot
+      return fails ? -EIO : SimDisk::pwritev2(fd, parts, count, offset, flags);
+    }
+    std::atomic<bool> broken{false};
+  };
+  SlotlessDisk disk;
+  const ScopedOs scope(disk);
+  REQUIRE(create_log(kLogPath, {.size = kMinLogBytes}).ok());
+  Writer writer;
+  auto opened = Journal::open(kLogPath, {.cover_after_ns = UINT64_MAX / 4}, kIgnore);
+  REQUIRE(opened.ok());
+  Journal& journal = **opened;
+  const std::uint64_t log_bytes = journal.info().data.value();
+  auto follower = follow(journal, {.most_behind = Bytes(log_bytes / 4)});
+  // Far beyond what it may hold, but nobody has wanted that space yet; and the slots have kept up
+  // with the head.
+  std::uint64_t forced = 0;
+  while (journal.stats().log_used.value() < log_bytes * 5 / 8) {
+    writer.write(journal, 20000, forced++);
+  }
+  REQUIRE(journal.stats().tail == Lsn(0));
+  disk.broken = true;
+  const auto force_one = [&] {
+    auto transaction = journal.begin(21000, 1);
+    if (!transaction || !transaction->log(writer.item).ok()) {
+      return false;
+    }
+    const auto sequence = transaction->commit();
+    return sequence.ok() && journal.force(*sequence).ok();
+  };
+  while (force_one()) {
+    ++forced;
+  }
+  Found found;
+  CHECK(drain(*follower, found).code == Errc::kIo);
+  CHECK(found.size() >= forced);
+  if (!found.empty()) {
+    expect_run(found, 1, found.size());
+  }
+  follower.reset();
+  CHECK_FALSE(journal.close().ok());
+}
+
 TEST_CASE("a failed journal wakes its followers with the first error") {
   LogWorld world;
   Writer writer;

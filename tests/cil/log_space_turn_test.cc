@@ -49,6 +49,51 @@ TEST_CASE("who takes back what is held comes before all who wait for a grant") {
   CHECK(space.sums().held.log_bytes == 0);
 }
 
+TEST_CASE("nobody is told that the log is full while another waits to take back what is held") {
+  Gate unholder_asks;
+  std::atomic<bool> passes{false};
+  LogSpace* told = nullptr;
+  LogSpace space({1000, 250, 0, 1 << 20}, Lsn(0), Lsn(0),
+                 {[] {},
+                  [&] {
+                    if (!passes) {
+                      unholder_asks.pass();
+                      return;
+                    }
+                    told->pass_begins();
+                    told->pass_ended(false);
+                  },
+                  [] { return Sequence{}; }});
+  told = &space;
+  REQUIRE(space.reserve({60, 0}).ok());
+  space.hold({60, 0});
+  REQUIRE(space.reserve({240, 0}).ok());
+  Status unheld;
+  std::thread unholder([&] { unheld = space.unhold({60, 0}); });
+  unholder_asks.wait_for_arrival();
+  passes = true;
+  std::atomic<pid_t> waiter_id{0};
+  std::atomic<bool> answered{false};
+  Status reserved;
+  std::thread waiter([&] {
+    waiter_id = ::gettid();
+    reserved = space.reserve({5, 0});
+    answered = true;
+  });
+  const auto waits = [&] { return waiter_id != 0 && keel_test::is_asleep(waiter_id); };
+  yield_until([&] { return space.sums().passes == 1 && waits(); });
+  space.give_back({240, 0});  // wakes the waiter, while who goes first is not asleep
+  yield_until([&] { return answered || waits(); });
+  let_others_run();
+  CHECK_FALSE(answered);
+  unholder_asks.open();
+  unholder.join();
+  waiter.join();
+  CHECK(unheld.ok());
+  CHECK(reserved.ok());
+  CHECK(space.sums().granted.log_bytes == 65);
+}
+
 TEST_CASE("who asks for space after several failures is told the first") {
   LogSpace space({1000, 250, 0, 1 << 20}, Lsn(0), Lsn(0), no_help());
   space.fail({Errc::kIo, EIO, "first", 1});

@@ -97,35 +97,25 @@ namespace {
 
 constexpr std::uint64_t kDeadlineNs = 10'000'000'000;
 
-// A journal on simulated threads, and how many stalls its watchdog reports.
+// How many stalls the watchdog of a journal on simulated threads reports.
 struct WatchedWorld {
   WatchedWorld(std::uint64_t seed, const SimLatency& latency)
-      : beginning(fresh_log(seed)),
-        scheduler({.seed = seed, .spurious_one_in = 0, .try_one_in = 1}),
-        disk(scheduler, {.seed = seed, .virtual_clock = true}, latency) {
-    disk.boot_with(beginning, [](const SimSector&) { return SimFate::kKeep; });
-    scope.emplace(disk);
-    pool = sim_pool(64);
+      : world({.seed = seed, .spurious_one_in = 0, .try_one_in = 1}, config(), latency),
+        journal(world.journal) {}
+  [[nodiscard]] JournalConfig config() {
     JournalConfig config;
-    config.pool = pool.get();
     config.cover_after_ns = UINT64_MAX / 4;
     config.stall_after_ns = kDeadlineNs;
     config.on_stall = [this](const StallReport& report) {
       ++(report.what == StallReport::What::kClose ? of_close : of_others);
     };
-    auto opened = Journal::open(kLogPath, config, kIgnore);
-    REQUIRE(opened.ok());
-    journal = std::move(*opened);
+    return config;
   }
 
-  const SimSnapshot beginning;
-  SimScheduler scheduler;
-  SimScheduledDisk disk;
-  std::optional<ScopedOs> scope;
-  std::unique_ptr<Pool> pool;
   int of_close = 0;
   int of_others = 0;
-  std::unique_ptr<Journal> journal;
+  ClockedJournal world;
+  std::unique_ptr<Journal>& journal;
 };
 
 }  // namespace
@@ -145,9 +135,9 @@ TEST_CASE(
       // Written by a worker; nobody waits for it.
       const Sequence before = commit(journal, {&item});
       (void)journal.force(before, 1'000'000);
-      const std::uint64_t begun_ns = world.scheduler.now_ns();
+      const std::uint64_t begun_ns = world.world.scheduler.now_ns();
       REQUIRE(journal.force(commit(journal, {&item})).ok());
-      longest_ns = std::max(longest_ns, world.scheduler.now_ns() - begun_ns);
+      longest_ns = std::max(longest_ns, world.world.scheduler.now_ns() - begun_ns);
     }
     REQUIRE(journal.close().ok());
     world.journal.reset();

@@ -1,6 +1,7 @@
 // A thread that waits in begin() is helped, and not told that the log is full while help is coming.
 #include <doctest/doctest.h>
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <thread>
@@ -8,7 +9,6 @@
 #include <vector>
 
 #include "gate.h"
-#include "keel/cil/object_item.h"
 #include "log_space.h"
 #include "probe.h"
 
@@ -184,31 +184,34 @@ TEST_CASE("begin() waits for memory that standby snapshots take, and is never re
   finish(journal);
 }
 
-TEST_CASE("snapshots that a cancelled transaction gives back are looked at for who wants memory") {
+namespace {
+
+// A transaction has all snapshots when it cannot be committed as it is; somebody waits for the
+// memory that only those can give when `end` is told of the items, and then it is over.
+Status wait_beside_refused(
+    const std::function<void(Transaction&, std::vector<std::unique_ptr<Probe>>&)>& end) {
   LogWorld world({.size = Bytes(4U << 20)});
   Trace trace;
   auto journal = world.open({.cil_memory = Bytes(1'200'000)});
   constexpr std::size_t kBytes = 100'000;
-  const std::string large(kBytes, 'x');
-  std::vector<std::unique_ptr<ObjectItem>> items;
-  for (std::uint64_t id = 0; id < 9; ++id) {
-    items.push_back(std::make_unique<ObjectItem>(id));
-    items.back()->set(large.data(), kBytes);
+  std::vector<std::unique_ptr<Probe>> items;
+  for (std::uint32_t id = 1; id <= 9; ++id) {
+    items.push_back(std::make_unique<Probe>(trace, id));
+    items.back()->regions = {std::string(kBytes, 'x')};
     REQUIRE(journal->force(commit(*journal, {items.back().get()}, kBytes + 1000)).ok());
+    items.back()->regions = {"y"};
   }
-  Probe too_large(trace, 1);
-  too_large.regions = {std::string(3'000, 'x')};
+  items.push_back(std::make_unique<Probe>(trace, 10));
+  items.back()->regions = {std::string(3'000, 'x')};  // too large
   Status begun;
   std::thread waiter;
   {
     auto transaction = journal->begin(1'500, 10);
     REQUIRE(transaction.ok());
     for (const auto& item : items) {
-      item->set("y", 1);
       REQUIRE(transaction->log(*item).ok());
     }
-    REQUIRE(transaction->log(too_large).ok());
-    const auto refused = transaction->commit();  // It has all snapshots now.
+    const auto refused = transaction->commit();
     REQUIRE_FALSE(refused.ok());
     REQUIRE(refused.error().code == Errc::kReservationExceeded);
     waiter = std::thread([&] {
@@ -216,9 +219,26 @@ TEST_CASE("snapshots that a cancelled transaction gives back are looked at for w
       begun = granted ? Status{} : Status(granted.error());
     });
     let_others_run();
+    end(*transaction, items);
   }
   waiter.join();
-  CHECK(begun.ok());
   journal->audit();
   finish(journal);
+  return begun;
+}
+
+}  // namespace
+
+TEST_CASE("snapshots that a cancelled transaction gives back are looked at for who wants memory") {
+  CHECK(wait_beside_refused([](auto&, auto&) {}).ok());
+}
+
+TEST_CASE("snapshots that a commit of nothing gives back are looked at for who wants memory") {
+  const Status begun = wait_beside_refused([](Transaction& transaction, auto& items) {
+    for (const auto& item : items) {
+      item->regions = {};
+    }
+    CHECK(transaction.commit().ok());
+  });
+  CHECK(begun.ok());
 }

@@ -8,8 +8,9 @@
 //
 // For replicas, caches and change feeds. While a follower stands within FollowConfig::most_behind
 // of the newest stable checkpoint, the journal keeps the log from where it stands. One that falls
-// further behind is dropped as soon as the log's space behind it is reused: it gets kLagged, never
-// wrong data, and begins again from a copy.
+// further behind is dropped as soon as a tail beyond it is recorded, whether or not anybody wants
+// the space: a journal without commits does that too (JournalConfig::cover_after_ns). It gets
+// kLagged, never wrong data, and begins again from a copy.
 #pragma once
 
 #include <cstdint>
@@ -25,7 +26,10 @@ namespace keel {
 struct FollowConfig {
   static constexpr Sequence kOldest{};            // the oldest that the log still holds
   static constexpr Sequence kNewest{UINT64_MAX};  // only what is not yet stable
-  Sequence from = kOldest;                        // the first checkpoint to hand over
+  // The first checkpoint to hand over. What an opening finds missing (a crash, rot, a salvage: see
+  // RecoveryReport::first_missing) is gone, and its sequences are given anew, to other checkpoints.
+  // Who had applied any of it begins again from a copy: the journal cannot tell.
+  Sequence from = kOldest;
   // How far behind the newest stable checkpoint the follower may hold the log's tail. 0: a quarter
   // of the log. At most half of it: more is taken for half, so that a follower that stands still
   // never keeps a transaction from beginning.

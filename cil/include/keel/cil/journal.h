@@ -45,7 +45,8 @@ struct JournalConfig {
   Pool* pool = nullptr;
   bool buffered = false;  // through the page cache, where there is no direct I/O
   // Go on at the first damage, dropping it and all that follows. The report still tells of it. A
-  // block of checkpoints that cannot be read is damage then, else open() fails with kIo.
+  // block of checkpoints that cannot be read is damage then, else open() fails with kIo. Sequences
+  // from RecoveryReport::first_missing on are given anew: see FollowConfig::from.
   bool salvage = false;
   // A context of this size is written without being asked for; 0: an eighth of the log, at most
   // 32 MiB, and never more than half of max_checkpoint.
@@ -157,13 +158,13 @@ class Transaction {
   [[nodiscard]] Entry* inline_entries();
   [[nodiscard]] Status prepare();
   [[nodiscard]] Status prepare_shadow(Entry& entry);
-  [[nodiscard]] Result<Sequence> insert();
+  [[nodiscard]] Result<Sequence> insert(bool& gave_back);
   static void insert_item(Entry& entry, CilPart& part, Sequence sequence, std::uint64_t order,
                           ContextSums& before, ContextSums& after);
   void account(CilPart& part, const ContextSums& before, const ContextSums& after);
   [[nodiscard]] static bool give_shadow_back(Entry& entry, bool inserted);
   void free_vector(LogVector* vector);
-  void finish();
+  void finish(bool gave_back = false);
 
   Journal* journal_ = nullptr;  // nullptr: over
   NoReclaimScope no_reclaim_;
