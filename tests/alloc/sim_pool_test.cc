@@ -538,10 +538,11 @@ class SlowGrowth final : public SimScheduledDisk {
   using SimScheduledDisk::SimScheduledDisk;
   int madvise(void* address, std::size_t bytes, int advice) override {
     if (advice == MADV_POPULATE_WRITE) {
-      sleep_ns(1'000'000);
+      sleep_ns(populate_ns);
     }
     return SimScheduledDisk::madvise(address, bytes, advice);
   }
+  std::atomic<std::uint64_t> populate_ns{1'000'000};
 };
 
 // A request comes while another thread reserves much more. Whether it has its buffer before all of
@@ -573,7 +574,58 @@ bool request_beside_reserve(std::uint64_t seed) {
   return in_time;
 }
 
+// How long reserve() of 96 MiB takes, ten a second, of which the keeper sees what has lain free for
+// seconds.
+std::uint64_t reserve_beside_the_keeper() {
+  SimPool<SlowGrowth> world(
+      "", 1, sim_schedule(1),
+      {.capacity_bytes = 128 * kMiB, .window_bytes = 256 * kMiB, .huge_pages = false});
+  Pool& pool = *world.pool;
+  pool.kvfree(pool.kvmalloc(64 * kPageBytes));  // So that it makes rounds.
+  world.disk.populate_ns = kSecondNs / 20;      // Records and frames: a tenth for a chunk.
+  std::atomic<bool> ended{false};
+  std::uint64_t took_ns = 0;
+  Thread reserves("reserves", [&] {
+    const std::uint64_t before_ns = os().monotonic_ns();
+    KEEL_CHECK(pool.reserve(Bytes(96 * kMiB)).ok(), "what there is room for");
+    took_ns = os().monotonic_ns() - before_ns;
+    ended = true;
+  });
+  os().sleep_ns(30 * kSecondNs);
+  if (!ended) {
+    world.disk.populate_ns = 0;  // Faster than anybody gives back.
+  }
+  reserves.join();
+  return took_ns;
+}
+
+// What a pool whose thread had gone to rest has of the system a minute after a reserve() of more
+// than there is room for.
+Bytes left_of_failed_reserve() {
+  const SimPool<> world(
+      "", 1, sim_schedule(1),
+      {.capacity_bytes = 64 * kMiB, .window_bytes = 64 * kMiB, .huge_pages = false});
+  Pool& pool = *world.pool;
+  void* held = pool.kvmalloc(kPageBytes);
+  os().sleep_ns(10 * kSecondNs);
+  KEEL_CHECK(!pool.reserve(Bytes(64 * kMiB)).ok(), "more than there is");
+  KEEL_CHECK(pool.stats().populated == Bytes(64 * kMiB), "populated in vain");
+  os().sleep_ns(60 * kSecondNs);
+  const Bytes left = pool.stats().populated;
+  pool.kvfree(held);
+  return left;
+}
+
 }  // namespace
+
+TEST_CASE("what a reserve() populates that fails is given back, also where nobody asks again") {
+  CHECK(left_of_failed_reserve() <= Bytes(8 * kMiB));
+}
+
+TEST_CASE(
+    "the pool's thread takes back nothing of what reserve() populates, however long it takes") {
+  CHECK(reserve_beside_the_keeper() < 15 * kSecondNs);
+}
 
 TEST_CASE("a request does not wait until another thread has reserved all that it wants") {
   const std::uint64_t first = test_seed("sim request beside reserve", 931);
