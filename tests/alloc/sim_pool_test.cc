@@ -395,42 +395,6 @@ Bytes left_after_a_long_round() {
   return pool.stats().populated;
 }
 
-// The last free page is taken for small objects that their owner may not have, while another thread
-// asks for a page. Whether somebody who asks afterwards gets it.
-bool refuse_beside_a_pass(std::uint64_t seed) {
-  std::uint64_t dice = seed ^ 0x4ef5;
-  const SimPool<> world(
-      "of a limit beside a pass, KEEL_TEST_SEED=" + std::to_string(seed), seed,
-      sim_schedule(sim_random(dice)),
-
-      {.capacity_bytes = kMiB / 4, .window_bytes = kMiB, .huge_pages = false, .background = false});
-  Pool& pool = *world.pool;
-  KEEL_CHECK(pool.set_limit("limited", Bytes(16)).ok(), "a limit");
-  void* rest = pool.kvmalloc(63 * kPageBytes);
-  KEEL_CHECK(rest != nullptr, "a buffer of a new pool");
-  const auto take = [&pool] {
-    void* object = pool.kvmalloc(64, AllocFlags::kNoWarn, "limited");
-    KEEL_CHECK(object == nullptr, "more than an owner may have");
-  };
-  take();
-  void* got = nullptr;
-  Thread takes("takes", [&] {
-    for (int i = 0; i < 30; ++i) {
-      take();
-    }
-  });
-  Thread asks("asks", [&] { got = pool.kvmalloc(kPageBytes, AllocFlags::kNoWarn); });
-  takes.join();
-  asks.join();
-  if (got == nullptr) {
-    got = pool.kvmalloc(kPageBytes, AllocFlags::kNoWarn);
-  }
-  pool.kvfree(got);
-  pool.kvfree(rest);
-  pool.audit();
-  return got != nullptr;
-}
-
 // What a pool with a thread has of the system half a minute after small objects left it. Of
 // `in_two` every second one goes a while before the others.
 Bytes left_of_objects(bool in_two) {
@@ -651,14 +615,6 @@ TEST_CASE("what small objects leave in a pool at rest is given back, also if the
   for (const bool in_two : {false, true}) {
     CAPTURE(in_two);
     CHECK(left_of_objects(in_two) <= Bytes(6 * kMiB));
-  }
-}
-
-TEST_CASE("a page that a limit's refusal gave back is had by the next request") {
-  const std::uint64_t first = test_seed("sim limit beside a pass", 1201);
-  for (std::uint64_t seed = first; seed < first + test_rounds(100, 5); ++seed) {
-    CAPTURE(seed);
-    CHECK(refuse_beside_a_pass(seed));
   }
 }
 
