@@ -251,6 +251,7 @@ void Pool::Impl::quarantine(std::uint32_t frame) {
   // If the kernel refuses, the buffer stays readable, which is no worse than in any other pool.
   (void)os().mprotect(buffer, held, 0);
   hardened.put(Pfn(frame), pages_for(held));
+  keeper->note_activity();
 }
 
 // Size and place ----------------------------------------------------------------------------------

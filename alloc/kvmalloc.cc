@@ -294,6 +294,12 @@ bool Pool::Impl::is_roomy(Pages wanted) const {
   return left.value() >= 8 * wanted.value() && !hardened.on();
 }
 
+void Pool::Impl::note_if_low() {
+  if (pages->free_hint() < low_watermark()) {
+    keeper->note_low();
+  }
+}
+
 // Contiguous --------------------------------------------------------------------------------------
 
 void* Pool::Impl::try_contiguous(const Request& request) {
@@ -306,8 +312,8 @@ void* Pool::Impl::try_contiguous(const Request& request) {
     held = request.pages;  // Exact: better than a mapping, or than nothing.
     frame = pages->allocate(held, request.owner);
   }
-  if (!has(request.flags, AllocFlags::kNoWait) && pages->free_hint() < low_watermark()) {
-    keeper->note_low();
+  if (!has(request.flags, AllocFlags::kNoWait)) {
+    note_if_low();
   }
   if (!frame) {
     return nullptr;
@@ -360,6 +366,7 @@ void* Pool::Impl::try_vmalloc(const Request& request) {
       KEEL_PROBE(inline_growth, request.size_bytes, request.owner);
     }
   }
+  note_if_low();
   return chain ? map_chain(*chain, request) : nullptr;
 }
 

@@ -88,6 +88,7 @@ struct Pool::Impl final : MetadataObject, Evictor, Upkeep {
   [[nodiscard]] void* try_cache(const Request& request);
   [[nodiscard]] void* make_buffer(const Request& request) KEEL_EXCLUDES(grow_lock);
   [[nodiscard]] bool is_roomy(Pages wanted) const;
+  void note_if_low();
   [[nodiscard]] void* try_contiguous(const Request& request);
   [[nodiscard]] void* grow_for(const Request& request) KEEL_EXCLUDES(grow_lock);
   [[nodiscard]] void* try_vmalloc(const Request& request) KEEL_EXCLUDES(grow_lock);

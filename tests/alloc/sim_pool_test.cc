@@ -580,7 +580,62 @@ Bytes left_of_failed_reserve() {
   return left;
 }
 
+// What a hardened pool whose thread had gone to rest has of the system a minute after its buffers
+// were freed.
+Bytes left_of_hardened() {
+  const SimPool<> world("", 1, sim_schedule(1),
+                        {.capacity_bytes = 64 * kMiB,
+                         .window_bytes = 256 * kMiB,
+                         .huge_pages = false,
+                         .hardened = true,
+                         .quarantine_bytes = kMiB});
+  Pool& pool = *world.pool;
+  os().sleep_ns(10 * kSecondNs);
+  std::vector<void*> held;
+  for (int i = 0; i < 8; ++i) {
+    held.push_back(pool.kvmalloc(5 * kMiB));
+    KEEL_CHECK(held.back() != nullptr, "a buffer of a new pool");
+  }
+  os().sleep_ns(10 * kSecondNs);
+  for (void* buffer : held) {
+    pool.kvfree(buffer);
+  }
+  os().sleep_ns(60 * kSecondNs);
+  return pool.stats().populated;
+}
+
+// What is free a second after a mapped buffer took all that was, while the thread was at rest.
+Bytes free_behind_a_large_buffer(bool hardened) {
+  const SimPool<> world("", 1, sim_schedule(1),
+                        {.capacity_bytes = 64 * kMiB,
+                         .window_bytes = 256 * kMiB,
+                         .huge_pages = false,
+                         .hardened = hardened});
+  Pool& pool = *world.pool;
+  constexpr std::size_t kSize = 6 * kMiB;
+  KEEL_CHECK(pool.reserve(Bytes(kSize)).ok(), "what there is room for");
+  os().sleep_ns(10 * kSecondNs);
+  KEEL_CHECK(pool.stats().free == Bytes(kSize), "the thread has grown the pool", kSize);
+  void* buffer = pool.kvmalloc(kSize);
+  KEEL_CHECK(buffer != nullptr, "what was reserved");
+  os().sleep_ns(kSecondNs);
+  const Bytes free = pool.stats().free;
+  pool.kvfree(buffer);
+  return free;
+}
+
 }  // namespace
+
+TEST_CASE("what a hardened pool does not need any more is given back, as any other pool's") {
+  CHECK(left_of_hardened() <= Bytes(10 * kMiB));  // Half of it is the last buffer, in quarantine.
+}
+
+TEST_CASE("large and guarded buffers wake the pool's thread when little is free behind them") {
+  for (const bool hardened : {false, true}) {
+    CAPTURE(hardened);
+    CHECK(free_behind_a_large_buffer(hardened) >= Bytes(kMiB));
+  }
+}
 
 TEST_CASE("what a reserve() populates that fails is given back, also where nobody asks again") {
   CHECK(left_of_failed_reserve() <= Bytes(8 * kMiB));
