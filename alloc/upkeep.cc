@@ -137,9 +137,11 @@ Upkeep::Rounds Pool::Impl::give_back_idle() {
       free = free - given;  // Which is no more than the least of them.
     }
   }
-  // More than stays in any case, and free at the best of the last moments.
-  const bool may_give = pages->present_hint() >= kept() + store->chunk() &&
-                        *std::max_element(lowest.begin(), lowest.end()) >= keep + store->chunk();
+  // More than stays in any case, and free at the best of the last moments, or now: of a window in
+  // which it was in use as well the lowest is little, and nobody may come to begin the next one.
+  const Pages best = std::max(*std::max_element(lowest.begin(), lowest.end()), pages->free_hint());
+  const bool may_give =
+      pages->present_hint() >= kept() + store->chunk() && best >= keep + store->chunk();
   if ((may_give && !in_pieces) || cache.idle_pages() != Pages(0) ||
       (has_idle_slabs() && !upkeep_state.slabs_stay)) {
     return Rounds::kUsual;

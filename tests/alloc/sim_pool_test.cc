@@ -580,6 +580,21 @@ Bytes left_of_failed_reserve() {
   return left;
 }
 
+// What a pool whose thread had gone to rest has of the system a minute after the only buffer was
+// freed, a moment after it was made.
+Bytes left_of_a_moment() {
+  const SimPool<> world(
+      "", 1, sim_schedule(1),
+      {.capacity_bytes = 64 * kMiB, .window_bytes = 64 * kMiB, .huge_pages = false});
+  Pool& pool = *world.pool;
+  os().sleep_ns(10 * kSecondNs);
+  void* buffer = pool.kvmalloc(32 * kMiB);
+  os().sleep_ns(kSecondNs / 5);
+  pool.kvfree(buffer);
+  os().sleep_ns(60 * kSecondNs);
+  return pool.stats().populated;
+}
+
 // What a hardened pool whose thread had gone to rest has of the system a minute after its buffers
 // were freed.
 Bytes left_of_hardened() {
@@ -625,6 +640,10 @@ Bytes free_behind_a_large_buffer(bool hardened) {
 }
 
 }  // namespace
+
+TEST_CASE("what was had and freed within a second by who never comes again is given back") {
+  CHECK(left_of_a_moment() <= Bytes(8 * kMiB));
+}
 
 TEST_CASE("what a hardened pool does not need any more is given back, as any other pool's") {
   CHECK(left_of_hardened() <= Bytes(10 * kMiB));  // Half of it is the last buffer, in quarantine.
