@@ -359,11 +359,16 @@ void* Pool::Impl::try_vmalloc(const Request& request) {
   };
   std::optional<Pfn> chain = gather();
   if (!chain) {
-    MutexLock lock(grow_lock);
-    // Again under the lock, as above; and others may take what was grown, so until growing fails.
-    while (!(chain = gather()) && grow(GrowthPages::kSmall)) {
-      counters.add(PoolCount::kInlineGrowths);
-      KEEL_PROBE(inline_growth, request.size_bytes, request.owner);
+    const Populating populates(*this);
+    for (bool grown = true; !chain && grown;) {
+      MutexLock lock(grow_lock);  // For one chunk at a time: callers may need it too.
+      // Again under the lock, as above; and others may take what was grown, so until growing fails.
+      chain = gather();
+      grown = !chain && grow(GrowthPages::kSmall);
+      if (grown) {
+        counters.add(PoolCount::kInlineGrowths);
+        KEEL_PROBE(inline_growth, request.size_bytes, request.owner);
+      }
     }
   }
   note_if_low();

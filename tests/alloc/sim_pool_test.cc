@@ -509,38 +509,45 @@ class SlowGrowth final : public SimScheduledDisk {
   std::atomic<std::uint64_t> populate_ns{1'000'000};
 };
 
-// A request comes while another thread reserves much more. Whether it has its buffer before all of
-// that is there.
-bool request_beside_reserve(std::uint64_t seed) {
+// A request comes while another thread populates much more, for a buffer or to have it free.
+// Whether it has its own before all of that is there.
+bool request_beside_growth(std::uint64_t seed, bool reserves) {
   std::uint64_t dice = seed ^ 0x9e5e;
   SimSchedule schedule = sim_schedule(sim_random(dice));
   schedule.switch_one_in = 2;  // Who waits for a lock gets it by and by.
   const SimPool<SlowGrowth> world(
-      "of a request beside reserve(), KEEL_TEST_SEED=" + std::to_string(seed), seed, schedule,
+      "of a request beside growth, KEEL_TEST_SEED=" + std::to_string(seed), seed, schedule,
       {.capacity_bytes = 16 * kMiB,
        .chunk_bytes = kMiB / 4,
        .window_bytes = 16 * kMiB,
        .huge_pages = false,
        .background = false});
   Pool& pool = *world.pool;
-  std::atomic<bool> reserved{false};
-  Thread reserves("reserves", [&] {
-    KEEL_CHECK(pool.reserve(Bytes(10 * kMiB)).ok(), "what there is room for");
-    reserved = true;
+  std::atomic<bool> populated{false};
+  void* large = nullptr;
+  Thread populates("populates", [&] {
+    if (reserves) {
+      KEEL_CHECK(pool.reserve(Bytes(10 * kMiB)).ok(), "what there is room for");
+    } else {
+      large = pool.kvmalloc(10 * kMiB);
+      KEEL_CHECK(large != nullptr, "what there is room for");
+    }
+    populated = true;
   });
   os().sleep_ns(3'000'000);
   void* buffer = pool.kvmalloc(2 * kMiB);
-  const bool in_time = !reserved;
+  const bool in_time = !populated;
   KEEL_CHECK(buffer != nullptr, "a buffer of a new pool");
-  reserves.join();
+  populates.join();
   pool.kvfree(buffer);
+  pool.kvfree(large);
   pool.audit();
   return in_time;
 }
 
-// How long reserve() of 96 MiB takes, ten a second, of which the keeper sees what has lain free for
-// seconds.
-std::uint64_t reserve_beside_the_keeper() {
+// How long it takes to populate 96 MiB, ten a second, of which the keeper sees what has lain free
+// for seconds: for reserve(), or for a buffer.
+std::uint64_t populate_beside_the_keeper(bool reserves) {
   SimPool<SlowGrowth> world(
       "", 1, sim_schedule(1),
       {.capacity_bytes = 128 * kMiB, .window_bytes = 256 * kMiB, .huge_pages = false});
@@ -549,9 +556,13 @@ std::uint64_t reserve_beside_the_keeper() {
   world.disk.populate_ns = kSecondNs / 20;      // Records and frames: a tenth for a chunk.
   std::atomic<bool> ended{false};
   std::uint64_t took_ns = 0;
-  Thread reserves("reserves", [&] {
+  Thread populates("populates", [&] {
     const std::uint64_t before_ns = os().monotonic_ns();
-    KEEL_CHECK(pool.reserve(Bytes(96 * kMiB)).ok(), "what there is room for");
+    if (reserves) {
+      KEEL_CHECK(pool.reserve(Bytes(96 * kMiB)).ok(), "what there is room for");
+    } else {
+      pool.kvfree(pool.kvmalloc(96 * kMiB));
+    }
     took_ns = os().monotonic_ns() - before_ns;
     ended = true;
   });
@@ -559,7 +570,7 @@ std::uint64_t reserve_beside_the_keeper() {
   if (!ended) {
     world.disk.populate_ns = 0;  // Faster than anybody gives back.
   }
-  reserves.join();
+  populates.join();
   return took_ns;
 }
 
@@ -661,15 +672,26 @@ TEST_CASE("what a reserve() populates that fails is given back, also where nobod
 }
 
 TEST_CASE(
-    "the pool's thread takes back nothing of what reserve() populates, however long it takes") {
-  CHECK(reserve_beside_the_keeper() < 15 * kSecondNs);
+    "the pool's thread takes back nothing of what is being populated, however long it takes") {
+  for (const bool reserves : {true, false}) {
+    CAPTURE(reserves);
+    CHECK(populate_beside_the_keeper(reserves) < 15 * kSecondNs);
+  }
 }
 
 TEST_CASE("a request does not wait until another thread has reserved all that it wants") {
   const std::uint64_t first = test_seed("sim request beside reserve", 931);
   for (std::uint64_t seed = first; seed < first + test_rounds(10, 3); ++seed) {
     CAPTURE(seed);
-    CHECK(request_beside_reserve(seed));
+    CHECK(request_beside_growth(seed, true));
+  }
+}
+
+TEST_CASE("a request does not wait until another thread has populated all of a large buffer") {
+  const std::uint64_t first = test_seed("sim request beside growth", 941);
+  for (std::uint64_t seed = first; seed < first + test_rounds(10, 3); ++seed) {
+    CAPTURE(seed);
+    CHECK(request_beside_growth(seed, false));
   }
 }
 
