@@ -279,6 +279,9 @@ std::size_t Pool::kvsize(const void* address) const {
 }
 
 bool Pool::is_contiguous(const void* address) const {
+  if (!owned_by_this_process()) {
+    return false;
+  }
   if (impl_->small->size(address) != 0) {
     return true;
   }
