@@ -56,6 +56,12 @@ void Pool::Impl::keep_present(Pages spare) {
   }
 }
 
+// What the keeper leaves populated: all of it while anybody makes more.
+Pages Pool::Impl::kept() const {
+  const bool all = populating.load(std::memory_order_relaxed) != 0;  // Hints, both.
+  return all ? store->capacity() : Pages(kept_present.load(std::memory_order_relaxed));
+}
+
 Status Pool::reserve(Bytes bytes) {
   if (!owned_by_this_process()) {
     return Error{Errc::kForked, 0, "reserve in a parent's pool", 0};
@@ -64,6 +70,7 @@ Status Pool::reserve(Bytes bytes) {
   if (wanted > impl_->store->capacity()) {
     return Error{Errc::kNoMemory, 0, "reserving bytes beyond the capacity", bytes.value()};
   }
+  const Impl::Populating populating(*impl_);
   if (impl_->make_free(wanted)) {
     return {};
   }

@@ -77,6 +77,11 @@ class Kmalloc : public MetadataObject {
   // What `address` is. Out of date when it returns, unless the caller owns the object.
   [[nodiscard]] KmallocObject find(const void* address) const;
 
+  // Bytes that an object asked for with `size`, of 1 to kKmallocMaxBytes, has.
+  [[nodiscard]] std::size_t object_bytes(std::size_t size) const {
+    return system_ != nullptr ? size : arenas_.object_bytes(size);
+  }
+
   // True if an object asked for with `size` bytes has `held`.
   [[nodiscard]] bool may_hold(std::size_t held, std::size_t size) const;
 

@@ -251,6 +251,7 @@ void Pool::Impl::quarantine(std::uint32_t frame) {
   // If the kernel refuses, the buffer stays readable, which is no worse than in any other pool.
   (void)os().mprotect(buffer, held, 0);
   hardened.put(Pfn(frame), pages_for(held));
+  keeper->note_activity();
 }
 
 // Size and place ----------------------------------------------------------------------------------
@@ -278,6 +279,9 @@ std::size_t Pool::kvsize(const void* address) const {
 }
 
 bool Pool::is_contiguous(const void* address) const {
+  if (!owned_by_this_process()) {
+    return false;
+  }
   if (impl_->small->size(address) != 0) {
     return true;
   }

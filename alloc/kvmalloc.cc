@@ -294,6 +294,12 @@ bool Pool::Impl::is_roomy(Pages wanted) const {
   return left.value() >= 8 * wanted.value() && !hardened.on();
 }
 
+void Pool::Impl::note_if_low() {
+  if (pages->free_hint() < low_watermark()) {
+    keeper->note_low();
+  }
+}
+
 // Contiguous --------------------------------------------------------------------------------------
 
 void* Pool::Impl::try_contiguous(const Request& request) {
@@ -306,8 +312,8 @@ void* Pool::Impl::try_contiguous(const Request& request) {
     held = request.pages;  // Exact: better than a mapping, or than nothing.
     frame = pages->allocate(held, request.owner);
   }
-  if (!has(request.flags, AllocFlags::kNoWait) && pages->free_hint() < low_watermark()) {
-    keeper->note_low();
+  if (!has(request.flags, AllocFlags::kNoWait)) {
+    note_if_low();
   }
   if (!frame) {
     return nullptr;
@@ -353,13 +359,19 @@ void* Pool::Impl::try_vmalloc(const Request& request) {
   };
   std::optional<Pfn> chain = gather();
   if (!chain) {
-    MutexLock lock(grow_lock);
-    // Again under the lock, as above; and others may take what was grown, so until growing fails.
-    while (!(chain = gather()) && grow(GrowthPages::kSmall)) {
-      counters.add(PoolCount::kInlineGrowths);
-      KEEL_PROBE(inline_growth, request.size_bytes, request.owner);
+    const Populating populates(*this);
+    for (bool grown = true; !chain && grown;) {
+      MutexLock lock(grow_lock);  // For one chunk at a time: callers may need it too.
+      // Again under the lock, as above; and others may take what was grown, so until growing fails.
+      chain = gather();
+      grown = !chain && grow(GrowthPages::kSmall);
+      if (grown) {
+        counters.add(PoolCount::kInlineGrowths);
+        KEEL_PROBE(inline_growth, request.size_bytes, request.owner);
+      }
     }
   }
+  note_if_low();
   return chain ? map_chain(*chain, request) : nullptr;
 }
 

@@ -199,8 +199,10 @@ bool PageAllocator::remove(FrameRun chunk) {
     at = block_end;
   }
   // A chunk smaller than a block of counts may still have frames in use.
-  const Index head = head_of(first);
-  if (head == kNone || frames_[head].word().use != FrameUse::kFree ||
+  // The highest one that is free ends its run, whose length stands there: no walk over all of it.
+  const bool ends_run = frames_[end - 1].word().use == FrameUse::kFreeTail;
+  const Index head = head_of(ends_run ? end - 1 : first);
+  if (head == kNone || head > first || frames_[head].word().use != FrameUse::kFree ||
       head + frames_[head].area < end) {
     return false;
   }
@@ -301,14 +303,17 @@ std::optional<Pfn> PageAllocator::gather(Pages pages, const char* owner) {
 // Free and find -----------------------------------------------------------------------------------
 
 // First frame of the run that `frame` lies in, free or not; kNone if it is absent. Walks back to
-// it, at most over one run.
+// it, at most over one run, but from the end of a free one.
 PageAllocator::Index PageAllocator::head_of(Index frame) const {
   Index at = frame;
   FrameUse use = frames_[at].word().use;
   if (use == FrameUse::kAbsent) {
     return kNone;
   }
-  if (free_in_block_[frame / kBlockPages] == kBlockPages || use == FrameUse::kFreeTail) {
+  if (use == FrameUse::kFreeTail) {
+    return frame + 1 - frames_[frame].area;
+  }
+  if (free_in_block_[frame / kBlockPages] == kBlockPages) {
     return free_run_over(frame);
   }
   while (use == FrameUse::kBody) {

@@ -244,6 +244,9 @@ namespace {
 // False if the default pool cannot be made. Who must not fail waits until it can, but for a size
 // that it would not have either.
 bool make_default_pool_for(std::size_t size_bytes, AllocFlags flags, const char* owner) {
+  if (!check_allocation_allowed("kvmalloc")) {
+    return false;  // Nor would waiting help: what a pool is made of is refused as well.
+  }
   const bool waits = has(flags, AllocFlags::kNoFail) && size_bytes != 0 &&
                      size_bytes <= PoolConfig().kvmalloc_max_bytes;
   for (Patience patience; !try_default_pool().ok();) {

@@ -88,6 +88,7 @@ struct Pool::Impl final : MetadataObject, Evictor, Upkeep {
   [[nodiscard]] void* try_cache(const Request& request);
   [[nodiscard]] void* make_buffer(const Request& request) KEEL_EXCLUDES(grow_lock);
   [[nodiscard]] bool is_roomy(Pages wanted) const;
+  void note_if_low();
   [[nodiscard]] void* try_contiguous(const Request& request);
   [[nodiscard]] void* grow_for(const Request& request) KEEL_EXCLUDES(grow_lock);
   [[nodiscard]] void* try_vmalloc(const Request& request) KEEL_EXCLUDES(grow_lock);
@@ -141,6 +142,7 @@ struct Pool::Impl final : MetadataObject, Evictor, Upkeep {
   [[nodiscard]] PoolArea show(const VmapRange& range) const;
 
   // growth.cc
+  class Populating;
   // Populates one chunk. False at capacity or if the system refuses; nothing has changed then.
   [[nodiscard]] bool grow(GrowthPages kind) KEEL_REQUIRES(grow_lock);
   [[nodiscard]] bool make_free(Pages wanted) KEEL_EXCLUDES(grow_lock);
@@ -149,6 +151,7 @@ struct Pool::Impl final : MetadataObject, Evictor, Upkeep {
   [[nodiscard]] Pages spare_target() const;
   [[nodiscard]] Pages low_watermark() const;
   void keep_present(Pages spare) KEEL_REQUIRES(grow_lock);
+  [[nodiscard]] Pages kept() const;
   Bytes trim(unsigned most_chunks) KEEL_EXCLUDES(grow_lock);
 
   // reclaim.cc
@@ -230,6 +233,7 @@ struct Pool::Impl final : MetadataObject, Evictor, Upkeep {
   // Frames of initial_bytes, or that reserve() found in use and was to have free: the keeper does
   // not give back below it.
   std::atomic<std::uint64_t> kept_present{0};
+  std::atomic<unsigned> populating{0};  // threads that populate chunk after chunk: see Populating
 
   PoolCounters counters;
   Histogram slow_ns;  // of allocations that make system calls
@@ -247,6 +251,24 @@ struct Pool::Impl final : MetadataObject, Evictor, Upkeep {
   Mutex upkeep_lock{LockRank::kPoolUpkeep};  // over what rounds remember
   UpkeepState upkeep_state KEEL_GUARDED_BY(upkeep_lock);
   std::unique_ptr<Keeper> keeper;  // last: its thread uses all of the above
+};
+
+// While it lives a thread populates what it needs, chunk after chunk: to the keeper none of that is
+// idle, however long it takes.
+class Pool::Impl::Populating {
+ public:
+  explicit Populating(Impl& pool) : pool_(pool) {
+    pool.populating.fetch_add(1, std::memory_order_relaxed);  // A hint: a few chunks may go.
+  }
+  ~Populating() {
+    pool_.populating.fetch_sub(1, std::memory_order_relaxed);  // Same.
+    pool_.keeper->note_activity();  // There may be more than anybody uses, as when it failed.
+  }
+  Populating(const Populating&) = delete;
+  Populating& operator=(const Populating&) = delete;
+
+ private:
+  Impl& pool_;
 };
 
 // First frame of the buffer that would begin at `address`, and the use that its record must have;

@@ -8,7 +8,8 @@
 #include "keel/base/thread_scheduler.h"
 
 // What would break the contract of kmalloc, if it stood in the environment's MALLOC_CONF: sampled
-// and guarded objects are whole pages, and a filled one would be written to after its free.
+// and guarded objects are whole pages, a filled one would be written to after its free, and slabs
+// may be longer than the table knows or of more lengths than there are arenas.
 // One arena for what jemalloc keeps of its own: with more it makes one for a thread when that first
 // comes, and follows a null pointer (5.3) if there is no mapping to be had for it.
 // Weak: libkeel-malloc.so, whose objects are in those arenas, has options of its own.

@@ -64,15 +64,16 @@ void* Pool::Impl::allocate_small(std::size_t size_bytes, AllocFlags flags, const
   if (limited && id == OwnerIds::kOthers) {
     return nullptr;  // When it is freed nothing would lead back to its limit; a page's record does.
   }
+  // Charged first, so that nothing is taken that is not kept: others might miss it.
+  if (limited && !tags.charge(limit, small->object_bytes(size_bytes))) {
+    return nullptr;  // The page that the caller tries next is refused as well, since it is larger.
+  }
   void* object = small->allocate(size_bytes, limited ? id | kCharged : id);
   if (object == nullptr) {
+    if (limited) {
+      tags.uncharge(limit, small->object_bytes(size_bytes));
+    }
     keeper->note_low();
-    return nullptr;
-  }
-  if (limited && !tags.charge(limit, small->size(object))) {
-    // The page that the caller tries next is refused as well, since it is larger.
-    (void)small->free(object);
-    note_freed();  // It may have had the last slab; see free_small().
     return nullptr;
   }
   if (has(flags, AllocFlags::kZero)) {

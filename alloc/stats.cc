@@ -88,7 +88,11 @@ void append_array(std::string& out, const char* name, const Array& values) {
 
 }  // namespace
 
+// Of what follows much asks for locks, which a parent's thread may have held when it forked.
 PoolStats Pool::stats() const {
+  if (!owned_by_this_process()) {
+    return {};
+  }
   const Impl& impl = *impl_;
   const PoolCounters& counters = impl.counters;
   const CacheStats cache = impl.cache.stats();
@@ -152,6 +156,9 @@ PoolStats Pool::stats() const {
 }
 
 std::size_t Pool::holders(std::span<OwnerBytes> largest) const {
+  if (!owned_by_this_process()) {
+    return 0;
+  }
   // As many as the page allocator tells apart, and the owners of small objects.
   std::array<OwnerBytes, 65 + OwnerIds::kMost> all;
   std::array<Holder, 65> by_pages;

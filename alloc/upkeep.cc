@@ -121,11 +121,11 @@ Upkeep::Rounds Pool::Impl::give_back_idle() {
   for (unsigned slice = 0; slice < kSlicesPerRound; ++slice) {
     const Pages unused = *std::min_element(lowest.begin(), lowest.end());
     const Pages present = pages->present_hint();
-    const Pages kept{kept_present.load(std::memory_order_relaxed)};  // A hint.
-    if (unused < keep + store->chunk() || present < kept + store->chunk()) {
+    const Pages stays = kept();
+    if (unused < keep + store->chunk() || present < stays + store->chunk()) {
       break;
     }
-    const std::uint64_t most = std::min((unused - keep).value(), (present - kept).value());
+    const std::uint64_t most = std::min((unused - keep).value(), (present - stays).value());
     const auto chunks = static_cast<unsigned>(
         std::min<std::uint64_t>(most / store->chunk().value(), kChunksPerSlice));
     const Pages given = pages_for(trim(chunks).value());
@@ -137,10 +137,11 @@ Upkeep::Rounds Pool::Impl::give_back_idle() {
       free = free - given;  // Which is no more than the least of them.
     }
   }
-  // More than stays in any case, and free at the best of the last moments.
-  const Pages kept{kept_present.load(std::memory_order_relaxed)};  // A hint.
-  const bool may_give = pages->present_hint() >= kept + store->chunk() &&
-                        *std::max_element(lowest.begin(), lowest.end()) >= keep + store->chunk();
+  // More than stays in any case, and free at the best of the last moments, or now: of a window in
+  // which it was in use as well the lowest is little, and nobody may come to begin the next one.
+  const Pages best = std::max(*std::max_element(lowest.begin(), lowest.end()), pages->free_hint());
+  const bool may_give =
+      pages->present_hint() >= kept() + store->chunk() && best >= keep + store->chunk();
   if ((may_give && !in_pieces) || cache.idle_pages() != Pages(0) ||
       (has_idle_slabs() && !upkeep_state.slabs_stay)) {
     return Rounds::kUsual;

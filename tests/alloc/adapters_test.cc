@@ -18,6 +18,7 @@
 #include "keel/alloc/memory_resource.h"
 #include "keel/alloc/pool.h"
 #include "keel/alloc/stl_allocator.h"
+#include "keel/base/scopes.h"
 #include "keel/keel.h"
 #include "support/bug_recorder.h"
 #include "support/death.h"
@@ -217,6 +218,27 @@ TEST_CASE("where no default pool can be made there is no memory, until one can")
     set_message_hook(before);
   }
   CHECK(*try_default_pool() == &default_pool());
+}
+
+TEST_CASE("in a NoAllocScope nobody waits for the default pool, and one bug is told") {
+  if (std::getenv("KEEL_TEST_NO_POOL") == nullptr) {
+    CHECK(keel_test::passes_with("KEEL_TEST_NO_POOL", "1", "in a NoAllocScope nobody waits*"));
+    return;
+  }
+  keel_test::FaultOs os;
+  const ScopedOs scope(os);
+  os.use_virtual_time([] { ::_exit(1); });  // Nobody sleeps.
+  keel_test::BugRecorder bugs;
+  for (const auto flags : {std::uint32_t{KEEL_KERNEL}, std::uint32_t{KEEL_NOFAIL}}) {
+    void* refused = nullptr;
+    {
+      const NoAllocScope no_alloc;
+      refused = keel_kvmalloc(64, flags, nullptr);
+    }
+    CHECK(refused == nullptr);
+    REQUIRE(bugs.count() == 1);
+    CHECK(bugs.take().bug == Bug::kAllocationInNoAllocScope);
+  }
 }
 
 TEST_CASE("two threads that are the first to want the default pool get one, made once") {

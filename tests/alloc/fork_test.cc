@@ -3,6 +3,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <array>
 #include <atomic>
 #include <cstring>
 #include <memory>
@@ -64,6 +65,35 @@ TEST_CASE("a forked child gets nothing from its parent's pool, in either tier") 
   CHECK(pool->owned_by_this_process());
   pool->kvfree(large);
   pool->audit();
+}
+
+TEST_CASE(
+    "in a forked child nothing is said of a parent's pool, whose locks may be held for ever") {
+  for (const bool system_malloc : {false, true}) {
+    auto pool =
+        Pool::create({.capacity_bytes = std::size_t{64} << 20, .system_malloc = system_malloc});
+    REQUIRE(pool.ok());
+    std::array<void*, 2> held{};
+    for (std::size_t i = 0; i < held.size(); ++i) {
+      held[i] = (*pool)->kvmalloc(100 * (1 + i * 1000), AllocFlags::kKernel, "held");
+      REQUIRE((*pool)->is_contiguous(held[i]));
+    }
+    std::array<OwnerBytes, 4> largest;
+    CHECK((*pool)->holders(largest) != 0);
+    const auto ending = run_in_child([&] {
+      const PoolStats stats = (*pool)->stats();
+      bool right = stats.capacity == Bytes(0) && stats.live == Bytes(0) && stats.small == Bytes(0);
+      right = right && (*pool)->holders(largest) == 0;
+      for (const void* buffer : held) {
+        right = right && !(*pool)->is_contiguous(buffer);
+      }
+      _exit(right ? 0 : 1);
+    });
+    CHECK(ending.exit_code == 0);
+    for (void* buffer : held) {
+      (*pool)->kvfree(buffer);
+    }
+  }
 }
 
 TEST_CASE("a forked child gets no small object from its parent's pool, and frees none") {

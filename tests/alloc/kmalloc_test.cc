@@ -18,6 +18,7 @@
 #include "support/extent_memory.h"
 #include "support/fault_os.h"
 #include "support/refused_calls.h"
+#include "support/run_again.h"
 #include "support/skip_case.h"
 #include "support/test_seed.h"
 
@@ -90,6 +91,16 @@ TEST_CASE("an object of each size is aligned, holds what is written, and is foun
     }
     rig.kmalloc->audit();
     CHECK(rig.kmalloc->stats().live == Bytes(0));
+  }
+}
+
+TEST_CASE("lengths of slabs that the environment wants of jemalloc are not taken") {
+  const char* const longer = "slab_sizes:2049-4096:300";
+  const char* const many =
+      "slab_sizes:16-16:2|32-32:3|48-48:4|64-64:6|80-80:8|96-96:9|112-112:10|128-128:11|"
+      "160-160:12|192-192:13|224-224:14|256-256:15|320-320:16|384-384:17|448-448:18|512-512:19";
+  for (const char* lengths : {longer, many}) {
+    CHECK(keel_test::passes_with("MALLOC_CONF", lengths, "an object of each size is aligned*"));
   }
 }
 

@@ -1,11 +1,14 @@
 #include "keel/alloc/page_allocator.h"
 
 #include <doctest/doctest.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include <array>
 #include <string>
 #include <vector>
 
+#include "support/death.h"
 #include "support/fault_os.h"
 
 using namespace keel;
@@ -219,6 +222,35 @@ TEST_CASE(
   CHECK(pages->remove(chunk));
   CHECK(pages->counts().present == Pages(240));
   pages->audit();
+  // The free run ends where the chunk does, and begins in it.
+  for (const std::uint64_t at : {16U, 24U, 32U}) {
+    REQUIRE(*pages->allocate(Pages(8), "") == Pfn(at));
+  }
+  pages->free(Pfn(24));
+  CHECK(!pages->remove({Pfn(16), Pages(16)}));
+  pages->audit();
+}
+
+TEST_CASE("the last chunk of a free run is removed without a look at what lies before it") {
+  constexpr std::uint64_t kChunk = 256;
+  constexpr std::uint64_t kChunks = 64;
+  const auto pages = make(kChunks * kChunk, kChunks * kChunk);
+  // Between the run's first frame and the last chunks there is no record to be looked at.
+  auto* first = reinterpret_cast<std::byte*>(&pages->record(Pfn(kChunk)));
+  first += -reinterpret_cast<std::uintptr_t>(first) % kPageBytes;
+  const std::size_t bytes = (kChunks / 2) * kChunk * sizeof(FrameRecord);
+  const auto ending = keel_test::run_in_child([&] {
+    if (::mprotect(first, bytes, PROT_NONE) != 0) {
+      ::_exit(2);
+    }
+    for (std::uint64_t chunk = kChunks; chunk-- > kChunks - 8;) {
+      if (!pages->remove({Pfn(chunk * kChunk), Pages(kChunk)})) {
+        ::_exit(3);
+      }
+    }
+    ::_exit(0);
+  });
+  CHECK(ending.exit_code == 0);
 }
 
 TEST_CASE("who holds memory is summed by owner, largest first") {

@@ -83,6 +83,25 @@ TEST_CASE("after a pass that found nothing refusal is at once, until the next fr
   full.pool->remove_shrinker(shrinker);
 }
 
+TEST_CASE("a refusal by a limit is nobody's free: what was refused at once stays so") {
+  const Messages messages;
+  const auto pool = make_pool(kTwoMiB);
+  REQUIRE(pool->set_limit("limited", Bytes(16)).ok());
+  REQUIRE(pool->reserve(Bytes(kMiB)).ok());
+  void* object = pool->kvmalloc(64);  // Its slab has room for more.
+  REQUIRE(pool->kvsize(object) == 64);
+  auto pages = fill(*pool, kPage);
+  CHECK(pool->kvmalloc(kSize) == nullptr);
+  const std::uint64_t reclaims = pool->stats().reclaims;
+  for (int i = 0; i < 5; ++i) {
+    CHECK(pool->kvmalloc(64, AllocFlags::kNoWarn, "limited") == nullptr);
+    CHECK(pool->kvmalloc(kSize, AllocFlags::kNoWarn) == nullptr);
+  }
+  CHECK(pool->stats().reclaims == reclaims);
+  pool->kvfree(object);
+  free_all(*pool, pages);
+}
+
 TEST_CASE("a pass that fails for a large request leaves smaller ones alone") {
   const Messages messages;
   Full full;

@@ -395,42 +395,6 @@ Bytes left_after_a_long_round() {
   return pool.stats().populated;
 }
 
-// The last free page is taken for small objects that their owner may not have, while another thread
-// asks for a page. Whether somebody who asks afterwards gets it.
-bool refuse_beside_a_pass(std::uint64_t seed) {
-  std::uint64_t dice = seed ^ 0x4ef5;
-  const SimPool<> world(
-      "of a limit beside a pass, KEEL_TEST_SEED=" + std::to_string(seed), seed,
-      sim_schedule(sim_random(dice)),
-
-      {.capacity_bytes = kMiB / 4, .window_bytes = kMiB, .huge_pages = false, .background = false});
-  Pool& pool = *world.pool;
-  KEEL_CHECK(pool.set_limit("limited", Bytes(16)).ok(), "a limit");
-  void* rest = pool.kvmalloc(63 * kPageBytes);
-  KEEL_CHECK(rest != nullptr, "a buffer of a new pool");
-  const auto take = [&pool] {
-    void* object = pool.kvmalloc(64, AllocFlags::kNoWarn, "limited");
-    KEEL_CHECK(object == nullptr, "more than an owner may have");
-  };
-  take();
-  void* got = nullptr;
-  Thread takes("takes", [&] {
-    for (int i = 0; i < 30; ++i) {
-      take();
-    }
-  });
-  Thread asks("asks", [&] { got = pool.kvmalloc(kPageBytes, AllocFlags::kNoWarn); });
-  takes.join();
-  asks.join();
-  if (got == nullptr) {
-    got = pool.kvmalloc(kPageBytes, AllocFlags::kNoWarn);
-  }
-  pool.kvfree(got);
-  pool.kvfree(rest);
-  pool.audit();
-  return got != nullptr;
-}
-
 // What a pool with a thread has of the system half a minute after small objects left it. Of
 // `in_two` every second one goes a while before the others.
 Bytes left_of_objects(bool in_two) {
@@ -538,48 +502,196 @@ class SlowGrowth final : public SimScheduledDisk {
   using SimScheduledDisk::SimScheduledDisk;
   int madvise(void* address, std::size_t bytes, int advice) override {
     if (advice == MADV_POPULATE_WRITE) {
-      sleep_ns(1'000'000);
+      sleep_ns(populate_ns);
     }
     return SimScheduledDisk::madvise(address, bytes, advice);
   }
+  std::atomic<std::uint64_t> populate_ns{1'000'000};
 };
 
-// A request comes while another thread reserves much more. Whether it has its buffer before all of
-// that is there.
-bool request_beside_reserve(std::uint64_t seed) {
+// A request comes while another thread populates much more, for a buffer or to have it free.
+// Whether it has its own before all of that is there.
+bool request_beside_growth(std::uint64_t seed, bool reserves) {
   std::uint64_t dice = seed ^ 0x9e5e;
   SimSchedule schedule = sim_schedule(sim_random(dice));
   schedule.switch_one_in = 2;  // Who waits for a lock gets it by and by.
   const SimPool<SlowGrowth> world(
-      "of a request beside reserve(), KEEL_TEST_SEED=" + std::to_string(seed), seed, schedule,
+      "of a request beside growth, KEEL_TEST_SEED=" + std::to_string(seed), seed, schedule,
       {.capacity_bytes = 16 * kMiB,
        .chunk_bytes = kMiB / 4,
        .window_bytes = 16 * kMiB,
        .huge_pages = false,
        .background = false});
   Pool& pool = *world.pool;
-  std::atomic<bool> reserved{false};
-  Thread reserves("reserves", [&] {
-    KEEL_CHECK(pool.reserve(Bytes(10 * kMiB)).ok(), "what there is room for");
-    reserved = true;
+  std::atomic<bool> populated{false};
+  void* large = nullptr;
+  Thread populates("populates", [&] {
+    if (reserves) {
+      KEEL_CHECK(pool.reserve(Bytes(10 * kMiB)).ok(), "what there is room for");
+    } else {
+      large = pool.kvmalloc(10 * kMiB);
+      KEEL_CHECK(large != nullptr, "what there is room for");
+    }
+    populated = true;
   });
   os().sleep_ns(3'000'000);
   void* buffer = pool.kvmalloc(2 * kMiB);
-  const bool in_time = !reserved;
+  const bool in_time = !populated;
   KEEL_CHECK(buffer != nullptr, "a buffer of a new pool");
-  reserves.join();
+  populates.join();
   pool.kvfree(buffer);
+  pool.kvfree(large);
   pool.audit();
   return in_time;
 }
 
+// How long it takes to populate 96 MiB, ten a second, of which the keeper sees what has lain free
+// for seconds: for reserve(), or for a buffer.
+std::uint64_t populate_beside_the_keeper(bool reserves) {
+  SimPool<SlowGrowth> world(
+      "", 1, sim_schedule(1),
+      {.capacity_bytes = 128 * kMiB, .window_bytes = 256 * kMiB, .huge_pages = false});
+  Pool& pool = *world.pool;
+  pool.kvfree(pool.kvmalloc(64 * kPageBytes));  // So that it makes rounds.
+  world.disk.populate_ns = kSecondNs / 20;      // Records and frames: a tenth for a chunk.
+  std::atomic<bool> ended{false};
+  std::uint64_t took_ns = 0;
+  Thread populates("populates", [&] {
+    const std::uint64_t before_ns = os().monotonic_ns();
+    if (reserves) {
+      KEEL_CHECK(pool.reserve(Bytes(96 * kMiB)).ok(), "what there is room for");
+    } else {
+      pool.kvfree(pool.kvmalloc(96 * kMiB));
+    }
+    took_ns = os().monotonic_ns() - before_ns;
+    ended = true;
+  });
+  os().sleep_ns(30 * kSecondNs);
+  if (!ended) {
+    world.disk.populate_ns = 0;  // Faster than anybody gives back.
+  }
+  populates.join();
+  return took_ns;
+}
+
+// What a pool whose thread had gone to rest has of the system a minute after a reserve() of more
+// than there is room for.
+Bytes left_of_failed_reserve() {
+  const SimPool<> world(
+      "", 1, sim_schedule(1),
+      {.capacity_bytes = 64 * kMiB, .window_bytes = 64 * kMiB, .huge_pages = false});
+  Pool& pool = *world.pool;
+  void* held = pool.kvmalloc(kPageBytes);
+  os().sleep_ns(10 * kSecondNs);
+  KEEL_CHECK(!pool.reserve(Bytes(64 * kMiB)).ok(), "more than there is");
+  KEEL_CHECK(pool.stats().populated == Bytes(64 * kMiB), "populated in vain");
+  os().sleep_ns(60 * kSecondNs);
+  const Bytes left = pool.stats().populated;
+  pool.kvfree(held);
+  return left;
+}
+
+// What a pool whose thread had gone to rest has of the system a minute after the only buffer was
+// freed, a moment after it was made.
+Bytes left_of_a_moment() {
+  const SimPool<> world(
+      "", 1, sim_schedule(1),
+      {.capacity_bytes = 64 * kMiB, .window_bytes = 64 * kMiB, .huge_pages = false});
+  Pool& pool = *world.pool;
+  os().sleep_ns(10 * kSecondNs);
+  void* buffer = pool.kvmalloc(32 * kMiB);
+  os().sleep_ns(kSecondNs / 5);
+  pool.kvfree(buffer);
+  os().sleep_ns(60 * kSecondNs);
+  return pool.stats().populated;
+}
+
+// What a hardened pool whose thread had gone to rest has of the system a minute after its buffers
+// were freed.
+Bytes left_of_hardened() {
+  const SimPool<> world("", 1, sim_schedule(1),
+                        {.capacity_bytes = 64 * kMiB,
+                         .window_bytes = 256 * kMiB,
+                         .huge_pages = false,
+                         .hardened = true,
+                         .quarantine_bytes = kMiB});
+  Pool& pool = *world.pool;
+  os().sleep_ns(10 * kSecondNs);
+  std::vector<void*> held;
+  for (int i = 0; i < 8; ++i) {
+    held.push_back(pool.kvmalloc(5 * kMiB));
+    KEEL_CHECK(held.back() != nullptr, "a buffer of a new pool");
+  }
+  os().sleep_ns(10 * kSecondNs);
+  for (void* buffer : held) {
+    pool.kvfree(buffer);
+  }
+  os().sleep_ns(60 * kSecondNs);
+  return pool.stats().populated;
+}
+
+// What is free a second after a mapped buffer took all that was, while the thread was at rest.
+Bytes free_behind_a_large_buffer(bool hardened) {
+  const SimPool<> world("", 1, sim_schedule(1),
+                        {.capacity_bytes = 64 * kMiB,
+                         .window_bytes = 256 * kMiB,
+                         .huge_pages = false,
+                         .hardened = hardened});
+  Pool& pool = *world.pool;
+  constexpr std::size_t kSize = 6 * kMiB;
+  KEEL_CHECK(pool.reserve(Bytes(kSize)).ok(), "what there is room for");
+  os().sleep_ns(10 * kSecondNs);
+  KEEL_CHECK(pool.stats().free == Bytes(kSize), "the thread has grown the pool", kSize);
+  void* buffer = pool.kvmalloc(kSize);
+  KEEL_CHECK(buffer != nullptr, "what was reserved");
+  os().sleep_ns(kSecondNs);
+  const Bytes free = pool.stats().free;
+  pool.kvfree(buffer);
+  return free;
+}
+
 }  // namespace
+
+TEST_CASE("what was had and freed within a second by who never comes again is given back") {
+  CHECK(left_of_a_moment() <= Bytes(8 * kMiB));
+}
+
+TEST_CASE("what a hardened pool does not need any more is given back, as any other pool's") {
+  CHECK(left_of_hardened() <= Bytes(10 * kMiB));  // Half of it is the last buffer, in quarantine.
+}
+
+TEST_CASE("large and guarded buffers wake the pool's thread when little is free behind them") {
+  for (const bool hardened : {false, true}) {
+    CAPTURE(hardened);
+    CHECK(free_behind_a_large_buffer(hardened) >= Bytes(kMiB));
+  }
+}
+
+TEST_CASE("what a reserve() populates that fails is given back, also where nobody asks again") {
+  CHECK(left_of_failed_reserve() <= Bytes(8 * kMiB));
+}
+
+TEST_CASE(
+    "the pool's thread takes back nothing of what is being populated, however long it takes") {
+  for (const bool reserves : {true, false}) {
+    CAPTURE(reserves);
+    CHECK(populate_beside_the_keeper(reserves) < 15 * kSecondNs);
+  }
+}
 
 TEST_CASE("a request does not wait until another thread has reserved all that it wants") {
   const std::uint64_t first = test_seed("sim request beside reserve", 931);
   for (std::uint64_t seed = first; seed < first + test_rounds(10, 3); ++seed) {
     CAPTURE(seed);
-    CHECK(request_beside_reserve(seed));
+    CHECK(request_beside_growth(seed, true));
+  }
+}
+
+TEST_CASE("a request does not wait until another thread has populated all of a large buffer") {
+  const std::uint64_t first = test_seed("sim request beside growth", 941);
+  for (std::uint64_t seed = first; seed < first + test_rounds(10, 3); ++seed) {
+    CAPTURE(seed);
+    CHECK(request_beside_growth(seed, false));
   }
 }
 
@@ -599,14 +711,6 @@ TEST_CASE("what small objects leave in a pool at rest is given back, also if the
   for (const bool in_two : {false, true}) {
     CAPTURE(in_two);
     CHECK(left_of_objects(in_two) <= Bytes(6 * kMiB));
-  }
-}
-
-TEST_CASE("a page that a limit's refusal gave back is had by the next request") {
-  const std::uint64_t first = test_seed("sim limit beside a pass", 1201);
-  for (std::uint64_t seed = first; seed < first + test_rounds(100, 5); ++seed) {
-    CAPTURE(seed);
-    CHECK(refuse_beside_a_pass(seed));
   }
 }
 

@@ -144,6 +144,17 @@ TEST_CASE("small objects are charged with what their class has, and given back w
   CHECK(left_of(*pool) == kLimit);
 }
 
+TEST_CASE("a small object that there is no slab for is not charged") {
+  const auto pool = make_pool({.capacity_bytes = 2 * kMiB, .window_bytes = 64 * kMiB});
+  REQUIRE(pool->set_limit("limited", Bytes(kPage)).ok());
+  auto pages = fill(*pool, kPage);
+  for (int i = 0; i < 3; ++i) {
+    CHECK(get(*pool, 2000) == nullptr);
+  }
+  free_all(*pool, pages);
+  CHECK(left_of(*pool) == kPage);
+}
+
 TEST_CASE("what was allocated before there was a limit is not charged, nor given back") {
   const auto pool = make_pool({.capacity_bytes = 16 * kMiB});
   void* before = get(*pool, kLimit);

@@ -36,7 +36,7 @@ extern const char* keel_je_malloc_conf_2_conf_harder;
 // no huge page allocator beside keel's own, and no abort over options of the environment.
 #define KEEL_JE_CONTRACT_OPTIONS                                                    \
   "prof:false,junk:false,zero:false,hpa:false,san_guard_small:0,san_guard_large:0," \
-  "abort:false"
+  "slab_sizes:default,abort:false"
 // All that overrule the environment's. Weak in slab_arenas.cc.
 extern const char keel_je_overruling[];
 

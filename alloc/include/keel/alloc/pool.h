@@ -107,7 +107,7 @@ class Pool : public MetadataObject {
   // Usable bytes at `address`, 0 for nullptr. Errors: as kvfree.
   [[nodiscard]] std::size_t kvsize(const void* address) const;
 
-  // True if `address` is a live buffer from the contiguous tier.
+  // True if `address` is a live buffer from the contiguous tier; not in a forked child.
   [[nodiscard]] bool is_contiguous(const void* address) const;
 
   // Populates until `bytes` are free, so that allocations find them. The pool's thread does not
@@ -121,7 +121,7 @@ class Pool : public MetadataObject {
   [[nodiscard]] Status set_limit(const char* owner, Bytes limit);
 
   // What owners hold, most first; gives how many entries it filled. Walks all frames' records.
-  // Threads: any.
+  // Threads: any. Nobody in a forked child.
   [[nodiscard]] std::size_t holders(std::span<OwnerBytes> largest) const;
 
   // `shrinker` must live until it is removed; remove_shrinker() waits for a call under way,
@@ -130,7 +130,7 @@ class Pool : public MetadataObject {
   [[nodiscard]] Status add_shrinker(Shrinker& shrinker);
   void remove_shrinker(Shrinker& shrinker);
 
-  // Threads: any; the parts are read one after the other.
+  // Threads: any; the parts are read one after the other. All 0 in a forked child.
   [[nodiscard]] PoolStats stats() const;
 
   // What the pool was made with, every default filled in. Threads: any.
