@@ -122,8 +122,11 @@ LogWorld::~LogWorld() {
   KEEL_CHECK(thread_named("keel-keeper") == 0, "a pool made before the disk that is in force");
 }
 
-std::unique_ptr<Journal> LogWorld::open(const JournalConfig& config) {
+std::unique_ptr<Journal> LogWorld::open(JournalConfig config) {
   found.clear();
+  if (config.cover_after_ns == 0) {
+    config.cover_after_ns = UINT64_MAX / 4;
+  }
   auto journal = Journal::open(kLogPath, config, collect_into(found));
   if (!journal) {
     FAIL(journal.error().message());
