@@ -5,7 +5,6 @@
 #include <filesystem>
 
 #include "campaigns.h"
-#include "keel/cil/log_file.h"
 
 using namespace keel;
 
@@ -58,12 +57,15 @@ bool DiskLab::bring_up() {
   return mounted_ != nullptr;
 }
 
-bool DiskLab::make_log(std::uint64_t bytes) {
+Result<LogInfo> DiskLab::make_log(std::uint64_t bytes) {
   std::filesystem::remove(log());
   ledger_->begin_life(0, {}, {});
-  const bool made = create_log(log(), {.size = Bytes(bytes)}).ok();
+  auto made = create_log(log(), {.size = Bytes(bytes)});
   // What mkfs and mount have written is no matter of the faults.
-  return made && mounted_->sync();
+  if (made.ok() && !mounted_->sync()) {
+    return Error{Errc::kIo, 0, "its file system could not be synced", 0};
+  }
+  return made;
 }
 
 WriterPlan DiskLab::plan(std::uint64_t seed) const {
@@ -90,8 +92,7 @@ void on_each_file_system(Tally& tally, DiskLab::Under under, std::uint64_t log_b
       tally.miss(type, lab.why());
       continue;
     }
-    if (!lab.make_log(log_bytes)) {
-      tally.fail("the log could not be made on " + type, replay_of(tally.property.c_str(), first));
+    if (!tally.log_made(lab.make_log(log_bytes), replay_of(tally.property.c_str(), first))) {
       return;
     }
     for (std::uint64_t seed = first; seed < first + count && tally.ok(); ++seed) {

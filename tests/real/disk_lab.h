@@ -9,6 +9,7 @@
 #include "environment.h"
 #include "fault_fs.h"
 #include "support/loop_device.h"
+#include "keel/cil/log_file.h"
 #include "tally.h"
 #include "writer_plan.h"
 
@@ -37,7 +38,7 @@ class DiskLab {
   // Both: detached, and there again.
   bool take_down();
   bool bring_up();
-  bool make_log(std::uint64_t bytes);
+  [[nodiscard]] keel::Result<keel::LogInfo> make_log(std::uint64_t bytes);
   [[nodiscard]] WriterPlan plan(std::uint64_t seed) const;
   // Judges the log; the next life begins with what it found.
   void judge_life(Tally& tally, bool met, const std::string& replay);

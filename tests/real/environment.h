@@ -30,7 +30,11 @@ int run_command(const std::string& line);
 void reap_later(const std::string& kind, const std::string& what);
 void reap_no_more(const std::string& kind, const std::string& what);
 
-// /dev/shm if so many bytes fit there beside a ledger, else "".
+// "" if files of the directory can be read and written past the page cache, else why not.
+[[nodiscard]] std::string why_no_direct_io(const std::string& directory);
+
+// /dev/shm if so many bytes fit there beside a ledger and a log there can be judged (tmpfs has
+// direct I/O since Linux 6.6), else "".
 [[nodiscard]] std::string memory_root(std::uint64_t bytes = 0);
 
 // A directory on a disk (KEEL_REAL_DIR, else /var/tmp) or below `root`, gone with it, also if we
