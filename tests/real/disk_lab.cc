@@ -11,23 +11,27 @@ using namespace keel;
 namespace keel_test {
 
 DiskLab::DiskLab(const std::string& type, Under under)
-    : type_(type), scratch_(memory_root(under == Under::kFile ? least_bytes(type) : 0)) {
-  ledger_ = std::make_unique<LedgerFile>(scratch_ / "ledger");
+    : type_(type),
+      scratch_(std::in_place, memory_root(under == Under::kFile ? least_bytes(type) : 0)) {
   if (!is_root()) {
     why_ = kWhyNoMount;
     return;
   }
   if (under == Under::kFaultFs) {
-    faults_ = FaultFs::start(scratch_, why_, FaultFs::Client::kLoopDevice);
+    faults_ = FaultFs::start(*scratch_, why_, FaultFs::Client::kLoopDevice);
     if (faults_ == nullptr) {
       return;
     }
     (void)faults_->tell("target disk");
     file_ = *faults_ / "disk";
-  } else {
-    file_ = scratch_ / "disk";
+    make_sparse(file_, least_bytes(type));
+  } else if (!make_files()) {
+    scratch_.emplace();  // others have taken the memory since it was asked for
+    if (!make_files()) {
+      return;
+    }
   }
-  make_sparse(file_, least_bytes(type));
+  ledger_ = std::make_unique<LedgerFile>(*scratch_ / "ledger");
   if (make_file_system(type, file_, why_)) {
     (void)bring_up();
   }
@@ -39,6 +43,12 @@ DiskLab::~DiskLab() {
     faults_->release();
   }
   (void)take_down();
+}
+
+bool DiskLab::make_files() {
+  file_ = *scratch_ / "disk";
+  return make_whole(*scratch_ / "ledger", kLedgerBytes, why_) &&
+         make_whole(file_, least_bytes(type_), why_);
 }
 
 bool DiskLab::take_down() {
@@ -53,7 +63,7 @@ bool DiskLab::bring_up() {
   if (loop_ == nullptr) {
     return false;
   }
-  mounted_ = Mounted::mount(loop_->path(), scratch_ / "mounted", type_, "", why_);
+  mounted_ = Mounted::mount(loop_->path(), *scratch_ / "mounted", type_, "", why_);
   return mounted_ != nullptr;
 }
 

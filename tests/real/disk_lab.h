@@ -4,12 +4,13 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "environment.h"
 #include "fault_fs.h"
-#include "support/loop_device.h"
 #include "keel/cil/log_file.h"
+#include "support/loop_device.h"
 #include "tally.h"
 #include "writer_plan.h"
 
@@ -44,8 +45,10 @@ class DiskLab {
   void judge_life(Tally& tally, bool met, const std::string& replay);
 
  private:
+  bool make_files();  // the disk's and the ledger's
+
   const std::string type_;
-  Scratch scratch_;
+  std::optional<Scratch> scratch_;  // always there
   std::string why_;
   std::string file_;
   std::unique_ptr<LedgerFile> ledger_;

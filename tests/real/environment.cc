@@ -306,6 +306,20 @@ void make_sparse(const std::string& path, std::uint64_t bytes) {
   (void)::close(fd);
 }
 
+bool make_whole(const std::string& path, std::uint64_t bytes, std::string& why) {
+  make_sparse(path, bytes);
+  const int fd = ::open(path.c_str(), O_RDWR | O_CLOEXEC);
+  const bool whole = ::fallocate(fd, 0, 0, static_cast<off_t>(bytes)) == 0;
+  const int error = whole ? 0 : errno;
+  (void)::close(fd);
+  if (whole || error == EOPNOTSUPP) {
+    return true;
+  }
+  why = "no room for a disk of a test: " + std::string(std::strerror(error));
+  (void)::unlink(path.c_str());
+  return false;
+}
+
 std::uint64_t least_bytes(const std::string& type) {
   return std::uint64_t{type == "xfs" ? 320U : 40U} << 20U;
 }

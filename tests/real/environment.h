@@ -120,6 +120,9 @@ class Mounted {
                                     std::string& why, const std::string& extra = {});
 // Makes a sparse file.
 void make_sparse(const std::string& path, std::uint64_t bytes);
+// Makes a file whose room is taken at once, where the file system can do so: a loop device calls
+// written what a sparse one finds no room for. False, and `why`, if there is none.
+[[nodiscard]] bool make_whole(const std::string& path, std::uint64_t bytes, std::string& why);
 // Enough for the smallest file system of the type.
 [[nodiscard]] std::uint64_t least_bytes(const std::string& type);
 
