@@ -11,6 +11,7 @@
 #include <thread>
 #include <vector>
 
+#include "cpu_pin.h"
 #include "keel/base/scopes.h"
 #include "support/bug_recorder.h"
 #include "support/death.h"
@@ -529,6 +530,7 @@ TEST_CASE("trim keeps a chunk whose aliases cannot be purged or whose memory is 
 }
 
 TEST_CASE("at the mapping budget requests still get contiguous memory, or a refusal") {
+  const keel_test::Pinned here;  // Idle buffers lie on the stack of the CPU that freed them.
   Messages messages;
   PoolConfig config = kSmall;
   config.window_bytes = 4 * kMiB;  // one shard, also with many CPUs: each keeps some of the budget

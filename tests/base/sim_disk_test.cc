@@ -18,6 +18,8 @@
 #include <thread>
 #include <vector>
 
+#include "support/death.h"
+
 using namespace keel;
 
 namespace {
@@ -469,6 +471,18 @@ TEST_CASE("sim disk: descriptors die in a crash and may still be closed") {
   CHECK(file.disk.snapshot().writes() == 0);
 }
 
+TEST_CASE("sim disk: a descriptor of another disk ends the program") {
+  OneFile file(1);
+  OneFile other(1);
+  const auto ends = [](const auto& act) {
+    return keel_test::run_in_child(act).aborted_with("of another simulated disk");
+  };
+  CHECK(ends([&] { (void)put(other.disk, file.fd, 0, "x"); }));
+  CHECK(ends([&] { (void)put(file.disk, other.fd, 0, "x"); }));
+  CHECK(ends([&] { (void)other.disk.fdatasync(file.fd); }));
+  CHECK(ends([&] { (void)other.disk.close(file.fd); }));
+}
+
 TEST_CASE("sim disk: every path outside /sim is the kernel's") {
   SimDisk disk;
   ScopedOs scope(disk);
@@ -478,8 +492,10 @@ TEST_CASE("sim disk: every path outside /sim is the kernel's") {
   CHECK(get(os(), fd, 0, 4) == std::string(4, '\0'));
   CHECK(os().close(fd) == 0);
   void* mapped = nullptr;
-  CHECK(os().mmap(nullptr, 4096, PROT_READ, MAP_SHARED, SimDisk::kFirstDescriptor, 0, &mapped) ==
-        -ENODEV);
+  disk.set_image(kLog, filled(4096, 'o'));
+  const int simulated = os().open(kLog, O_RDONLY, 0);
+  disk.clear_io_log();
+  CHECK(os().mmap(nullptr, 4096, PROT_READ, MAP_SHARED, simulated, 0, &mapped) == -ENODEV);
   CHECK(disk.io_log().empty());
 }
 

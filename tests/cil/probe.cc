@@ -128,8 +128,11 @@ LogWorld::~LogWorld() {
   }
 }
 
-std::unique_ptr<Journal> LogWorld::open(const JournalConfig& config) {
+std::unique_ptr<Journal> LogWorld::open(JournalConfig config) {
   found.clear();
+  if (config.cover_after_ns == 0) {
+    config.cover_after_ns = UINT64_MAX / 4;
+  }
   auto journal = Journal::open(kLogPath, config, collect_into(found));
   if (!journal) {
     FAIL(journal.error().message());

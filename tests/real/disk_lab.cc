@@ -5,30 +5,33 @@
 #include <filesystem>
 
 #include "campaigns.h"
-#include "keel/cil/log_file.h"
 
 using namespace keel;
 
 namespace keel_test {
 
 DiskLab::DiskLab(const std::string& type, Under under)
-    : type_(type), scratch_(memory_root(under == Under::kFile ? least_bytes(type) : 0)) {
-  ledger_ = std::make_unique<LedgerFile>(scratch_ / "ledger");
+    : type_(type),
+      scratch_(std::in_place, memory_root(under == Under::kFile ? least_bytes(type) : 0)) {
   if (!is_root()) {
     why_ = kWhyNoMount;
     return;
   }
   if (under == Under::kFaultFs) {
-    faults_ = FaultFs::start(scratch_, why_, FaultFs::Client::kLoopDevice);
+    faults_ = FaultFs::start(*scratch_, why_, FaultFs::Client::kLoopDevice);
     if (faults_ == nullptr) {
       return;
     }
     (void)faults_->tell("target disk");
     file_ = *faults_ / "disk";
-  } else {
-    file_ = scratch_ / "disk";
+    make_sparse(file_, least_bytes(type));
+  } else if (!make_files()) {
+    scratch_.emplace();  // others have taken the memory since it was asked for
+    if (!make_files()) {
+      return;
+    }
   }
-  make_sparse(file_, least_bytes(type));
+  ledger_ = std::make_unique<LedgerFile>(*scratch_ / "ledger");
   if (make_file_system(type, file_, why_)) {
     (void)bring_up();
   }
@@ -40,6 +43,12 @@ DiskLab::~DiskLab() {
     faults_->release();
   }
   (void)take_down();
+}
+
+bool DiskLab::make_files() {
+  file_ = *scratch_ / "disk";
+  return make_whole(*scratch_ / "ledger", kLedgerBytes, why_) &&
+         make_whole(file_, least_bytes(type_), why_);
 }
 
 bool DiskLab::take_down() {
@@ -54,16 +63,19 @@ bool DiskLab::bring_up() {
   if (loop_ == nullptr) {
     return false;
   }
-  mounted_ = Mounted::mount(loop_->path(), scratch_ / "mounted", type_, "", why_);
+  mounted_ = Mounted::mount(loop_->path(), *scratch_ / "mounted", type_, "", why_);
   return mounted_ != nullptr;
 }
 
-bool DiskLab::make_log(std::uint64_t bytes) {
+Result<LogInfo> DiskLab::make_log(std::uint64_t bytes) {
   std::filesystem::remove(log());
   ledger_->begin_life(0, {}, {});
-  const bool made = create_log(log(), {.size = Bytes(bytes)}).ok();
+  auto made = create_log(log(), {.size = Bytes(bytes)});
   // What mkfs and mount have written is no matter of the faults.
-  return made && mounted_->sync();
+  if (made.ok() && !mounted_->sync()) {
+    return Error{Errc::kIo, 0, "its file system could not be synced", 0};
+  }
+  return made;
 }
 
 WriterPlan DiskLab::plan(std::uint64_t seed) const {
@@ -90,8 +102,7 @@ void on_each_file_system(Tally& tally, DiskLab::Under under, std::uint64_t log_b
       tally.miss(type, lab.why());
       continue;
     }
-    if (!lab.make_log(log_bytes)) {
-      tally.fail("the log could not be made on " + type, replay_of(tally.property.c_str(), first));
+    if (!tally.log_made(lab.make_log(log_bytes), replay_of(tally.property.c_str(), first))) {
       return;
     }
     for (std::uint64_t seed = first; seed < first + count && tally.ok(); ++seed) {

@@ -4,10 +4,12 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "environment.h"
 #include "fault_fs.h"
+#include "keel/cil/log_file.h"
 #include "support/loop_device.h"
 #include "tally.h"
 #include "writer_plan.h"
@@ -37,14 +39,16 @@ class DiskLab {
   // Both: detached, and there again.
   bool take_down();
   bool bring_up();
-  bool make_log(std::uint64_t bytes);
+  [[nodiscard]] keel::Result<keel::LogInfo> make_log(std::uint64_t bytes);
   [[nodiscard]] WriterPlan plan(std::uint64_t seed) const;
   // Judges the log; the next life begins with what it found.
   void judge_life(Tally& tally, bool met, const std::string& replay);
 
  private:
+  bool make_files();  // the disk's and the ledger's
+
   const std::string type_;
-  Scratch scratch_;
+  std::optional<Scratch> scratch_;  // always there
   std::string why_;
   std::string file_;
   std::unique_ptr<LedgerFile> ledger_;

@@ -128,12 +128,25 @@ void reap_no_more(const std::string& kind, const std::string& what) {
   tell_reaper("- " + kind + " " + what);
 }
 
+std::string why_no_direct_io(const std::string& directory) {
+  std::string path = directory + "/keel-direct-XXXXXX";
+  const int fd = ::mkostemp(path.data(), O_CLOEXEC);
+  if (fd < 0) {
+    return "no file in " + directory + ": " + std::strerror(errno);
+  }
+  (void)::unlink(path.c_str());
+  const bool has_it = ::fcntl(fd, F_SETFL, O_DIRECT) == 0;
+  (void)::close(fd);
+  return has_it ? "" : "no direct I/O in " + directory;
+}
+
 std::string memory_root(std::uint64_t bytes) {
   constexpr std::uint64_t kBeside = std::uint64_t{8} << 20U;
   constexpr const char* kMemory = "/dev/shm";
   struct statvfs st {};
   const bool fits = ::statvfs(kMemory, &st) == 0 && ::access(kMemory, W_OK) == 0 &&
-                    st.f_bavail * st.f_frsize >= bytes + kBeside;
+                    st.f_bavail * st.f_frsize >= bytes + kBeside &&
+                    why_no_direct_io(kMemory).empty();
   return fits ? kMemory : "";
 }
 
@@ -291,6 +304,20 @@ void make_sparse(const std::string& path, std::uint64_t bytes) {
   const int fd = ::open(path.c_str(), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
   KEEL_CHECK(fd >= 0 && ::ftruncate(fd, static_cast<off_t>(bytes)) == 0, "make a file");
   (void)::close(fd);
+}
+
+bool make_whole(const std::string& path, std::uint64_t bytes, std::string& why) {
+  make_sparse(path, bytes);
+  const int fd = ::open(path.c_str(), O_RDWR | O_CLOEXEC);
+  const bool whole = ::fallocate(fd, 0, 0, static_cast<off_t>(bytes)) == 0;
+  const int error = whole ? 0 : errno;
+  (void)::close(fd);
+  if (whole || error == EOPNOTSUPP) {
+    return true;
+  }
+  why = "no room for a disk of a test: " + std::string(std::strerror(error));
+  (void)::unlink(path.c_str());
+  return false;
 }
 
 std::uint64_t least_bytes(const std::string& type) {

@@ -30,7 +30,11 @@ int run_command(const std::string& line);
 void reap_later(const std::string& kind, const std::string& what);
 void reap_no_more(const std::string& kind, const std::string& what);
 
-// /dev/shm if so many bytes fit there beside a ledger, else "".
+// "" if files of the directory can be read and written past the page cache, else why not.
+[[nodiscard]] std::string why_no_direct_io(const std::string& directory);
+
+// /dev/shm if so many bytes fit there beside a ledger and a log there can be judged (tmpfs has
+// direct I/O since Linux 6.6), else "".
 [[nodiscard]] std::string memory_root(std::uint64_t bytes = 0);
 
 // A directory on a disk (KEEL_REAL_DIR, else /var/tmp) or below `root`, gone with it, also if we
@@ -116,6 +120,9 @@ class Mounted {
                                     std::string& why, const std::string& extra = {});
 // Makes a sparse file.
 void make_sparse(const std::string& path, std::uint64_t bytes);
+// Makes a file whose room is taken at once, where the file system can do so: a loop device calls
+// written what a sparse one finds no room for. False, and `why`, if there is none.
+[[nodiscard]] bool make_whole(const std::string& path, std::uint64_t bytes, std::string& why);
 // Enough for the smallest file system of the type.
 [[nodiscard]] std::uint64_t least_bytes(const std::string& type);
 

@@ -61,7 +61,7 @@ constexpr FaultCase kFaultCases[] = {
 };
 constexpr std::uint64_t kFaultKinds = std::size(kFaultCases);
 constexpr std::uint64_t kScenarios = 8;
-constexpr std::uint64_t kMostOperations = 256;  // k goes so far
+constexpr std::uint64_t kMostOperations = 256;  // k goes so far; no writer makes more changes
 constexpr std::uint64_t kPlaces = kFaultKinds * kScenarios * kMostOperations;
 constexpr std::uint64_t kFlipsOfRead = 12;
 
@@ -73,10 +73,9 @@ class FaultsLab {
   [[nodiscard]] FuseLab& lab() { return lab_; }
 
   void meet(std::uint64_t seed);
-  [[nodiscard]] std::string note() const {
-    return " of=" + std::to_string(kPlaces) + " beyond=" + std::to_string(beyond_) +
-           " flips=" + std::to_string(flips_) + " flips_told=" + std::to_string(flips_told_);
-  }
+  // To be called at the end: of each operation some faults must have been met.
+  void demand_met(const std::string& replay);
+  [[nodiscard]] std::string note() const;
 
  private:
   [[nodiscard]] WriterPlan plan(std::uint64_t scenario) const;
@@ -96,6 +95,8 @@ class FaultsLab {
   Tally& tally_;
   FuseLab lab_;
   std::array<std::optional<Counts>, kScenarios> operations_{};
+  Counts met_{};  // by operation, as unmet_
+  Counts unmet_{};
   std::string replay_;
   std::uint64_t random_ = 0;
   std::uint64_t beyond_ = 0;
@@ -110,14 +111,15 @@ WriterPlan FaultsLab::plan(std::uint64_t scenario) const {
   plan.uring = scenario % 2 == 1 && why_no_uring().empty();
   plan.buffered = scenario / 2 % 2 == 1;
   plan.threads = scenario < 4 ? 1 : 3;
-  plan.transactions = (large ? 20 : 80) / plan.threads;
+  // A cover is two writes and two flushes, and how many there are the disk's speed says.
+  plan.transactions = (large ? 20 : plan.covers() ? 40 : 80) / plan.threads;
   return plan;
 }
 
 std::optional<int> FaultsLab::run_writer(std::uint64_t scenario, const std::string& rule) {
   const WriterPlan wanted = plan(scenario);
-  if (!lab_.make_log(wanted.large ? FuseLab::kLargeLog : FuseLab::kSmallLog)) {
-    fail("the log could not be made");
+  if (!tally_.log_made(lab_.make_log(wanted.large ? FuseLab::kLargeLog : FuseLab::kSmallLog),
+                       replay_)) {
     return std::nullopt;
   }
   lab_.disk()->clear();
@@ -150,8 +152,11 @@ const Counts* FaultsLab::operations(std::uint64_t scenario) {
   auto& known = operations_[scenario];
   for (int i = 0; i < 2 && tally_.ok() && (i > 0 || !known); ++i) {
     const auto code = run_writer(scenario, "");
+    if (!code) {
+      return nullptr;
+    }
     if (code != kWriterDone) {
-      fail("a writer without a fault ended with " + std::to_string(code.value_or(-1)));
+      fail("a writer without a fault ended with " + std::to_string(*code));
       return nullptr;
     }
     const FaultFs::Counts of_writer = lab_.disk()->counts();
@@ -165,7 +170,8 @@ const Counts* FaultsLab::operations(std::uint64_t scenario) {
     for (std::size_t op = 0; op < now.size(); ++op) {
       (*known)[op] = std::max((*known)[op], now[op]);
     }
-    if (*std::max_element(known->begin(), known->end()) > kMostOperations) {
+    // Of reads the machine's read-ahead makes few or many: the last kMostOperations are tried.
+    if ((*known)[static_cast<std::size_t>(Op::kChange)] > kMostOperations) {
       fail("writer " + std::to_string(scenario) + " makes more operations than are tried");
       return nullptr;
     }
@@ -209,12 +215,40 @@ void FaultsLab::meet(std::uint64_t seed) {
   // Threads make a few operations more or less each time.
   for (int i = 0; i < 3 && tally_.ok(); ++i) {
     if (fault(one, scenario, k)) {
+      ++met_[static_cast<std::size_t>(one.op)];
       return;
     }
   }
   if (tally_.ok()) {
     ++tally_.unmet;
+    ++unmet_[static_cast<std::size_t>(one.op)];
   }
+}
+
+// Of all that this process has tried: a chunk of seeds has few of each.
+void FaultsLab::demand_met(const std::string& replay) {
+  constexpr std::uint64_t kMany = 5;
+  static Counts met{};
+  static Counts unmet{};
+  for (std::size_t op = 0; op < met_.size() && tally_.ok(); ++op) {
+    met[op] += met_[op];
+    unmet[op] += unmet_[op];
+    if (unmet[op] >= kMany && met[op] == 0) {
+      tally_.fail(
+          "none of " + std::to_string(unmet[op]) + " runs met its fault at a " + kOpNames[op],
+          replay);
+    }
+  }
+}
+
+std::string FaultsLab::note() const {
+  std::string text = " of=" + std::to_string(kPlaces) + " beyond=" + std::to_string(beyond_) +
+                     " flips=" + std::to_string(flips_) +
+                     " flips_told=" + std::to_string(flips_told_);
+  for (std::size_t op = 0; op < met_.size(); ++op) {
+    text += std::string(" met_") + kOpNames[op] + "=" + std::to_string(met_[op]);
+  }
+  return text;
 }
 
 bool FaultsLab::fault(const FaultCase& fault, std::uint64_t scenario, std::uint64_t k) {
@@ -274,8 +308,11 @@ bool FaultsLab::fault(const FaultCase& fault, std::uint64_t scenario, std::uint6
 // Nothing has happened to the log but that its writer has closed it, so it says where it ends: what
 // is read is all of it, or damaged, or refused.
 void FaultsLab::flip_closed(std::uint64_t scenario, std::uint64_t from_end) {
-  if (run_writer(scenario, "") != kWriterDone) {
-    fail("a writer without a fault failed");
+  const auto code = run_writer(scenario, "");
+  if (code != kWriterDone) {
+    if (code) {
+      fail("a writer without a fault failed");
+    }
     return;
   }
   lab_.disk()->clear();
@@ -286,8 +323,10 @@ void FaultsLab::flip_closed(std::uint64_t scenario, std::uint64_t from_end) {
   const std::uint64_t reads = lab_.disk()->counts().reads;
   if (reads < from_end) {
     ++tally_.unmet;
+    ++unmet_[static_cast<std::size_t>(Op::kRead)];
     return;
   }
+  ++met_[static_cast<std::size_t>(Op::kRead)];
   const std::uint64_t k = reads + 1 - from_end;
   for (std::uint64_t i = 0; i < kFlipsOfRead && tally_.ok(); ++i) {
     // The last is by a journal that goes on where it is let.
@@ -365,6 +404,8 @@ Tally run_faults(std::uint64_t first, std::uint64_t count) {
   for (std::uint64_t seed = first; seed < first + count && tally.ok(); ++seed) {
     faults.meet(seed);
   }
+  faults.demand_met("--only faults --first " + std::to_string(first) + " --count " +
+                    std::to_string(count));
   tally.note = faults.note();
   return tally;
 }

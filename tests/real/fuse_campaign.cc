@@ -149,8 +149,8 @@ void lives_of(FuseLab& lab, Tally& tally, std::uint64_t seed, std::uint64_t& sam
               std::uint64_t& closed) {
   std::uint64_t random = seed * 1000003;
   const bool large = seed % 8 == 7;
-  if (!lab.make_log(large ? FuseLab::kLargeLog : FuseLab::kSmallLog)) {
-    tally.fail("the log could not be made", replay_of("fuse", seed));
+  if (!tally.log_made(lab.make_log(large ? FuseLab::kLargeLog : FuseLab::kSmallLog),
+                      replay_of("fuse", seed))) {
     return;
   }
   for (int depth = 0; depth < 3 && tally.ok(); ++depth) {

@@ -24,8 +24,8 @@ class FuseLab {
   // Of a file beside, not on faultfs.
   [[nodiscard]] std::string path(const char* name) const { return scratch_ / name; }
 
-  // An empty log; false if it could not be made.
-  bool make_log(std::uint64_t bytes);
+  // An empty log.
+  [[nodiscard]] keel::Result<keel::LogInfo> make_log(std::uint64_t bytes);
   [[nodiscard]] WriterPlan plan(std::uint64_t seed, bool large) const;
 
  private:

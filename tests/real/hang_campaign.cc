@@ -389,8 +389,8 @@ void hang_on_faultfs(Watched& watched, std::uint64_t first, std::uint64_t count)
     watched.tally.miss("faultfs", why);
     return;
   }
-  if (!create_log(*disk / "log", {.size = Bytes(kHangLogBytes)}).ok()) {
-    watched.tally.fail("the log could not be made", replay_of("hangs", first));
+  if (!watched.tally.log_made(create_log(*disk / "log", {.size = Bytes(kHangLogBytes)}),
+                              replay_of("hangs", first))) {
     return;
   }
   HangCounts counts{};
@@ -438,9 +438,7 @@ Tally run_hangs(std::uint64_t first, std::uint64_t count) {
     DiskLab lab(type, DiskLab::Under::kFile);
     if (!lab.ready()) {
       tally.miss(type, lab.why());
-    } else if (!lab.make_log(kMinLogBytes.value())) {
-      tally.fail(std::string("the log could not be made on ") + type, replay_of("hangs", first));
-    } else {
+    } else if (tally.log_made(lab.make_log(kMinLogBytes.value()), replay_of("hangs", first))) {
       freeze(lab, watched, first, 2 + count / 20, std::string("freezing ") + type);
       if (tally.ok()) {
         throttle(lab, watched, first, std::string("throttling ") + type);

@@ -18,6 +18,7 @@
 #include "keel/cil/journal.h"
 #include "keel/cil/log_file.h"
 #include "keel/cil/object_item.h"
+#include "support/skip_case.h"
 
 using namespace keel;
 using namespace keel_test;
@@ -32,6 +33,15 @@ std::string content(Version version) {
   std::string bytes(size_of(version), '\0');
   fill_content(version, bytes.data(), bytes.size());
   return bytes;
+}
+
+// True, and the case is skipped, where no log can be made.
+bool have_no_direct_io() {
+  const std::string why = why_no_direct_io(Scratch().path());
+  if (!why.empty()) {
+    skip_case(why);
+  }
+  return !why.empty();
 }
 
 // What one writer thread did by the ledger, and what its log holds.
@@ -149,6 +159,9 @@ constexpr Reading kReadings[] = {Reading::kScan, Reading::kOpen};
 }  // namespace
 
 TEST_CASE("the judge: a log that holds what the ledger says is right, however it is read") {
+  if (have_no_direct_io()) {
+    return;
+  }
   for (const Reading reading : kReadings) {
     for (const bool lied : {false, true}) {
       Life life;
@@ -167,6 +180,9 @@ TEST_CASE("the judge: a log that holds what the ledger says is right, however it
 }
 
 TEST_CASE("the judge: a sequence that was promised and is cut off is lost") {
+  if (have_no_direct_io()) {
+    return;
+  }
   for (const Reading reading : kReadings) {
     Life life;
     begin(life);
@@ -181,6 +197,9 @@ TEST_CASE("the judge: a sequence that was promised and is cut off is lost") {
 }
 
 TEST_CASE("the judge: a transaction of which one object is missing is a hole") {
+  if (have_no_direct_io()) {
+    return;
+  }
   for (const Reading reading : kReadings) {
     for (const bool lied : {false, true}) {
       Life life;
@@ -193,6 +212,9 @@ TEST_CASE("the judge: a transaction of which one object is missing is a hole") {
 }
 
 TEST_CASE("the judge: an object that is one version back is a hole") {
+  if (have_no_direct_io()) {
+    return;
+  }
   for (const Reading reading : kReadings) {
     for (const bool lied : {false, true}) {
       Life life;
@@ -209,6 +231,9 @@ TEST_CASE("the judge: an object that is one version back is a hole") {
 }
 
 TEST_CASE("the judge: a transaction of which no sequence is known is there whole or not at all") {
+  if (have_no_direct_io()) {
+    return;
+  }
   const Changes last = {{0, 5}, {3, 6}};
   for (const bool lied : {false, true}) {
     Life whole;
@@ -228,6 +253,9 @@ TEST_CASE("the judge: a transaction of which no sequence is known is there whole
 }
 
 TEST_CASE("the judge: an erasure is right where one was committed, and not before") {
+  if (have_no_direct_io()) {
+    return;
+  }
   for (const bool lied : {false, true}) {
     Life never;
     begin(never);
@@ -248,6 +276,9 @@ TEST_CASE("the judge: an erasure is right where one was committed, and not befor
 }
 
 TEST_CASE("the judge: what is not in the log is home, in the version that was last") {
+  if (have_no_direct_io()) {
+    return;
+  }
   Life life;
   begin(life);
   life.commit({{3, 6}}, {{4, 7}});
@@ -271,6 +302,9 @@ TEST_CASE("the judge: what is not in the log is home, in the version that was la
 
 // As where the journal had logged it again, in a checkpoint that the disk has lost.
 TEST_CASE("the judge: of a disk that lied nobody knows what stood before the tail") {
+  if (have_no_direct_io()) {
+    return;
+  }
   Life life;
   life.commit({{3, 6}});
   life.release(3);
@@ -280,6 +314,9 @@ TEST_CASE("the judge: of a disk that lied nobody knows what stood before the tai
 }
 
 TEST_CASE("the judge: damage is told, and what was handed over before it is judged") {
+  if (have_no_direct_io()) {
+    return;
+  }
   const auto damaged = [](const Changes& written, Reading reading, bool lied) {
     Life life;
     begin(life);

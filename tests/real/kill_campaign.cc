@@ -22,11 +22,11 @@ using faultfs::random_step;
 constexpr std::uint64_t kLivesOfLog = 64;
 
 // Every fourth log is so large that CPUs keep credit.
-bool make_log(const std::string& path, std::uint64_t seed, LedgerFile& ledger) {
+Result<LogInfo> make_log(const std::string& path, std::uint64_t seed, LedgerFile& ledger) {
   std::filesystem::remove(path);
   ledger.begin_life(0, {}, {});
   const bool large = seed / kLivesOfLog % 4 == 3;
-  return create_log(path, {.size = large ? Bytes(32U << 20U) : kMinLogBytes}).ok();
+  return create_log(path, {.size = large ? Bytes(32U << 20U) : kMinLogBytes});
 }
 
 }  // namespace
@@ -41,8 +41,8 @@ Tally run_kill(std::uint64_t first, std::uint64_t count) {
     std::uint64_t random = seed * 2654435761U;
     const std::string replay = replay_of("kill", seed);
     const std::string log = disk / "log";
-    if ((seed == first || seed % kLivesOfLog == 0) && !make_log(log, seed, ledger)) {
-      tally.fail("the log could not be made", replay);
+    if ((seed == first || seed % kLivesOfLog == 0) &&
+        !tally.log_made(make_log(log, seed, ledger), replay)) {
       break;
     }
     WriterPlan plan = WriterPlan::draw(random);

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstring>
 
 #include "faultfs/store.h"
@@ -20,6 +21,9 @@ LedgerFile::LedgerFile(const std::string& path) : path_(path) {
   KEEL_CHECK(::fstat(fd, &st) == 0, "size of the ledger");
   const bool whole = st.st_size >= static_cast<off_t>(kLedgerBytes);
   KEEL_CHECK(whole || ::ftruncate(fd, kLedgerBytes) == 0, "size of the ledger");
+  // Taken at once: what is written to memory cannot be refused.
+  KEEL_CHECK(whole || ::fallocate(fd, 0, 0, kLedgerBytes) == 0 || errno == EOPNOTSUPP,
+             "room for the ledger");
   void* place = ::mmap(nullptr, sizeof(Ledger), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
   KEEL_CHECK(place != MAP_FAILED, "map the ledger");
   (void)::close(fd);

@@ -94,8 +94,7 @@ class LimitLab {
     plan.ignore_xfsz = random_step(random) % 4 != 0;
     std::filesystem::remove(plan.log);
     ledger_.begin_life(0, {}, {});
-    if (!create_log(plan.log, {.size = kMinLogBytes}).ok()) {
-      tally.fail("the log could not be made", replay);
+    if (!tally.log_made(create_log(plan.log, {.size = kMinLogBytes}), replay)) {
       return;
     }
     if (plan.limited == "nproc" && is_root()) {

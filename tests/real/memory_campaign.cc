@@ -26,8 +26,7 @@ Tally run_memory(std::uint64_t first, std::uint64_t count) {
   const Scratch memory(memory_root());
   LedgerFile ledger(memory / "ledger");
   const std::string log = disk / "log";
-  if (!create_log(log, {.size = kMinLogBytes}).ok()) {
-    tally.fail("the log could not be made", replay_of("memory", first));
+  if (!tally.log_made(create_log(log, {.size = kMinLogBytes}), replay_of("memory", first))) {
     return tally;
   }
   for (std::uint64_t seed = first; seed < first + count && tally.ok(); ++seed) {

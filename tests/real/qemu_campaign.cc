@@ -96,8 +96,7 @@ void cut_once(const GuestImage& image, Disk& disk, Tally& tally, std::uint64_t s
                              std::to_string(seed - disk.first + 1);
   const bool anew = random_step(random) % 6 == 0 || seed == disk.first;
   const bool wide = random_step(random) % 2 == 0;
-  if (anew && !lab.make_log(wide ? kWideLog : kMinLogBytes.value())) {
-    tally.fail("the log could not be made on " + disk.type, replay);
+  if (anew && !tally.log_made(lab.make_log(wide ? kWideLog : kMinLogBytes.value()), replay)) {
     return;
   }
   WriterPlan plan = plan_of(random, std::filesystem::file_size(lab.log()) >= kWideLog);

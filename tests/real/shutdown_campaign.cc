@@ -52,8 +52,8 @@ Tally run_shutdown(const std::string& type, std::uint64_t first, std::uint64_t c
     tally.miss(type, lab.why());
     return tally;
   }
-  if (!lab.make_log(kMinLogBytes.value())) {
-    tally.fail("the log could not be made on " + type, replay_of(tally.property.c_str(), first));
+  if (!tally.log_made(lab.make_log(kMinLogBytes.value()),
+                      replay_of(tally.property.c_str(), first))) {
     return tally;
   }
   std::uint64_t closing = 0;  // while the writer was in close()

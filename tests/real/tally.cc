@@ -63,6 +63,18 @@ void Tally::miss(const std::string& what, const std::string& why) {
   }
 }
 
+bool Tally::log_made(const keel::Result<keel::LogInfo>& made, const std::string& replay) {
+  if (made.ok()) {
+    return true;
+  }
+  if (made.error().code == keel::Errc::kUnsupported) {
+    miss("a log", made.error().message());
+  } else {
+    fail("the log could not be made: " + made.error().message(), replay);
+  }
+  return false;
+}
+
 std::string Tally::missing_text() const {
   std::string text = why_no_uring().empty() ? "" : "io_uring: " + why_no_uring();
   for (const std::string& entry : missing) {

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "judge.h"
+#include "keel/cil/log_file.h"
 
 namespace keel_test {
 
@@ -42,6 +43,8 @@ struct Tally {
   void fail(const std::string& what, const std::string& replay);
   // Something cannot be tried here. Said once, however often it is told.
   void miss(const std::string& what, const std::string& why);
+  // Whether a log was made. Where there is no direct I/O that is missing, else it is a failure.
+  bool log_made(const keel::Result<keel::LogInfo>& made, const std::string& replay);
   [[nodiscard]] bool ok() const { return failures.empty(); }
   // Nothing could be tried, and nothing went wrong.
   [[nodiscard]] bool skipped() const { return ok() && tried + unmet == 0 && !missing.empty(); }

@@ -76,7 +76,7 @@ JournalConfig Writer::config() {
   config.buffered = plan_.buffered;
   config.depth = plan_.depth;
   config.lock_memory = plan_.lock_memory;
-  config.cover_after_ns = plan_.seed % 3 == 0 ? 1'000'000 : 0;
+  config.cover_after_ns = plan_.covers() ? 1'000'000 : 0;
   if (plan_.stall_ms != 0) {
     config.stall_after_ns = plan_.stall_ms * 1'000'000;
   }

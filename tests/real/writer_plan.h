@@ -32,6 +32,8 @@ struct WriterPlan {
   // Threads, depth, mode and so on, the same for the same `random`; io_uring only where there is
   // one. The log and the ledger are the caller's.
   [[nodiscard]] static WriterPlan draw(std::uint64_t& random);
+  // Whether the log is covered in each rest of a millisecond, so after every force on a slow disk.
+  [[nodiscard]] bool covers() const { return seed % 3 == 0; }
   [[nodiscard]] std::vector<std::string> words() const;
   [[nodiscard]] static WriterPlan from(const std::vector<std::string>& words);
 };

@@ -37,6 +37,9 @@
 // I4 A ring's write lands when it is submitted or when it is taken, as the seed draws it; they are
 //    taken in an order of the seed's, and its bytes are read when it lands. Its faults are a
 //    write's.
+// I5 A descriptor of another disk ends the program: a thread that goes on calls whichever disk is
+//    in force, and would write to what has that number there. Each of kDisks disks made in a row
+//    has numbers of its own.
 // Locks: one leaf mutex. The hooks run outside it and may use the disk's own calls (snapshot,
 // crash), not its I/O. If the hook blocks, its I/O does not return: that is a stuck disk.
 #pragma once
@@ -164,6 +167,10 @@ struct SimSnapshot {
 class SimDisk : public Os {
  public:
   static constexpr int kFirstDescriptor = 1 << 20;
+  static constexpr int kDescriptors = 1 << 20;  // of one disk, which begin at a multiple of it
+  static constexpr int kDisks = 2046;           // until numbers are used again
+  static_assert(kFirstDescriptor + std::int64_t{kDisks} * kDescriptors <
+                std::numeric_limits<int>::max());
   static constexpr std::uint64_t kMaxFileBytes = std::numeric_limits<std::int64_t>::max();
 
   explicit SimDisk(const SimDiskOptions& options = {});
@@ -267,7 +274,8 @@ class SimDisk : public Os {
   using Hook = std::function<void(const SimIo&)>;
   using DurableWriteHook = std::function<void(const SimDurableWrite&)>;
 
-  static bool is_virtual(int fd) { return fd >= kFirstDescriptor; }
+  // False for one of the kernel's; ends the program for one of another disk's.
+  [[nodiscard]] bool is_virtual(int fd) const;
 
   // Each does one operation and fills in `io` what the log wants to know. Returns the result.
   int open_file(std::string_view path, int flags, mode_t mode, SimIo& io) KEEL_REQUIRES(mutex_);
@@ -313,6 +321,7 @@ class SimDisk : public Os {
   int lock_call(int fd, bool exclusive) KEEL_EXCLUDES(mutex_);
 
   const SimDiskOptions options_;
+  const int first_descriptor_;
   std::atomic<std::uint64_t> random_draws_{0};
   std::atomic<std::uint64_t> clock_ns_{1'000'000'000};
 
@@ -323,8 +332,8 @@ class SimDisk : public Os {
   std::vector<SimSnapshot::NameChange> pending_names_ KEEL_GUARDED_BY(mutex_);
   std::map<int, Descriptor> descriptors_ KEEL_GUARDED_BY(mutex_);
   std::uint64_t next_file_ KEEL_GUARDED_BY(mutex_) = 1;
-  int next_descriptor_ KEEL_GUARDED_BY(mutex_) = kFirstDescriptor;
-  int first_live_descriptor_ KEEL_GUARDED_BY(mutex_) = kFirstDescriptor;
+  int next_descriptor_ KEEL_GUARDED_BY(mutex_) = first_descriptor_;
+  int first_live_descriptor_ KEEL_GUARDED_BY(mutex_) = first_descriptor_;
   std::map<OsRing*, std::unique_ptr<Ring>> rings_ KEEL_GUARDED_BY(mutex_);
   std::uint64_t ring_dice_ KEEL_GUARDED_BY(mutex_) = 0;
   std::vector<ArmedFault> faults_ KEEL_GUARDED_BY(mutex_);

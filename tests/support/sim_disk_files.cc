@@ -9,6 +9,7 @@
 #include <cerrno>
 #include <utility>
 
+#include "keel/base/check.h"
 #include "support/sim_disk.h"
 
 namespace keel {
@@ -42,7 +43,19 @@ int SimDisk::find(int fd, SimIo& io, Descriptor& descriptor, File*& file) {
   return 0;
 }
 
+bool SimDisk::is_virtual(int fd) const {
+  if (fd < kFirstDescriptor) {
+    return false;
+  }
+  KEEL_CHECK(fd >= first_descriptor_ && fd - first_descriptor_ < kDescriptors,
+             "a descriptor of another simulated disk", static_cast<std::uint64_t>(fd),
+             static_cast<std::uint64_t>(first_descriptor_));
+  return true;
+}
+
 int SimDisk::add_descriptor(std::uint64_t file, int flags) {
+  KEEL_CHECK(next_descriptor_ - first_descriptor_ < kDescriptors,
+             "more opens than a disk has numbers for");
   descriptors_[next_descriptor_] = {file, flags};
   return next_descriptor_++;
 }

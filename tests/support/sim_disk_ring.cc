@@ -2,6 +2,7 @@
 #include <sys/uio.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <optional>
 #include <vector>
@@ -10,6 +11,16 @@
 #include "support/sim_disk.h"
 
 namespace keel {
+namespace {
+
+int next_first_descriptor() {
+  static std::atomic<unsigned> disks{0};
+  const unsigned disk = disks.fetch_add(1, std::memory_order_relaxed);  // a number, orders nothing
+  return SimDisk::kFirstDescriptor +
+         static_cast<int>(disk % SimDisk::kDisks) * SimDisk::kDescriptors;
+}
+
+}  // namespace
 
 struct SimDisk::Ring : OsRing {
   struct Write {
@@ -37,7 +48,8 @@ struct SimDisk::Ring : OsRing {
   std::vector<Write> under_way;
 };
 
-SimDisk::SimDisk(const SimDiskOptions& options) : options_(options), ring_dice_(options.seed) {}
+SimDisk::SimDisk(const SimDiskOptions& options)
+    : options_(options), first_descriptor_(next_first_descriptor()), ring_dice_(options.seed) {}
 
 SimDisk::~SimDisk() = default;
 

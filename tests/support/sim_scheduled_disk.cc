@@ -40,7 +40,12 @@ int SimScheduledDisk::open(const char* path, int flags, mode_t mode) {
   if (std::string_view(path).substr(0, 5) != "/sim/") {
     return SimDisk::open(path, flags, mode);  // the kernel's: what it says is not the seed's
   }
-  return run("open", latency_.read_ns, 0, [&] { return SimDisk::open(path, flags, mode); });
+  int fd = -1;
+  (void)run("open", latency_.read_ns, 0, [&] {
+    fd = SimDisk::open(path, flags, mode);
+    return fd < kFirstDescriptor ? fd : fd % kDescriptors;  // which disk it is, is not the seed's
+  });
+  return fd;
 }
 
 int SimScheduledDisk::fallocate(int fd, int mode, std::uint64_t offset, std::uint64_t bytes) {
