@@ -100,7 +100,10 @@ class Pool : public MetadataObject {
   // well, else a new one, and the old one is freed. nullptr for `address` allocates. What it grows
   // by is zeroes if all calls for it had kZero, from the first on: of a small object nobody knows
   // how much it was asked for (__GFP_ZERO has the same contract).
-  // Errors: as kvmalloc, and the old buffer is as it was; a wrong address is a reported bug.
+  // Errors: as kvmalloc, and the old buffer is as it was, but that one of a page and up (not of a
+  // hardened pool) becomes smaller where it stands if there is no other; a wrong address is a
+  // reported bug. With kNoFail it waits for the new one beside the old: what the owner's limit has
+  // no room for together is waited for for ever.
   // Source: kvrealloc (Linux).
   [[nodiscard]] void* kvrealloc(void* address, std::size_t size_bytes,
                                 AllocFlags flags = AllocFlags::kKernel, const char* owner = "");
