@@ -310,9 +310,17 @@ void* Pool::kvrealloc(void* address, std::size_t size_bytes, AllocFlags flags, c
   FrameRecord& record = impl_->pages->record(Pfn(frame));
   const std::size_t held = impl_->held_bytes(frame);
   const std::size_t kept = record.bytes;
-  // In place if it fits and does not hold on to more than twice what is asked for.
-  if (impl_->is_within_limit(size_bytes) && size_bytes <= held && size_bytes > held / 2 &&
-      !impl_->hardened.on()) {
+  // In place if it fits and does not hold on to more than twice what is asked for, or if there is
+  // nothing to move it to.
+  const bool fits =
+      impl_->is_within_limit(size_bytes) && size_bytes <= held && !impl_->hardened.on();
+  void* moved = nullptr;
+  if (!fits) {
+    moved = kvmalloc(size_bytes, flags, owner);
+  } else if (size_bytes <= held / 2) {
+    moved = kvmalloc(size_bytes, without(flags, AllocFlags::kNoFail) | AllocFlags::kNoWarn, owner);
+  }
+  if (fits && moved == nullptr) {
     record.bytes = static_cast<std::uint32_t>(size_bytes);
     resize_buffer(address, kept, size_bytes, held);
     if (has(flags, AllocFlags::kZero) && size_bytes > kept) {
@@ -320,7 +328,6 @@ void* Pool::kvrealloc(void* address, std::size_t size_bytes, AllocFlags flags, c
     }
     return address;
   }
-  void* moved = kvmalloc(size_bytes, flags, owner);
   if (moved != nullptr) {
     // Who was told by kvsize() that there is more may have used it; what kZero asks for is zero.
     const bool exact = has(flags, AllocFlags::kZero) || impl_->hardened.on();

@@ -410,8 +410,22 @@ void* Pool::Impl::map_chain(Pfn chain, const Request& request) {
 
 // When there is nothing ---------------------------------------------------------------------------
 
+// False if the owner could not have it either if it held nothing.
+bool Pool::Impl::is_within_owners_limit(const Request& request) {
+  const unsigned tag = tags.any() ? tags.find(request.owner) : TagLimits::kUnlimited;
+  if (tag == TagLimits::kUnlimited) {
+    return true;
+  }
+  const bool is_small = request.size_bytes <= kKmallocMaxBytes && !hardened.on() &&
+                        owners.of(request.owner) != OwnerIds::kOthers;
+  const Bytes least(is_small ? small->object_bytes(request.size_bytes)
+                             : bytes_of(wanted_pages(request.pages)));
+  return least <= tags.limit(tag);
+}
+
+// nullptr only if the owner's limit is too small, which may have been set meanwhile.
 void* Pool::Impl::allocate_nofail(const Request& request) {
-  for (Patience patience;;) {
+  for (Patience patience; is_within_owners_limit(request);) {
     patience.sleep();
     // Objects may have been freed, and yet no slab be empty.
     if (request.size_bytes <= kKmallocMaxBytes) {
@@ -427,6 +441,7 @@ void* Pool::Impl::allocate_nofail(const Request& request) {
       send_report("possible memory allocation deadlock", request);
     }
   }
+  return nullptr;
 }
 
 void Pool::Impl::note_failure(const Request& request) {
@@ -444,10 +459,14 @@ void Pool::Impl::note_failure(const Request& request) {
 }
 
 void Pool::Impl::send_report(const char* headline, const Request& request) const {
+  const unsigned tag = tags.any() ? tags.find(request.owner) : TagLimits::kUnlimited;
+  const bool limited = tag != TagLimits::kUnlimited;
   send_memory_report({.headline = headline,
                       .size_bytes = request.size_bytes,
                       .flags = static_cast<std::uint32_t>(request.flags),
                       .owner = request.owner,
+                      .limit = limited ? std::optional(tags.limit(tag)) : std::nullopt,
+                      .limited = limited ? tags.held(tag) : Bytes(0),
                       .capacity = Bytes(config.capacity_bytes),
                       .populated = Bytes(bytes_of(pages->counts().present))},
                      *pages);

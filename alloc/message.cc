@@ -49,10 +49,14 @@ void send_message(const char* line) { g_hook.load(std::memory_order_relaxed)(lin
 void send_memory_report(const MemoryReport& report, const PageAllocator& allocator) {
   const std::uint64_t free_bytes = bytes_of(allocator.counts().free);
   Line line;
-  line.add("%s: size %zu, flags 0x%" PRIx32 ", owner '%s', capacity %" PRIu64 ", populated %" PRIu64
-           ", free %" PRIu64 "; held by",
-           report.headline, report.size_bytes, report.flags, report.owner, report.capacity.value(),
-           report.populated.value(), free_bytes);
+  line.add("%s: size %zu, flags 0x%" PRIx32 ", owner '%s'", report.headline, report.size_bytes,
+           report.flags, report.owner);
+  if (report.limit) {
+    line.add(" (holds %" PRIu64 " of %" PRIu64 " allowed)", report.limited.value(),
+             report.limit->value());
+  }
+  line.add(", capacity %" PRIu64 ", populated %" PRIu64 ", free %" PRIu64 "; held by",
+           report.capacity.value(), report.populated.value(), free_bytes);
   std::array<Holder, 5> largest;
   const std::size_t count = allocator.holders(largest);
   for (std::size_t i = 0; i < count; ++i) {

@@ -1,6 +1,8 @@
 // Lines for a person, through the hook that set_message_hook() replaces.
 #pragma once
 
+#include <optional>
+
 #include "keel/base/units.h"
 
 namespace keel {
@@ -13,6 +15,8 @@ struct MemoryReport {
   std::size_t size_bytes;
   std::uint32_t flags;
   const char* owner;
+  std::optional<Bytes> limit;  // of the owner, who holds `limited` of it
+  Bytes limited;
   Bytes capacity;
   Bytes populated;
 };

@@ -95,6 +95,7 @@ struct Pool::Impl final : MetadataObject, Evictor, Upkeep {
   [[nodiscard]] void* map_chain(Pfn chain, const Request& request);
   [[nodiscard]] void* allocate_nofail(const Request& request) KEEL_EXCLUDES(grow_lock);
   [[nodiscard]] bool is_within_limit(std::size_t size_bytes) const;
+  [[nodiscard]] bool is_within_owners_limit(const Request& request);
   void note_failure(const Request& request);
   void send_report(const char* headline, const Request& request) const;
 

@@ -27,6 +27,13 @@ class TagLimits {
   // False if `bytes` more would pass the limit; then nothing has changed.
   [[nodiscard]] bool charge(unsigned tag, std::uint64_t bytes);
   void uncharge(unsigned tag, std::uint64_t bytes);
+  // Both of a tag that find() gave; out of date when they return.
+  [[nodiscard]] Bytes limit(unsigned tag) const {
+    return Bytes(tags_[tag].limit.load(std::memory_order_relaxed));  // A number only.
+  }
+  [[nodiscard]] Bytes held(unsigned tag) const {
+    return Bytes(tags_[tag].held.load(std::memory_order_relaxed));  // Same.
+  }
   [[nodiscard]] bool any() const { return count_.load(std::memory_order_acquire) != 0; }
 
  private:

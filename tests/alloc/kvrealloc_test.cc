@@ -6,6 +6,7 @@
 #include "pool_support.h"
 #include "support/bug_recorder.h"
 #include "support/death.h"
+#include "support/fault_os.h"
 
 using namespace keel;
 using namespace keel_test;
@@ -44,6 +45,41 @@ TEST_CASE("a buffer that is zeroed as it grows in place keeps what it had, also 
   CHECK(all_bytes_are(buffer, 5000, 9));
   CHECK(all_bytes_are(buffer + 5000, 8192 - 5000, 0));
   pool->kvfree(buffer);
+}
+
+TEST_CASE("a buffer becomes smaller where it stands if there is nothing to move it to") {
+  const Messages messages;
+  FaultOs os;
+  const ScopedOs scope(os);
+  int sleeps = 0;
+  std::vector<void*> rest;
+  const auto pool = make();
+  os.use_virtual_time([&] {
+    if (++sleeps == 50) {
+      free_all(*pool, rest);  // So that who waits in vain ends.
+    }
+  });
+  for (const AllocFlags flags : {AllocFlags::kKernel, AllocFlags::kNoFail, AllocFlags::kNoWait}) {
+    auto* buffer = filled(*pool, 100 * kPage, 9);
+    const std::size_t held = pool->kvsize(buffer);
+    rest = fill(*pool, kPage);
+    CHECK(pool->kvrealloc(buffer, 5000, flags) == buffer);
+    CHECK(pool->kvsize(buffer) == held);
+    CHECK(all_bytes_are(buffer, 5000, 9));
+    CHECK(pool->kvrealloc(buffer, 7000, flags | AllocFlags::kZero) == buffer);
+    CHECK(all_bytes_are(buffer, 5000, 9));
+    CHECK(all_bytes_are(buffer + 5000, 2000, 0));
+    CHECK(pool->kvrealloc(buffer, 0, flags) == nullptr);
+    free_all(*pool, rest);
+    auto* moved = static_cast<unsigned char*>(pool->kvrealloc(buffer, 4000));
+    CHECK(moved != buffer);
+    CHECK(all_bytes_are(moved, 4000, 9));
+    pool->kvfree_sized(moved, 4000);
+  }
+  CHECK(sleeps == 0);
+  CHECK(Messages::lines().empty());
+  CHECK(pool->stats().live == Bytes(0));
+  pool->audit();
 }
 
 TEST_CASE("a buffer that no longer fits moves, in whatever tiers it was and is") {

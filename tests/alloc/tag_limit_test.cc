@@ -55,6 +55,49 @@ TEST_CASE("an owner gets what its limit allows and not a page more") {
   CHECK(left_of(*pool) == kLimit);
 }
 
+TEST_CASE(
+    "kNoFail is refused at once what its owner's limit could never hold, and waits for the rest") {
+  const Messages messages;
+  FaultOs os;
+  const ScopedOs scope(os);
+  const auto pool = limited();
+  int sleeps = 0;
+  // Who waits in vain gets it in the end.
+  os.use_virtual_time([&] {
+    if (++sleeps == 50) {
+      REQUIRE(pool->set_limit("limited", Bytes(16 * kMiB)).ok());
+    }
+  });
+  CHECK(pool->kvmalloc(kLimit + 1, AllocFlags::kNoFail, "limited") == nullptr);
+  REQUIRE(Messages::lines().size() == 1);
+  CHECK(Messages::lines()[0].find("'limited' (holds 0 of 1048576 allowed)") != std::string::npos);
+  REQUIRE(pool->set_limit("limited", Bytes(100)).ok());
+  CHECK(get(*pool, 200, AllocFlags::kNoFail) == nullptr);
+  CHECK(sleeps == 0);
+  // A small object needs less than a page.
+  REQUIRE(pool->reserve(Bytes(kMiB)).ok());
+  void* object = get(*pool, 96, AllocFlags::kNoFail);
+  REQUIRE(pool->kvsize(object) == 96);
+  os.use_virtual_time([&] {
+    if (++sleeps == 10) {
+      pool->kvfree(object);
+    }
+  });
+  void* other = get(*pool, 96, AllocFlags::kNoFail);
+  CHECK(other != nullptr);
+  CHECK(sleeps == 10);
+  // A limit that is set while somebody waits.
+  os.use_virtual_time([&] {
+    if (++sleeps == 20) {
+      REQUIRE(pool->set_limit("limited", Bytes(50)).ok());
+    }
+  });
+  CHECK(get(*pool, 96, AllocFlags::kNoFail) == nullptr);
+  CHECK(sleeps == 20);
+  pool->kvfree(other);
+  pool->audit();
+}
+
 TEST_CASE("owners are compared as text") {
   const auto pool = limited();
   static char other[] = "limited";

@@ -75,8 +75,9 @@ class Pool : public MetadataObject {
   // aligned to 16 bytes, of a size class.
   // Units: bytes. Owner: the caller, until kvfree(). Threads: any; may block
   // unless kNoWait. `owner` (static storage) is the tag that reports and dumps show.
-  // Errors: nullptr for size 0, above the limit (kvmalloc_max_bytes, or what capacity or window
-  // could never hold), in a forked child, or when there is none (never with kNoFail).
+  // Errors: nullptr for size 0, above the limit (kvmalloc_max_bytes, or what capacity, window or
+  // the owner's own limit could never hold), in a forked child, or when there is none (never with
+  // kNoFail).
   // Source: kvmalloc_node, xlog_kvmalloc (Linux).
   [[nodiscard]] void* kvmalloc(std::size_t size_bytes, AllocFlags flags = AllocFlags::kKernel,
                                const char* owner = "");
@@ -99,7 +100,10 @@ class Pool : public MetadataObject {
   // well, else a new one, and the old one is freed. nullptr for `address` allocates. What it grows
   // by is zeroes if all calls for it had kZero, from the first on: of a small object nobody knows
   // how much it was asked for (__GFP_ZERO has the same contract).
-  // Errors: as kvmalloc, and the old buffer is as it was; a wrong address is a reported bug.
+  // Errors: as kvmalloc, and the old buffer is as it was, but that one of a page and up (not of a
+  // hardened pool) becomes smaller where it stands if there is no other; a wrong address is a
+  // reported bug. With kNoFail it waits for the new one beside the old: what the owner's limit has
+  // no room for together is waited for for ever.
   // Source: kvrealloc (Linux).
   [[nodiscard]] void* kvrealloc(void* address, std::size_t size_bytes,
                                 AllocFlags flags = AllocFlags::kKernel, const char* owner = "");
@@ -116,8 +120,10 @@ class Pool : public MetadataObject {
   [[nodiscard]] Status reserve(Bytes bytes);
 
   // Bounds what buffers of one owner (compared as text) may hold together; counts those allocated
-  // from now on, as whole buffers. Allocations beyond it fail. Threads: any. Makes all allocations
-  // and frees of the pool slower. Errors: kNoMemory beyond 64 owners, kForked.
+  // from now on, as whole buffers. Allocations beyond it fail, without reclaim; with kNoFail they
+  // wait until the owner has freed enough, but for what the limit could never hold. Threads: any.
+  // Makes all allocations and frees of the pool slower.
+  // Errors: kNoMemory beyond 64 owners, kForked.
   [[nodiscard]] Status set_limit(const char* owner, Bytes limit);
 
   // What owners hold, most first; gives how many entries it filled. Walks all frames' records.
