@@ -20,6 +20,8 @@
 
 #include "support/death.h"
 #include "support/fault_os.h"
+#include "support/memory_lock.h"
+#include "support/skip_case.h"
 #include "support/test_seed.h"
 
 using namespace keel;
@@ -100,6 +102,9 @@ TEST_CASE("nobody takes a page fault on a populated chunk") {
 }
 
 TEST_CASE("memory is locked if asked for") {
+  if (keel_test::cannot_lock(4 * kChunkBytes)) {
+    return;
+  }
   FrameStoreConfig config = kConfig;
   config.lock_memory = true;
   const auto store = make(config);
@@ -224,6 +229,9 @@ TEST_CASE("a signal for a file too large that waited before is left to its progr
 }
 
 TEST_CASE("a growth that fails changes nothing") {
+  if (keel_test::cannot_lock(4 * kChunkBytes)) {
+    return;
+  }
   FaultOs faults;
   ScopedOs scope(faults);
   FrameStoreConfig config = kConfig;
