@@ -129,6 +129,7 @@ TEST_CASE("a stopped CPU refuses pushes and pops, and gives its oldest items awa
 TEST_CASE("stopping one CPU leaves the others at work") {
   const auto cpus = keel_test::allowed_cpus();
   if (cpus.size() < 2) {
+    keel_test::skip_case("takes two CPUs");
     return;
   }
   for (const Engine engine : kEngines) {
@@ -145,6 +146,7 @@ TEST_CASE("stopping one CPU leaves the others at work") {
 TEST_CASE("each CPU has stacks of its own") {
   const auto cpus = keel_test::allowed_cpus();
   if (cpus.size() < 2) {
+    keel_test::skip_case("takes two CPUs");
     return;
   }
   for (const Engine engine : kEngines) {
@@ -227,7 +229,10 @@ TEST_CASE("where the kernel does not let threads leave their sequences there are
 #if KEEL_CPU_STACKS_RSEQ
 TEST_CASE("a thread whose sequences are not registered makes stacks that have locks") {
   std::thread([] {
-    if (__rseq_size == 0) return;
+    if (__rseq_size == 0) {
+      keel_test::skip_case("no thread's sequences are registered");
+      return;
+    }
     // As for glibc's own registration: the size and the signature must be the same.
     constexpr unsigned kBytes = 32;
     constexpr int kUnregister = 1;

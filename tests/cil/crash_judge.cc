@@ -44,6 +44,18 @@ void misdirect(SimDisk& disk, std::uint64_t from, std::uint64_t to, std::uint64_
   (void)disk.close(fd);
 }
 
+// What a crash has left, in the time of the world that it is judged in: a pool's thread that reads
+// the clock meanwhile must not see another one.
+class LeftDisk : public SpareMemoryDisk {
+ public:
+  using SpareMemoryDisk::SpareMemoryDisk;
+  std::uint64_t monotonic_ns() override { return world_.monotonic_ns(); }
+  std::uint64_t realtime_ns() override { return world_.realtime_ns(); }
+
+ private:
+  Os& world_ = os();
+};
+
 }  // namespace
 
 void boot(SimDisk& after, const Moment& moment, std::uint64_t crash_seed, SimFate fate) {
@@ -88,7 +100,7 @@ void Judge::crash_at_all_moments(std::uint64_t& random) {
 }
 
 void Judge::crash_one(const Moment& moment, std::uint64_t crash_seed, SimFate fate) {
-  SpareMemoryDisk after(run_.memory);
+  LeftDisk after(run_.memory);
   const ScopedOs scope(after);
   boot(after, moment, crash_seed, fate);
   if (is_new(moment, after)) {
@@ -97,7 +109,7 @@ void Judge::crash_one(const Moment& moment, std::uint64_t crash_seed, SimFate fa
 }
 
 Recovered Judge::recover_one(const Moment& moment, std::uint64_t crash_seed, SimFate fate) {
-  SpareMemoryDisk after(run_.memory);
+  LeftDisk after(run_.memory);
   const ScopedOs scope(after);
   boot(after, moment, crash_seed, fate);
   (void)is_new(moment, after);
@@ -190,7 +202,7 @@ void Judge::check(const Moment& moment, const Recovered& recovered, std::uint64_
 void Judge::rot_one(const Moment& moment, std::uint64_t rot_seed) {
   ++run_.tally.rot;
   std::uint64_t random = rot_seed;
-  SpareMemoryDisk after(run_.memory);
+  LeftDisk after(run_.memory);
   const ScopedOs scope(after);
   boot(after, moment, sim_random(random), rot_seed % 4 == 0 ? SimFate::kGarbage : SimFate::kKeep);
   const std::uint64_t kind = sim_random(random) % 3;

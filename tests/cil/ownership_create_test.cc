@@ -36,6 +36,9 @@ class NamesOs : public Os {
 }  // namespace
 
 TEST_CASE("a log is made with mode 0600 whatever the umask, and opens again") {
+  if (have_no_plain_user()) {
+    return;
+  }
   const ScratchDirectory scratch;
   give_away(scratch);
   const Ending ending = run_as_plain_user([&] {
@@ -73,7 +76,6 @@ TEST_CASE("a log is made with mode 0600 whatever the umask, and opens again") {
       }
     }
   });
-  if (could_not_become(ending)) return;
   CAPTURE(ending.errors);
   CHECK(ending.exit_code == 0);
 }
@@ -106,6 +108,9 @@ TEST_CASE("a log is not made over anything, nor through a link, and what is ther
 }
 
 TEST_CASE("in a directory that may not be written to no log is made") {
+  if (have_no_plain_user()) {
+    return;
+  }
   const ScratchDirectory scratch;
   give_away(scratch);
   REQUIRE(::chmod(scratch.path.c_str(), 0500) == 0);
@@ -114,7 +119,6 @@ TEST_CASE("in a directory that may not be written to no log is made") {
     ::_exit(!made.ok() && made.error().code == Errc::kPermission ? 0 : 1);
   });
   REQUIRE(::chmod(scratch.path.c_str(), 0700) == 0);
-  if (could_not_become(ending)) return;
   CHECK(ending.exit_code == 0);
 }
 

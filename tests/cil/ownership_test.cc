@@ -99,10 +99,6 @@ void check_all(const std::vector<PathCase>& cases, const ScratchDirectory& scrat
     }
   };
   const Ending ending = as_root ? run_in_child(act) : run_as_plain_user(act);
-  if (ending.exit_code == kCannotBecome) {
-    MESSAGE("skipped: root cannot become another user here");
-    return;
-  }
   REQUIRE(ending.exit_code == 0);
   std::istringstream answers(ending.errors);
   for (std::size_t i = 0; i < cases.size(); ++i) {
@@ -138,6 +134,9 @@ std::vector<PathCase> make_those_possible(std::vector<PathCase> cases,
 }
 
 void run_matrix(std::vector<PathCase> cases, const char* property) {
+  if (have_no_plain_user()) {
+    return;
+  }
   g_tried = 0;
   const ScratchDirectory scratch;
   const Reopened reopened(scratch);
@@ -173,6 +172,9 @@ TEST_CASE("links of either kind, pipes, sockets, directories and devices are nev
 }
 
 TEST_CASE("what is no log by its kind is not opened at all, only looked at") {
+  if (have_no_plain_user()) {
+    return;
+  }
   const ScratchDirectory scratch;
   const Reopened reopened(scratch);
   for (const PathCase& one : kind_cases()) {
@@ -190,6 +192,9 @@ TEST_CASE("what is no log by its kind is not opened at all, only looked at") {
 }
 
 TEST_CASE("a directory that may not be searched hides its log, with the reason") {
+  if (have_no_plain_user()) {
+    return;
+  }
   const ScratchDirectory scratch;
   give_away(scratch);
   const std::string inner = scratch / "inner";
@@ -202,7 +207,6 @@ TEST_CASE("a directory that may not be searched hides its log, with the reason")
     ::_exit(right ? 0 : 1);
   });
   REQUIRE(::chmod(inner.c_str(), 0700) == 0);
-  if (could_not_become(ending)) return;
   CHECK(ending.exit_code == 0);
 }
 

@@ -65,7 +65,7 @@ TEST_CASE("a begin behind a client's push() that hangs names the item's type") {
   StallReports reports;
   ClosableGate gate;
   Trace trace;
-  auto journal = world.open(reports.config());
+  auto journal = world.open(reports.config(kLongDeadlineNs));
   std::vector<std::unique_ptr<Probe>> items;
   gate.close();
   std::thread filler([&] {
@@ -184,12 +184,12 @@ TEST_CASE("a begin with several checkpoints in flight is reported with the oldes
       }
     };
     Sequence oldest = force(first);
-    (void)reports.wait_for(What::kPush, oldest);
+    (void)reports.wait_for(What::kPush, oldest, WaitsFor::kCompletion);
     const Sequence behind = force(second);
     both_in_flight();
     if (first_ends) {
       first_gate.open();
-      (void)reports.wait_for(What::kPush, behind);
+      (void)reports.wait_for(What::kPush, behind, WaitsFor::kCompletion);
       oldest = behind;
       (void)force(third);
       both_in_flight();
@@ -198,7 +198,7 @@ TEST_CASE("a begin with several checkpoints in flight is reported with the oldes
       const OpenTransactions open(*journal, 20'000);
       const StallReport begin = reports.wait_for(What::kBegin);
       CHECK(begin.waits_for == WaitsFor::kCompletion);
-      CHECK(begin.lsn == reports.wait_for(What::kPush, oldest).lsn);
+      CHECK(begin.lsn == reports.wait_for(What::kPush, oldest, WaitsFor::kCompletion).lsn);
     }
     first_gate.open();
     second_gate.open();

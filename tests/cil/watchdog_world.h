@@ -47,9 +47,9 @@ class StallReports {
       return report.what == what && report.waits_for == waits_for;
     });
   }
-  [[nodiscard]] keel::StallReport wait_for(What what, keel::Sequence sequence) {
-    return wait_for_one([what, sequence](const auto& report) {
-      return report.what == what && report.sequence == sequence;
+  [[nodiscard]] keel::StallReport wait_for(What what, keel::Sequence sequence, WaitsFor waits_for) {
+    return wait_for_one([what, sequence, waits_for](const auto& report) {
+      return report.what == what && report.sequence == sequence && report.waits_for == waits_for;
     });
   }
   [[nodiscard]] int count(What what) {

@@ -96,6 +96,9 @@ TEST_CASE("create of a path that ends without a name writes nothing") {
 }
 
 TEST_CASE("create in a directory whose new name it could not sync writes nothing") {
+  if (keel_test::have_no_plain_user()) {
+    return;
+  }
   const TestDirectory directory;
   REQUIRE(::chmod(directory.root().c_str(), 0711) == 0);
   const std::string box = directory.path("box");
@@ -111,9 +114,6 @@ TEST_CASE("create in a directory whose new name it could not sync writes nothing
     ::_exit(!made && made.error().code == Errc::kPermission && os.writes == 0 ? 0 : 1);
   });
   REQUIRE(::chmod(box.c_str(), 0700) == 0);
-  if (keel_test::could_not_become(ending)) {
-    return;
-  }
   CHECK(ending.exit_code == 0);
   CHECK(::rmdir(box.c_str()) == 0);
 }

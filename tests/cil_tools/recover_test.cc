@@ -168,6 +168,9 @@ TEST_CASE("log recover says what is wrong with a directory that it cannot look a
 }
 
 TEST_CASE("log recover begins nothing where it may not look or could not sync the new name") {
+  if (keel_test::have_no_plain_user()) {
+    return;
+  }
   const TestDirectory directory;
   REQUIRE(::chmod(directory.root().c_str(), 0711) == 0);
   const std::string above = directory.path("above"), to = above + "/to";
@@ -189,9 +192,6 @@ TEST_CASE("log recover begins nothing where it may not look or could not sync th
       ::_exit(2);
     });
     REQUIRE(::chmod(above.c_str(), 0700) == 0);
-    if (keel_test::could_not_become(ending)) {
-      return;
-    }
     CHECK(ending.exit_code == 0);
     CHECK(std::filesystem::is_empty(above));
   }

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <cstdint>
+#include <filesystem>
 #include <functional>
 #include <string>
 
@@ -30,11 +31,12 @@ inline bool become(uid_t user) {
 inline uid_t plain_user() { return is_root() ? kNobody : ::geteuid(); }
 
 // As run_in_child(), as plain_user(). Exit code kCannotBecome: this system does not let root be
-// anybody else.
+// anybody else, or whoever that is cannot reach the directory of temporary files.
 inline constexpr int kCannotBecome = 77;
 [[nodiscard]] inline Ending run_as_plain_user(const std::function<void()>& act) {
-  return run_in_child([&act] {
-    if (!become(plain_user())) {
+  const std::string files = std::filesystem::temp_directory_path();
+  return run_in_child([&] {
+    if (!become(plain_user()) || ::access(files.c_str(), X_OK) != 0) {
       ::_exit(kCannotBecome);
     }
     act();
@@ -44,9 +46,14 @@ inline constexpr int kCannotBecome = 77;
 // True, and the case is skipped, where that child could not be who it was to be.
 [[nodiscard]] inline bool could_not_become(const Ending& ending) {
   if (ending.exit_code == kCannotBecome) {
-    skip_case("root cannot become another user here");
+    skip_case("root cannot become another user here, or not one who can reach TMPDIR");
   }
   return ending.exit_code == kCannotBecome;
+}
+
+// The same, for a case that gives files away before it is that user.
+[[nodiscard]] inline bool have_no_plain_user() {
+  return could_not_become(run_as_plain_user([] {}));
 }
 
 // Everything about a file that opening it must not change, its bytes included. Of a symbolic link,

@@ -20,6 +20,8 @@
 
 #include "support/death.h"
 #include "support/fault_os.h"
+#include "support/memory_lock.h"
+#include "support/skip_case.h"
 #include "support/test_seed.h"
 
 using namespace keel;
@@ -100,6 +102,9 @@ TEST_CASE("nobody takes a page fault on a populated chunk") {
 }
 
 TEST_CASE("memory is locked if asked for") {
+  if (keel_test::cannot_lock(4 * kChunkBytes)) {
+    return;
+  }
   FrameStoreConfig config = kConfig;
   config.lock_memory = true;
   const auto store = make(config);
@@ -224,6 +229,9 @@ TEST_CASE("a signal for a file too large that waited before is left to its progr
 }
 
 TEST_CASE("a growth that fails changes nothing") {
+  if (keel_test::cannot_lock(4 * kChunkBytes)) {
+    return;
+  }
   FaultOs faults;
   ScopedOs scope(faults);
   FrameStoreConfig config = kConfig;
@@ -307,6 +315,7 @@ TEST_CASE("growth asks for a huge page where a whole one is a hole, and only the
   ScopedOs scope(os);
   const auto store = make(kHugeConfig);
   if (!store->huge_advice_taken()) {
+    keel_test::skip_case("this kernel takes no advice of huge pages for shared memory");
     return;
   }
   CHECK(reinterpret_cast<std::uintptr_t>(store->address_of(Pfn(0))) % (2 * kMiB) == 0);
@@ -412,6 +421,7 @@ TEST_CASE("a trim that cannot give back what lies beside the chunk has given the
   config.chunk_bytes = kMiB / 2;
   const auto store = make(config);
   if (!store->huge_advice_taken()) {
+    keel_test::skip_case("this kernel takes no advice of huge pages for shared memory");
     return;
   }
   std::vector<FrameRun> chunks;

@@ -9,6 +9,7 @@
 
 #include "keel/vmap/system_limits.h"
 #include "support/fault_os.h"
+#include "support/memory_lock.h"
 #include "support/test_seed.h"
 #include "vmap/window_fixture.h"
 
@@ -201,6 +202,9 @@ TEST_CASE("ten times the mappings that a process may have are made and dropped, 
 }
 
 TEST_CASE("a mapping of any kind is there before it is touched") {
+  if (keel_test::cannot_lock(4 * keel_test::kFrames * kPageBytes)) {
+    return;
+  }
   for (const bool locked : {false, true}) {
     for (const bool dumped : {false, true}) {
       Fixture f({.bytes = 1U << 20}, {.lock_memory = locked, .dump_memory = dumped});
@@ -216,6 +220,9 @@ TEST_CASE("a mapping of any kind is there before it is touched") {
 }
 
 TEST_CASE("aliases are never dumped and never forked, however the store is made") {
+  if (keel_test::cannot_lock(4 * keel_test::kFrames * kPageBytes)) {
+    return;
+  }
   for (const bool locked : {false, true}) {
     for (const bool dumped : {false, true}) {
       FaultOs os;
