@@ -11,6 +11,7 @@
 #include "pool_support.h"
 #include "support/as_user.h"
 #include "support/death.h"
+#include "support/sim_scheduled_disk.h"
 
 using namespace keel;
 using namespace keel_test;
@@ -80,6 +81,31 @@ TEST_CASE("a paused keeper is in no round and begins none, and goes on afterward
     std::this_thread::yield();
   }
 }
+
+#if defined(KEEL_DEBUG)
+TEST_CASE("a round that was asked for during a pause is made when that ends") {
+  SimSchedule schedule = sim_schedule(1);
+  schedule.spurious_one_in = 0;  // Nobody wakes for no reason.
+  schedule.try_one_in = 0;
+  SimScheduler scheduler(schedule);
+  SimScheduledDisk disk(scheduler, {.seed = 1, .virtual_clock = true}, {});
+  const ScopedOs scope(disk);
+  constexpr std::uint64_t kSecondNs = 1'000'000'000;
+  Rounds rounds;
+  Keeper keeper(rounds);
+  REQUIRE(keeper.start());
+  os().sleep_ns(kSecondNs);  // It is at rest.
+  const unsigned before = rounds.count;
+  {
+    const Keeper::Paused paused(keeper);
+    keeper.note_low();
+    os().sleep_ns(kSecondNs);  // It wakes, sees that it may not, and sleeps again.
+    CHECK(rounds.count == before);
+  }
+  os().sleep_ns(kSecondNs);
+  CHECK(rounds.count == before + 1);
+}
+#endif
 
 TEST_CASE("pausing a keeper waits for the round that it is in") {
   Rounds rounds;
