@@ -21,6 +21,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <limits>
 #include <string_view>
 #include <vector>
 
@@ -32,7 +33,7 @@ namespace keel_test {
 class ImageOs : public keel::Os {
  public:
   static constexpr const char* kPath = "/sim/log";
-  static constexpr int kDescriptor = 1 << 21;
+  static constexpr int kDescriptor = std::numeric_limits<int>::max();  // above all of SimDisks
 
   explicit ImageOs(std::vector<std::byte> image, bool holes = true)
       : image_(std::move(image)), holes_(holes) {
