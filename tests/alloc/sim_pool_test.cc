@@ -354,6 +354,8 @@ std::uint64_t events_at_rest(const PoolConfig& config, bool in_pieces) {
   return events;
 }
 
+const PoolConfig kSmallPool{
+    .capacity_bytes = 64 * kMiB, .window_bytes = 64 * kMiB, .huge_pages = false};
 constexpr std::uint64_t kSecondNs = 1'000'000'000;
 
 // Gives nothing, and takes a second for that.
@@ -398,9 +400,7 @@ Bytes left_after_a_long_round() {
 // What a pool with a thread has of the system half a minute after small objects left it. Of
 // `in_two` every second one goes a while before the others.
 Bytes left_of_objects(bool in_two) {
-  const SimPool<> world(
-      "", 1, sim_schedule(1),
-      {.capacity_bytes = 64 * kMiB, .window_bytes = 64 * kMiB, .huge_pages = false});
+  const SimPool<> world("", 1, sim_schedule(1), kSmallPool);
   Pool& pool = *world.pool;
   pool.kvfree(pool.kvmalloc(32 * kMiB));  // Of that come the slabs, so that nobody needs a page.
   std::vector<void*> objects(20 * 1024);
@@ -577,9 +577,7 @@ std::uint64_t populate_beside_the_keeper(bool reserves) {
 // What a pool whose thread had gone to rest has of the system a minute after a reserve() of more
 // than there is room for.
 Bytes left_of_failed_reserve() {
-  const SimPool<> world(
-      "", 1, sim_schedule(1),
-      {.capacity_bytes = 64 * kMiB, .window_bytes = 64 * kMiB, .huge_pages = false});
+  const SimPool<> world("", 1, sim_schedule(1), kSmallPool);
   Pool& pool = *world.pool;
   void* held = pool.kvmalloc(kPageBytes);
   os().sleep_ns(10 * kSecondNs);
@@ -594,9 +592,7 @@ Bytes left_of_failed_reserve() {
 // What a pool whose thread had gone to rest has of the system a minute after the only buffer was
 // freed, a moment after it was made.
 Bytes left_of_a_moment() {
-  const SimPool<> world(
-      "", 1, sim_schedule(1),
-      {.capacity_bytes = 64 * kMiB, .window_bytes = 64 * kMiB, .huge_pages = false});
+  const SimPool<> world("", 1, sim_schedule(1), kSmallPool);
   Pool& pool = *world.pool;
   os().sleep_ns(10 * kSecondNs);
   void* buffer = pool.kvmalloc(32 * kMiB);
