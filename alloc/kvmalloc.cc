@@ -160,7 +160,7 @@ bool Pool::Impl::is_within_limit(std::size_t size_bytes) const {
 void* Pool::Impl::allocate_once(const Request& request) {
   // Charged first and for as much as a new buffer may hold, so that no order of threads passes a
   // limit.
-  const unsigned tag = tags.any() ? tags.find(request.owner) : TagLimits::kUnlimited;
+  const unsigned tag = tags.find(request.owner);
   const std::uint64_t charge = bytes_of(wanted_pages(request.pages));
   if (tag != TagLimits::kUnlimited && !tags.charge(tag, charge)) {
     return nullptr;
@@ -412,7 +412,7 @@ void* Pool::Impl::map_chain(Pfn chain, const Request& request) {
 
 // False if the owner could not have it either if it held nothing.
 bool Pool::Impl::is_within_owners_limit(const Request& request) {
-  const unsigned tag = tags.any() ? tags.find(request.owner) : TagLimits::kUnlimited;
+  const unsigned tag = tags.find(request.owner);
   if (tag == TagLimits::kUnlimited) {
     return true;
   }
@@ -459,7 +459,7 @@ void Pool::Impl::note_failure(const Request& request) {
 }
 
 void Pool::Impl::send_report(const char* headline, const Request& request) const {
-  const unsigned tag = tags.any() ? tags.find(request.owner) : TagLimits::kUnlimited;
+  const unsigned tag = tags.find(request.owner);
   const bool limited = tag != TagLimits::kUnlimited;
   send_memory_report({.headline = headline,
                       .size_bytes = request.size_bytes,

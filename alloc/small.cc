@@ -59,7 +59,7 @@ void* Pool::Impl::allocate_small(std::size_t size_bytes, AllocFlags flags, const
   }
   owner = owner != nullptr ? owner : "";  // As allocate_slowly() is told.
   const std::uint16_t id = owners.of(owner);
-  const unsigned limit = tags.any() ? tags.find(owner) : TagLimits::kUnlimited;
+  const unsigned limit = tags.find(owner);
   const bool limited = limit != TagLimits::kUnlimited;
   if (limited && id == OwnerIds::kOthers) {
     return nullptr;  // When it is freed nothing would lead back to its limit; a page's record does.

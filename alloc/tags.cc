@@ -22,8 +22,7 @@ Status TagLimits::set(const char* owner, Bytes limit) {
   return {};
 }
 
-unsigned TagLimits::find(const char* owner) const {
-  const unsigned count = count_.load(std::memory_order_acquire);  // Pairs with set's release.
+unsigned TagLimits::find_among(unsigned count, const char* owner) const {
   for (unsigned i = 0; i < count; ++i) {
     if (tags_[i].owner == owner || std::strcmp(tags_[i].owner, owner) == 0) {
       return i;

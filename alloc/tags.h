@@ -22,8 +22,11 @@ class TagLimits {
   // `owner` must be static. A limit of 0 forbids new memory to it. Errors: kNoMemory if kMost
   // owners have limits already.
   [[nodiscard]] Status set(const char* owner, Bytes limit) KEEL_EXCLUDES(lock_);
-  // kUnlimited if the owner has none.
-  [[nodiscard]] unsigned find(const char* owner) const;
+  // kUnlimited if the owner has none; one load while nobody has one.
+  [[nodiscard]] unsigned find(const char* owner) const {
+    const unsigned count = count_.load(std::memory_order_acquire);  // Pairs with set's release.
+    return count == 0 ? kUnlimited : find_among(count, owner);
+  }
   // False if `bytes` more would pass the limit; then nothing has changed.
   [[nodiscard]] bool charge(unsigned tag, std::uint64_t bytes);
   void uncharge(unsigned tag, std::uint64_t bytes);
@@ -34,7 +37,6 @@ class TagLimits {
   [[nodiscard]] Bytes held(unsigned tag) const {
     return Bytes(tags_[tag].held.load(std::memory_order_relaxed));  // Same.
   }
-  [[nodiscard]] bool any() const { return count_.load(std::memory_order_acquire) != 0; }
 
  private:
   struct Tag {
@@ -42,6 +44,8 @@ class TagLimits {
     std::atomic<std::uint64_t> limit{0};
     std::atomic<std::uint64_t> held{0};
   };
+  [[nodiscard]] unsigned find_among(unsigned count, const char* owner) const;
+
   Mutex lock_{LockRank::kLeaf};
   std::array<Tag, kMost> tags_;
   std::atomic<unsigned> count_{0};  // release: the tag before it is complete; pairs with acquire
