@@ -483,6 +483,17 @@ TEST_CASE("sim disk: a descriptor of another disk ends the program") {
   CHECK(ends([&] { (void)other.disk.close(file.fd); }));
 }
 
+TEST_CASE("sim disk: more opens than it has numbers pass over those that are in use") {
+  OneFile file;
+  for (int opened = 0; opened < SimDisk::kDescriptors + 10; ++opened) {
+    const int fd = file.disk.open(kLog, O_RDONLY, 0);
+    REQUIRE(fd >= SimDisk::kFirstDescriptor);
+    REQUIRE(fd != file.fd);
+    REQUIRE(file.disk.close(fd) == 0);
+  }
+  CHECK(put(file.disk, file.fd, 0, "still open") > 0);
+}
+
 TEST_CASE("sim disk: every path outside /sim is the kernel's") {
   SimDisk disk;
   ScopedOs scope(disk);

@@ -31,7 +31,8 @@
 //
 // I1 A flush covers what was written to the same file before it, and nothing else.
 // I2 Virtual descriptors start at kFirstDescriptor, so they never meet a real one; no number is
-//    used twice. Those open at a crash are dead: -EIO, but close() of them is fine.
+//    used twice in kDescriptors opens. Those open at a crash are dead: -EIO, but close() of them is
+//    fine.
 // I3 Random numbers count up from the seed and go on through snapshots and crashes, so that a
 //    rebooted disk does not repeat what an earlier life drew.
 // I4 A ring's write lands when it is submitted or when it is taken, as the seed draws it; they are
@@ -167,8 +168,8 @@ struct SimSnapshot {
 class SimDisk : public Os {
  public:
   static constexpr int kFirstDescriptor = 1 << 20;
-  static constexpr int kDescriptors = 1 << 20;  // of one disk, which begin at a multiple of it
-  static constexpr int kDisks = 2046;           // until numbers are used again
+  static constexpr int kDescriptors = 1 << 16;  // of one disk, which begin at a multiple of it
+  static constexpr int kDisks = 32'000;         // until numbers are used again
   static_assert(kFirstDescriptor + std::int64_t{kDisks} * kDescriptors <
                 std::numeric_limits<int>::max());
   static constexpr std::uint64_t kMaxFileBytes = std::numeric_limits<std::int64_t>::max();

@@ -54,10 +54,14 @@ bool SimDisk::is_virtual(int fd) const {
 }
 
 int SimDisk::add_descriptor(std::uint64_t file, int flags) {
-  KEEL_CHECK(next_descriptor_ - first_descriptor_ < kDescriptors,
-             "more opens than a disk has numbers for");
-  descriptors_[next_descriptor_] = {file, flags};
-  return next_descriptor_++;
+  KEEL_CHECK(descriptors_.size() < kDescriptors, "more files open than a disk has numbers for");
+  do {
+    if (next_descriptor_ - first_descriptor_ == kDescriptors) {
+      next_descriptor_ = first_descriptor_;
+      first_live_descriptor_ = first_descriptor_;
+    }
+  } while (!descriptors_.try_emplace(next_descriptor_++, Descriptor{file, flags}).second);
+  return next_descriptor_ - 1;
 }
 
 std::uint64_t SimDisk::add_file(mode_t mode) {
