@@ -1,5 +1,6 @@
 // Corners of a Pool's promises, where two of its mechanisms meet.
 #include <doctest/doctest.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -161,6 +162,51 @@ TEST_CASE("the pool's thread holds none of its locks while it asks shrinkers") {
   pool->upkeep();
   CHECK(shrinker.calls == 1);
   pool->remove_shrinker(shrinker);
+}
+
+namespace {
+
+// A system that has no memory, and a buffer becomes idle whenever it is asked for some.
+struct BusyOs : public Os {
+  int madvise(void* address, std::size_t bytes, int advice) override {
+    if (pool == nullptr || advice != MADV_POPULATE_WRITE) {
+      return Os::madvise(address, bytes, advice);
+    }
+    ++refused;
+    if (!buffers.empty()) {
+      pool->kvfree(buffers.back());
+      buffers.pop_back();
+    }
+    return -ENOMEM;
+  }
+  Pool* pool = nullptr;
+  std::vector<void*> buffers;
+  int refused = 0;
+};
+
+}  // namespace
+
+TEST_CASE("reserve() gives up after a few drains, though a buffer becomes idle before each") {
+  BusyOs os;
+  const ScopedOs scope(os);
+  PoolConfig config = kSmall;
+  config.chunk_bytes = kMiB;
+  config.initial_bytes = kMiB;
+  config.huge_pages = false;
+  const auto pool = make(config);
+  for (int i = 0; i < 100; ++i) {
+    os.buffers.push_back(pool->kvmalloc(kPageBytes));
+    REQUIRE(os.buffers.back() != nullptr);
+  }
+  os.pool = pool.get();
+  CHECK(pool->reserve(Bytes(2 * kMiB)).error().code == Errc::kNoMemory);
+  os.pool = nullptr;
+  CHECK(os.refused > 4);    // So it did drain.
+  CHECK(os.refused <= 16);  // Of two passes of so many drains: a few each.
+  for (void* buffer : os.buffers) {
+    pool->kvfree(buffer);
+  }
+  pool->audit();
 }
 
 TEST_CASE("reserve takes slabs apart that hold no object any more") {

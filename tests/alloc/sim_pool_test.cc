@@ -178,43 +178,6 @@ struct SimPool {
   std::unique_ptr<Pool> pool;
 };
 
-// reserve() of more than there can be, beside threads by whom something is idle at most moments.
-// Returns how many idle buffers it took apart.
-std::uint64_t reserve_in_vain(std::uint64_t seed) {
-  std::uint64_t dice = seed ^ 0x4e5e;
-  const SimPool<> world("of a pool that is full, KEEL_TEST_SEED=" + std::to_string(seed), seed,
-                        sim_schedule(sim_random(dice)),
-                        {.capacity_bytes = 2 * kMiB,
-                         .window_bytes = 8 * kMiB,
-                         .huge_pages = false,
-                         .background = false});
-  Pool& pool = *world.pool;
-  void* held = pool.kvmalloc(kMiB + kMiB / 2);
-  KEEL_CHECK(held != nullptr, "a buffer of a new pool");
-  std::atomic<bool> ended{false};
-  std::vector<Thread> threads;
-  for (int i = 0; i < 4; ++i) {
-    threads.emplace_back("user", [&] {
-      while (!ended.load()) {
-        pool.kvfree(pool.kvmalloc(8192));
-        os().sleep_ns(
-            10'000);  // Of a few hundred steps, so that who has the lowest priority runs too.
-      }
-    });
-  }
-  os().sleep_ns(1'000'000);
-  const std::uint64_t before = pool.stats().cache_evictions;
-  KEEL_CHECK(!pool.reserve(Bytes(kMiB)).ok(), "more than there is");
-  const std::uint64_t taken_apart = pool.stats().cache_evictions - before;
-  ended = true;
-  for (Thread& thread : threads) {
-    thread.join();
-  }
-  pool.kvfree(held);
-  pool.audit();
-  return taken_apart;
-}
-
 // One thread frees the only buffer that can be had, another asks for it in another size and finds
 // nothing, or not. Whether somebody who asks afterwards gets it.
 bool free_beside_a_pass(std::uint64_t seed) {
@@ -751,14 +714,6 @@ TEST_CASE("a buffer freed while another request's pass finds nothing is had by t
   for (std::uint64_t seed = first; seed < first + test_rounds(300, 5); ++seed) {
     CAPTURE(seed);
     CHECK(free_beside_a_pass(seed));
-  }
-}
-
-TEST_CASE("reserve() gives up after a few drains, though others make buffers idle all the while") {
-  const std::uint64_t first = test_seed("sim reserve", 701);
-  for (std::uint64_t seed = first; seed < first + test_rounds(10, 5); ++seed) {
-    CAPTURE(seed);
-    CHECK(reserve_in_vain(seed) <= 64);  // Of two calls of so many drains: a few each.
   }
 }
 
