@@ -1,6 +1,7 @@
 #include "support/sim_scheduler.h"
 
 #include <doctest/doctest.h>
+#include <pthread.h>
 
 #include <atomic>
 #include <deque>
@@ -219,6 +220,33 @@ TEST_CASE("readers share and a waiting writer holds new ones off") {
     }
     CHECK(most_readers > 1);
   }
+}
+
+TEST_CASE("a thread that the system refuses is nobody to wait for") {
+  pthread_attr_t before;
+  REQUIRE(pthread_getattr_default_np(&before) == 0);
+  pthread_attr_t huge;
+  REQUIRE(pthread_attr_init(&huge) == 0);
+  // A stack as large as all addresses.
+  REQUIRE(pthread_attr_setstacksize(&huge, std::size_t{1} << 47) == 0);
+  bool ran = false;
+  bool refused = false;
+  {
+    SimScheduler scheduler({.seed = 9});
+    REQUIRE(pthread_setattr_default_np(&huge) == 0);
+    try {
+      Thread never("never", [] {});
+    } catch (const std::system_error&) {
+      refused = true;
+    }
+    REQUIRE(pthread_setattr_default_np(&before) == 0);
+    Thread other("other", [&ran] { ran = true; });
+    other.join();
+  }
+  CHECK(refused);
+  CHECK(ran);
+  CHECK(pthread_attr_destroy(&huge) == 0);
+  CHECK(pthread_attr_destroy(&before) == 0);
 }
 
 TEST_CASE("a thread may be refused and those that started end well") {

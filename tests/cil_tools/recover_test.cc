@@ -178,11 +178,15 @@ TEST_CASE("log recover begins nothing where it may not look or could not sync th
   if (keel_test::is_root()) {
     REQUIRE(::chown(above.c_str(), keel_test::kNobody, keel_test::kNobody) == 0);
   }
-  for (const auto& [mode, why] :
-       {std::pair{0600U, "look at the directory"}, std::pair{0300U, "open the directory above"}}) {
-    CAPTURE(mode);
-    REQUIRE(::chmod(above.c_str(), mode) == 0);
-    const std::string line = to + ": no permission: " + why + ": Permission denied";
+  struct Case {
+    unsigned mode;
+    std::string why;
+  };
+  for (const Case& one :
+       {Case{0600U, "look at the directory"}, Case{0300U, "open the directory above"}}) {
+    CAPTURE(one.mode);
+    REQUIRE(::chmod(above.c_str(), one.mode) == 0);
+    const std::string line = to + ": no permission: " + one.why + ": Permission denied";
     const auto ending = keel_test::run_as_plain_user([&] {
       try {
         const tools::RecoveredDirectory made(to);
