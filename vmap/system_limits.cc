@@ -49,8 +49,11 @@ Bytes machine_memory() {
 }
 
 Bytes max_file_bytes() {
-  struct rlimit limit {};
-  return ::getrlimit(RLIMIT_FSIZE, &limit) == 0 ? Bytes(limit.rlim_cur) : Bytes(RLIM_INFINITY);
+  struct rlimit limit {
+    RLIM_INFINITY, RLIM_INFINITY
+  };
+  (void)::getrlimit(RLIMIT_FSIZE, &limit);  // Fails for wrong arguments only.
+  return Bytes(limit.rlim_cur);
 }
 
 }  // namespace keel

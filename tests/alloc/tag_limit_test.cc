@@ -98,6 +98,23 @@ TEST_CASE(
   pool->audit();
 }
 
+TEST_CASE("an object of the system's malloc is charged for as much as was asked for") {
+  const auto pool =
+      make_pool({.capacity_bytes = 16 * kMiB, .window_bytes = 64 * kMiB, .system_malloc = true});
+  REQUIRE(pool->set_limit("limited", Bytes(199)).ok());
+  void* first = get(*pool, 100);
+  REQUIRE(first != nullptr);
+  CHECK(get(*pool, 100) == nullptr);
+  void* second = get(*pool, 99);
+  CHECK(second != nullptr);
+  pool->kvfree(first);
+  CHECK(get(*pool, 101) == nullptr);
+  first = get(*pool, 100);
+  CHECK(first != nullptr);
+  pool->kvfree(first);
+  pool->kvfree(second);
+}
+
 TEST_CASE("owners are compared as text") {
   const auto pool = limited();
   static char other[] = "limited";

@@ -14,6 +14,17 @@
 using namespace keel;
 using namespace keel_test;
 
+TEST_CASE("a checkpoint joins nothing in a log that is empty, or was") {
+  AgainNeeds needs(1000);
+  CHECK(needs.joined() == 0);
+  needs.add(Lsn(0), 10, false);
+  CHECK(needs.joined() == 0);
+  needs.add(Lsn(100), 5, true);
+  CHECK(needs.joined() == 15);
+  needs.tail_moved(Lsn(200));
+  CHECK(needs.joined() == 0);
+}
+
 TEST_CASE("needs are known for as long as their checkpoints are in the log, however many") {
   AgainNeeds needs(1000);
   struct Bucket {

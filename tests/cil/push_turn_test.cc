@@ -98,6 +98,63 @@ TEST_CASE("a force by a thread with a transaction open leaves the items' callbac
   finish(journal);
 }
 
+TEST_CASE("a turn that comes as another's write fails begins no checkpoint") {
+  constexpr std::size_t kLarge = 1'500'000;
+  // At the first request for memory: that of the second turn, before it takes the context.
+  class Disk final : public SimDisk {
+   public:
+    void* metadata_allocate(std::size_t bytes) override {
+      if (waits.exchange(false)) {
+        gate.open();
+        yield_until([this] { return failed.load(); });
+        ++waited;
+      }
+      return SimDisk::metadata_allocate(bytes);
+    }
+    Gate gate;
+    std::atomic<bool> waits{false};
+    std::atomic<bool> failed{false};
+    std::atomic<int> waited{0};
+  };
+  for (const std::size_t bytes : {std::size_t{100}, kLarge}) {
+    CAPTURE(bytes);
+    Disk disk;
+    const ScopedOs scope(disk);
+    REQUIRE(create_log(kLogPath, {.size = Bytes(16U << 20)}).ok());
+    Trace trace;
+    Probe first(trace, 1), second(trace, 2);
+    first.regions = {std::string(kLarge, 'x')};
+    second.regions = {std::string(bytes, 'x')};
+    auto opened = Journal::open(
+        kLogPath, {.depth = 4, .cover_after_ns = UINT64_MAX, .stall_after_ns = UINT64_MAX},
+        kIgnore);
+    REQUIRE(opened.ok());
+    Journal& journal = **opened;
+    const Sequence one = commit(journal, {&first}, kLarge);
+    disk.inject({.op = SimOp::kWrite, .nth = 1, .error = EIO, .for_good = true});
+    disk.on_io([&](const SimIo& io) {
+      if (io.op == SimOp::kWrite && !disk.gate.arrived()) {
+        disk.gate.pass();
+      }
+    });
+    std::thread force_one([&] {
+      CHECK(journal.force(one).error().code == Errc::kIo);
+      disk.failed = true;
+    });
+    disk.gate.wait_for_arrival();
+    const Sequence two = commit(journal, {&second}, bytes);
+    CHECK(two.value() == one.value() + 1);
+    disk.waits = true;
+    CHECK(journal.force(two).error().code == Errc::kIo);
+    force_one.join();
+    CHECK(disk.waited == 1);
+    CHECK(journal.stats().checkpoints == 0);
+    CHECK(journal.close().error().code == Errc::kIo);
+    CHECK(trace.count(Call::kAbort) == 2);
+    disk.on_io(nullptr);
+  }
+}
+
 TEST_CASE("a force that finds its checkpoint written leaves the next one alone") {
   LogWorld world;
   Trace trace;
