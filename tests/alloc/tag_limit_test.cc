@@ -1,6 +1,7 @@
 // Limits of owners: charged and given back exactly, whatever becomes of the buffer.
 #include <doctest/doctest.h>
 
+#include <array>
 #include <atomic>
 #include <barrier>
 #include <memory>
@@ -53,6 +54,13 @@ TEST_CASE("an owner gets what its limit allows and not a page more") {
   CHECK(left_of(*pool) == kLimit);
   CHECK(get(*pool, kLimit + 1) == nullptr);
   CHECK(left_of(*pool) == kLimit);
+  // An owner is its name, wherever that stands.
+  static const std::array<char, 8> kSameName{"limited"};
+  CHECK(pool->kvmalloc(kLimit + 1, AllocFlags::kNoWarn, kSameName.data()) == nullptr);
+  all = pool->kvmalloc(kLimit, AllocFlags::kKernel, kSameName.data());
+  REQUIRE(all != nullptr);
+  CHECK(left_of(*pool) == 0);
+  pool->kvfree(all);
 }
 
 TEST_CASE(
