@@ -150,7 +150,7 @@ void run(unsigned threads, PoolConfig config, bool limited) {
   }
   CHECK(board.wrong == 0);
   CHECK(board.allocated == board.freed);
-  CHECK(board.pool->stats().live == Bytes(0));
+  CHECK(all_is_free(*board.pool));
   board.pool->audit();
 }
 

@@ -192,7 +192,7 @@ TEST_CASE("whichever I/O fails with several checkpoints in flight: all are told,
     for (std::uint64_t nth = 1; !clean; nth += 1 + nth / test_rounds(16, 2)) {
       CAPTURE(nth);
       LogWorld world({.size = Bytes(64U << 20)});
-      auto pool = Pool::create({.capacity_bytes = 64U << 20});
+      auto pool = Pool::create({.capacity_bytes = 64U << 20, .background = false});
       REQUIRE(pool.ok());
       Trace trace;
       std::vector<std::unique_ptr<Probe>> items;

@@ -329,7 +329,7 @@ TEST_CASE("open without memory in the pool is an error, and the log is untouched
   std::size_t refused = 0;
   for (std::size_t capacity = std::size_t{64} << 10; !opened; capacity += std::size_t{128} << 10) {
     REQUIRE(capacity < std::size_t{64} << 20);
-    auto pool = Pool::create({.capacity_bytes = capacity});
+    auto pool = Pool::create({.capacity_bytes = capacity, .background = false});
     REQUIRE(pool.ok());
     const auto journal = Journal::open(kLogPath, {.pool = pool->get()}, kIgnore);
     opened = journal.ok();
