@@ -114,7 +114,8 @@ TEST_CASE("what a checkpoint has let go of is not logged again, though it holds 
   }
   CHECK(rounds < 600);
   journal->audit();
-  CHECK(journal->release(item));
+  // A walk of the upkeep may hold it just now.
+  CHECK((journal->release(item) || soon([&item] { return !item.tracked(); })));
   finish(journal);
 }
 

@@ -123,7 +123,7 @@ LogWorld::LogWorld(LogConfig config, const SimDiskOptions& options) : disk(optio
 LogWorld::~LogWorld() {
   // The kernel lists a thread a moment longer than join() waits for it.
   for (int looks = 0; thread_named("keel-keeper") != 0; ++looks) {
-    KEEL_CHECK(looks < 1000, "a pool made before the disk that is in force");
+    KEEL_CHECK(looks < 20'000, "a pool made before the disk that is in force");
     std::this_thread::sleep_for(std::chrono::milliseconds(1));
   }
 }
