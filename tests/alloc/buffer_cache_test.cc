@@ -51,9 +51,12 @@ TEST_CASE_FIXTURE(Fixture, "an idle buffer comes back to who wants its class nex
   CHECK(board.take(cache, CacheBoard::class_of(0)) == 0);
   CHECK(board.take(cache, CacheBoard::class_of(0)) == CpuStacks::kNone);
   CHECK(board.take(cache, CacheBoard::class_of(1)) == 1);
-  CHECK(cache.stats().hits + cache.stats().refills >= 3);  // A restarted
-  CHECK(cache.stats().puts >= 3);                          // sequence counts twice.
-  CHECK(cache.stats().misses == 1);
+  const CacheStats stats = cache.stats();
+  CHECK(stats.hits + stats.refills >= 3);
+  CHECK(stats.hits + stats.refills <= 5);  // A restarted sequence counts twice.
+  CHECK(stats.puts >= 3);
+  CHECK(stats.puts <= 5);
+  CHECK(stats.misses == 1);
   board.audit(cache);
 }
 

@@ -1,6 +1,5 @@
 // Objects below a page, alone over memory of the test's, on both backends.
 #include "kmalloc.h"
-#include "cpu_pin.h"
 
 #include <doctest/doctest.h>
 #include <malloc.h>
@@ -15,6 +14,7 @@
 #include <string>
 #include <vector>
 
+#include "cpu_pin.h"
 #include "support/death.h"
 #include "support/extent_memory.h"
 #include "support/fault_os.h"

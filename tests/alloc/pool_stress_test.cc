@@ -125,6 +125,8 @@ TEST_CASE("buffers made on one thread are freed on another while the pool purges
   reclaimer.join();
   CHECK(wrong == 0);
   CHECK(all_is_free(pool));
-  CHECK(pool.stats().frees >= kMakers * kBuffersEach);  // A restarted sequence counts twice.
+  constexpr std::uint64_t kFrees = kMakers * kBuffersEach;
+  CHECK(pool.stats().frees >= kFrees);
+  CHECK(pool.stats().frees <= kFrees + kFrees / 100);  // A restarted sequence counts twice.
   pool.audit();
 }
