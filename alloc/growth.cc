@@ -82,7 +82,7 @@ Status Pool::reserve(Bytes bytes) {
 // Grows the store until so much is free; where it cannot grow idle buffers make room.
 bool Pool::Impl::make_free(Pages wanted) {
   for (unsigned drains = 0;;) {
-    MutexLock lock(grow_lock);  // For one chunk at a time: callers may need it too.
+    GrowLock lock(*this);  // For one chunk at a time: callers may need it too.
     const Pages free = pages->free_hint();
     if (free >= wanted) {
       keep_present(free - wanted);
@@ -110,14 +110,16 @@ Bytes Pool::trim() {
 
 // Gives back whole free chunks, the highest first, so that the store stays dense at its beginning.
 Bytes Pool::Impl::trim(unsigned most_chunks) {
-  MutexLock lock(grow_lock);
   const Pages chunk = store->chunk();
   Bytes given{};
   unsigned chunks = 0;
-  // Read under the lock: while this waited for it, reserve() may have raised it.
-  const Pages stays = Pages(kept_present.load(std::memory_order_relaxed)) + chunk;
-  for (std::uint64_t end = store->capacity().value();
-       end != 0 && chunks < most_chunks && pages->present_hint() >= stays;) {
+  for (std::uint64_t end = store->capacity().value(); end != 0 && chunks < most_chunks;) {
+    GrowLock lock(*this);  // For one chunk at a time: callers may need it too.
+    // Read under the lock: while this waited for it, reserve() may have raised it.
+    const Pages stays = Pages(kept_present.load(std::memory_order_relaxed)) + chunk;
+    if (pages->present_hint() < stays) {
+      break;
+    }
     end -= chunk.value();
     const FrameRun run{Pfn(end), chunk};
     if (!pages->remove(run)) {
@@ -130,12 +132,12 @@ Bytes Pool::Impl::trim(unsigned most_chunks) {
       given += Bytes(bytes_of(chunk));
       ++chunks;
       counters.add(PoolCount::kTrimmedChunks);
+      set_cache_budget();
     } else {
       pages->add(run);
       break;
     }
   }
-  set_cache_budget();
   KEEL_PROBE(trim, given.value());
   return given;
 }

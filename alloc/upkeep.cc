@@ -8,7 +8,7 @@ namespace keel {
 namespace {
 
 constexpr std::uint64_t kWindowNs = 1'000'000'000;
-// Bounds one hold of the growth lock, for which a caller that must grow waits.
+// So many go before what lies idle is looked at again.
 constexpr unsigned kChunksPerSlice = 4;
 constexpr unsigned kSlicesPerRound = 16;
 constexpr unsigned kPurgesPerRound = 64;  // slices, of 2 MiB or less and up to a millisecond
@@ -45,7 +45,7 @@ void Pool::Impl::grow_ahead() {
     return;
   }
   for (bool grown = true; grown && pages->free_hint() < low + low;) {
-    MutexLock lock(grow_lock);  // For one chunk at a time: callers may need it too.
+    GrowLock lock(*this);  // For one chunk at a time: callers may need it too.
     grown = grow(GrowthPages::kHuge);
     counters.add(PoolCount::kKeeperGrowths, grown ? 1 : 0);
   }

@@ -11,9 +11,10 @@
 //    memory, and that idle buffers may have gone.
 // I3 Allocate and free make no memory of their own: they link and record in arrays set aside
 //    before.
-// Locks: none on the way through the CPU's cache. kPool is held while the store grows or shrinks,
-//    so that many callers who find the free lists empty populate one chunk and not one each. The
-//    rest has the locks of the parts below.
+// Locks: none on the way through the CPU's cache. kPool is held while the store grows or shrinks by
+//    a chunk, so that many callers who find the free lists empty populate one and not one each; who
+//    waits for it has it before who goes on to the next chunk. The rest has the locks of the parts
+//    below.
 #pragma once
 
 #include <cstddef>

@@ -23,6 +23,7 @@ enum class LockRank : std::uint8_t {
   kLogFlush = 58,            // cil: one flush of a buffered log at a time
   kLogDevice = 60,           // cil: error latch
   kPoolUpkeep = 68,          // alloc: one round of a pool's thread
+  kPoolTurn = 69,            // alloc: whoever has kPool next
   kPool = 70,                // alloc: growth and trim of the pool
   kPoolReclaim = 72,         // alloc: shrinkers, one pass at a time
   kCacheDrain = 74,          // alloc: one drain of the CPU caches at a time
