@@ -298,10 +298,8 @@ TEST_CASE("a child forked while its parent makes the default pool makes one of i
   while (!os.entered) {
     std::this_thread::yield();
   }
-  const auto ending = keel_test::run_in_child([] {
-    ::alarm(10);
-    ::_exit(keel_kvmalloc(100, KEEL_KERNEL, nullptr) != nullptr ? 0 : 1);
-  });
+  const auto ending = keel_test::run_in_child(
+      [] { ::_exit(keel_kvmalloc(100, KEEL_KERNEL, nullptr) != nullptr ? 0 : 1); });
   os.go_on = true;
   thread.join();
   CHECK(ending.signal == 0);

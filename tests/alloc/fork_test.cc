@@ -192,7 +192,6 @@ TEST_CASE("a pool that dies in a forked child waits for no thread that waited fo
   Thread second("second", ask);
   wait_until_asleep("second");
   const auto ending = run_in_child([&] {
-    ::alarm(10);
     pool.reset();
     _exit(0);
   });
@@ -213,7 +212,6 @@ TEST_CASE("a forked child's calls for shrinkers and limits are refused, and open
   REQUIRE(pool->kvmalloc(kSize, AllocFlags::kNoWarn) == nullptr);  // Short of memory from now on.
   keel_test::FunctionShrinker own([](Bytes /*wanted*/) { return Bytes(0); });
   const auto ending = run_in_child([&] {
-    ::alarm(10);
     const Status added = pool->add_shrinker(own);
     const Status limited = pool->set_limit("child", Bytes(1));
     const bool refused = !added.ok() && added.error().code == Errc::kForked &&  //
@@ -236,7 +234,6 @@ TEST_CASE("a shrinker's owner that dies in a forked child waits for no scan of t
   std::optional<keel_test::FunctionShrinker> shrinker;
   shrinker.emplace([&](Bytes /*wanted*/) {
     ending = run_in_child([&] {
-      ::alarm(10);
       pool->remove_shrinker(*shrinker);
       _exit(0);
     });
