@@ -4,15 +4,14 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cstring>
 #include <functional>
 #include <memory>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "keel/alloc/pool.h"
+#include "support/gate.h"
 
 namespace keel_test {
 
@@ -30,14 +29,7 @@ inline std::unique_ptr<keel::Pool> make_pool(keel::PoolConfig config) {
 // What nobody frees is seen for a minute; the pool's thread has idle buffers in its hands, and so
 // in no count, for a moment only.
 [[nodiscard]] inline bool all_is_free(const keel::Pool& pool) {
-  const auto end = std::chrono::steady_clock::now() + std::chrono::minutes(1);
-  while (pool.stats().live != keel::Bytes(0)) {
-    if (std::chrono::steady_clock::now() > end) {
-      return false;
-    }
-    std::this_thread::yield();
-  }
-  return true;
+  return soon([&] { return pool.stats().live == keel::Bytes(0); });
 }
 
 // Keeps what the message hook gets while it lives.

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "ail_support.h"
-#include "gate.h"
+#include "support/gate.h"
 #include "support/sim_disk.h"
 #include "support/test_seed.h"
 

@@ -12,7 +12,6 @@
 #include <optional>
 #include <string>
 
-#include "gate.h"
 #include "intent_world.h"
 #include "item_home.h"
 #include "keel/alloc/pool.h"
@@ -20,6 +19,7 @@
 #include "keel/cil/intent_item.h"
 #include "keel/cil/object_item.h"
 #include "new_refusal.h"
+#include "support/gate.h"
 #include "support/scratch_directory.h"
 
 using namespace keel;

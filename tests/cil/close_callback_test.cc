@@ -7,9 +7,9 @@
 #include <thread>
 #include <utility>
 
-#include "gate.h"
 #include "keel/base/check.h"
 #include "probe.h"
+#include "support/gate.h"
 
 using namespace keel;
 using namespace keel_test;

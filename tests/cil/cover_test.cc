@@ -3,9 +3,9 @@
 
 #include <memory>
 
-#include "gate.h"
 #include "probe.h"
 #include "sim_start.h"
+#include "support/gate.h"
 
 using namespace keel;
 using namespace keel_test;

@@ -12,10 +12,10 @@
 #include <thread>
 #include <vector>
 
-#include "gate.h"
 #include "keel/cil/intent_item.h"
 #include "probe.h"
 #include "support/death.h"
+#include "support/gate.h"
 #include "support/test_seed.h"
 
 using namespace keel;

@@ -5,8 +5,8 @@
 #include <thread>
 #include <vector>
 
-#include "gate.h"
 #include "probe.h"
+#include "support/gate.h"
 
 using namespace keel;
 using namespace keel_test;

@@ -14,13 +14,13 @@
 #include <vector>
 
 #include "cil.h"
-#include "gate.h"
 #include "intent_world.h"
 #include "intents.h"
 #include "keel/base/percpu.h"
 #include "log/format.h"
 #include "probe.h"
 #include "support/death.h"
+#include "support/gate.h"
 
 using namespace keel;
 using namespace keel_test;

@@ -7,11 +7,11 @@
 #include <type_traits>
 #include <vector>
 
-#include "gate.h"
 #include "item_home.h"
 #include "keel/cil/object_item.h"
 #include "keel/cil/range_item.h"
 #include "probe.h"
+#include "support/gate.h"
 
 using namespace keel;
 using namespace keel_test;

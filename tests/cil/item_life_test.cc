@@ -5,9 +5,9 @@
 #include <thread>
 #include <vector>
 
-#include "gate.h"
 #include "log_vector.h"
 #include "probe.h"
+#include "support/gate.h"
 
 using namespace keel;
 using namespace keel_test;

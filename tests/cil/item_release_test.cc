@@ -11,11 +11,11 @@
 #include <thread>
 #include <vector>
 
-#include "gate.h"
 #include "keel/base/thread_scheduler.h"
 #include "log_vector.h"
 #include "probe.h"
 #include "support/bug_recorder.h"
+#include "support/gate.h"
 
 using namespace keel;
 using namespace keel_test;

@@ -45,7 +45,6 @@
 #include <string>
 #include <vector>
 
-#include "gate.h"
 #include "intent_world.h"
 #include "item_home.h"
 #include "keel/alloc/pool.h"
@@ -54,6 +53,7 @@
 #include "log/format.h"
 #include "probe.h"
 #include "support/campaign.h"
+#include "support/gate.h"
 
 using namespace keel;
 using namespace keel_test;

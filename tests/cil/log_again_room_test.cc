@@ -10,12 +10,12 @@
 #include <thread>
 #include <vector>
 
-#include "gate.h"
 #include "keel/cil/follower.h"
 #include "keel/cil/intent_item.h"
 #include "lasting_life.h"
 #include "probe.h"
 #include "space.h"
+#include "support/gate.h"
 #include "support/test_seed.h"
 
 using namespace keel;

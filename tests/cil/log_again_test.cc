@@ -5,9 +5,9 @@
 #include <memory>
 #include <thread>
 
-#include "gate.h"
 #include "keel/cil/object_item.h"
 #include "probe.h"
+#include "support/gate.h"
 
 using namespace keel;
 using namespace keel_test;

@@ -1,5 +1,5 @@
 #include "log_space.h"
-#include "gate.h"
+#include "support/gate.h"
 
 #include <doctest/doctest.h>
 #include <unistd.h>

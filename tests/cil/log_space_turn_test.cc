@@ -6,9 +6,9 @@
 #include <cerrno>
 #include <thread>
 
-#include "gate.h"
 #include "keel/base/check.h"
 #include "log_space.h"
+#include "support/gate.h"
 #include "support/kernel_threads.h"
 
 using namespace keel;

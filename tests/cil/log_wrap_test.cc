@@ -8,9 +8,9 @@
 #include <thread>
 #include <vector>
 
-#include "gate.h"
 #include "keel/cil/object_item.h"
 #include "probe.h"
+#include "support/gate.h"
 #include "support/test_seed.h"
 
 using namespace keel;

@@ -7,10 +7,10 @@
 #include <thread>
 #include <vector>
 
-#include "gate.h"
 #include "keel/base/scopes.h"
 #include "keel/base/thread_scheduler.h"
 #include "probe.h"
+#include "support/gate.h"
 
 using namespace keel;
 using namespace keel_test;

@@ -12,8 +12,8 @@
 #include <thread>
 #include <vector>
 
-#include "gate.h"
 #include "probe.h"
+#include "support/gate.h"
 #include "support/skip_case.h"
 #include "support/test_seed.h"
 #include "thread_refusal.h"

@@ -10,8 +10,8 @@
 #include <thread>
 #include <vector>
 
-#include "gate.h"
 #include "probe.h"
+#include "support/gate.h"
 #include "support/test_seed.h"
 
 using namespace keel;

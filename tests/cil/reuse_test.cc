@@ -8,10 +8,10 @@
 #include <thread>
 #include <vector>
 
-#include "gate.h"
 #include "keel/alloc/pool.h"
 #include "log/geometry.h"
 #include "probe.h"
+#include "support/gate.h"
 
 using namespace keel;
 using namespace keel_test;

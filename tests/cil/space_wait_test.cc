@@ -8,9 +8,9 @@
 #include <utility>
 #include <vector>
 
-#include "gate.h"
 #include "log_space.h"
 #include "probe.h"
+#include "support/gate.h"
 
 using namespace keel;
 using namespace keel_test;

@@ -7,13 +7,13 @@
 #include <thread>
 #include <vector>
 
-#include "gate.h"
 #include "keel/alloc/pool.h"
 #include "keel/base/scopes.h"
 #include "keel/cil/object_item.h"
 #include "log/format.h"
 #include "probe.h"
 #include "support/death.h"
+#include "support/gate.h"
 #include "support/test_seed.h"
 
 using namespace keel;
