@@ -82,7 +82,7 @@ Status Pool::reserve(Bytes bytes) {
 // Grows the store until so much is free; where it cannot grow idle buffers make room.
 bool Pool::Impl::make_free(Pages wanted) {
   for (unsigned drains = 0;;) {
-    GrowLock lock(*this);  // For one chunk at a time: callers may need it too.
+    TurnLock lock(grow_lock);  // For one chunk at a time: callers may need it too.
     const Pages free = pages->free_hint();
     if (free >= wanted) {
       keep_present(free - wanted);
@@ -114,7 +114,7 @@ Bytes Pool::Impl::trim(unsigned most_chunks) {
   Bytes given{};
   unsigned chunks = 0;
   for (std::uint64_t end = store->capacity().value(); end != 0 && chunks < most_chunks;) {
-    GrowLock lock(*this);  // For one chunk at a time: callers may need it too.
+    TurnLock lock(grow_lock);  // For one chunk at a time: callers may need it too.
     // Read under the lock: while this waited for it, reserve() may have raised it.
     const Pages stays = Pages(kept_present.load(std::memory_order_relaxed)) + chunk;
     if (pages->present_hint() < stays) {

@@ -334,7 +334,7 @@ void* Pool::Impl::grow_for(const Request& request) {
     return nullptr;
   }
   Pages grown{};
-  GrowLock lock(*this);
+  TurnLock lock(grow_lock);
   for (;;) {
     // First without growing: who had the lock before may have grown for this request too.
     if (void* buffer = try_contiguous(request)) {
@@ -361,7 +361,7 @@ void* Pool::Impl::try_vmalloc(const Request& request) {
   if (!chain) {
     const Populating populates(*this);
     for (bool grown = true; !chain && grown;) {
-      GrowLock lock(*this);  // For one chunk at a time: callers may need it too.
+      TurnLock lock(grow_lock);  // For one chunk at a time: callers may need it too.
       // Again under the lock, as above; and others may take what was grown, so until growing fails.
       chain = gather();
       grown = !chain && grow(GrowthPages::kSmall);

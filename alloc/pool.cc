@@ -151,7 +151,7 @@ Status Pool::Impl::open_tables() {
 
 Status Pool::Impl::populate_initially() {
   cache.set_budget(Pages(1));
-  GrowLock lock(*this);
+  TurnLock lock(grow_lock);
   while (bytes_of(store->populated()) < config.initial_bytes) {
     if (!grow(GrowthPages::kHuge)) {
       return Error{Errc::kNoMemory, 0, "populating the pool's initial bytes", config.initial_bytes};

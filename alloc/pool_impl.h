@@ -143,7 +143,6 @@ struct Pool::Impl final : MetadataObject, Evictor, Upkeep {
   [[nodiscard]] PoolArea show(const VmapRange& range) const;
 
   // growth.cc
-  class GrowLock;
   class Populating;
   // Populates one chunk. False at capacity or if the system refuses; nothing has changed then.
   [[nodiscard]] bool grow(GrowthPages kind) KEEL_REQUIRES(grow_lock);
@@ -249,28 +248,10 @@ struct Pool::Impl final : MetadataObject, Evictor, Upkeep {
   // When the last message about a failure was sent; 0: never. Relaxed: only limits their rate.
   std::atomic<std::uint64_t> last_message_ns{0};
 
-  Mutex grow_turn{LockRank::kPoolTurn};
-  Mutex grow_lock{LockRank::kPool};          // GrowLock takes both
+  TurnMutex grow_lock{LockRank::kPoolTurn, LockRank::kPool};
   Mutex upkeep_lock{LockRank::kPoolUpkeep};  // over what rounds remember
   UpkeepState upkeep_state KEEL_GUARDED_BY(upkeep_lock);
   std::unique_ptr<Keeper> keeper;  // last: its thread uses all of the above
-};
-
-// Holds grow_lock. Who gives it back, and wants it again for the next chunk, comes after whoever
-// waited meanwhile: one of those has the turn, for which all others wait. (A mutex alone has no
-// order: a thread that only just gave it back has it again before a sleeper is awake.)
-class KEEL_SCOPED_CAPABILITY Pool::Impl::GrowLock {
- public:
-  explicit GrowLock(Impl& pool) KEEL_ACQUIRE(pool.grow_lock) : lock_(pool.grow_lock) {
-    MutexLock turn(pool.grow_turn);
-    lock_.lock();
-  }
-  ~GrowLock() KEEL_RELEASE() { lock_.unlock(); }
-  GrowLock(const GrowLock&) = delete;
-  GrowLock& operator=(const GrowLock&) = delete;
-
- private:
-  Mutex& lock_;
 };
 
 // While it lives a thread populates what it needs, chunk after chunk: to the keeper none of that is

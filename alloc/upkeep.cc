@@ -45,7 +45,7 @@ void Pool::Impl::grow_ahead() {
     return;
   }
   for (bool grown = true; grown && pages->free_hint() < low + low;) {
-    GrowLock lock(*this);  // For one chunk at a time: callers may need it too.
+    TurnLock lock(grow_lock);  // For one chunk at a time: callers may need it too.
     grown = grow(GrowthPages::kHuge);
     counters.add(PoolCount::kKeeperGrowths, grown ? 1 : 0);
   }

@@ -22,6 +22,8 @@ using keel::Mutex;
 using keel::MutexLock;
 using keel::SharedLock;
 using keel::SharedMutex;
+using keel::TurnLock;
+using keel::TurnMutex;
 using keel_test::run_in_child;
 
 namespace {
@@ -32,12 +34,12 @@ constexpr std::uint64_t kMillisecondNs = 1'000'000;
 // that of a machine that is busy.
 class Taker {
  public:
-  template <typename Lock>
-  Taker(std::in_place_type_t<Lock> /*lock*/, SharedMutex& mutex)
+  template <typename Lock, typename Lockable>
+  Taker(std::in_place_type_t<Lock> /*lock*/, Lockable& mutex)
       : thread_([this, &mutex] {
           // What a thread's first lock allocates it has then.
           SharedMutex other(LockRank::kWindow);
-          { const Lock lock(other); }
+          { const SharedLock lock(other); }
           id_ = ::gettid();
           const Lock lock(mutex);
           in_ = true;
@@ -96,6 +98,17 @@ struct Gate {
 };
 
 }  // namespace
+
+TEST_CASE("who waits for a turn mutex has it before who gives it back and wants it again") {
+  TurnMutex mutex(LockRank::kPoolTurn, LockRank::kPool);
+  mutex.lock();
+  const Taker waiter(std::in_place_type<TurnLock>, mutex);
+  CHECK_FALSE(waiter.gets_in());
+  mutex.unlock();
+  mutex.lock();
+  CHECK(waiter.in());
+  mutex.unlock();
+}
 
 TEST_CASE("locks taken in the order of their ranks are fine, also again and from other threads") {
   Mutex outer(LockRank::kPool);

@@ -94,6 +94,36 @@ class KEEL_SCOPED_CAPABILITY MutexLock {
   Mutex& mutex_;
 };
 
+// A mutex that who waits for it has before who only just gave it back: of those who wait one has
+// the turn, and all others wait for that. For loops that let others in between two holds: a Mutex
+// has no order, and such a loop has it again before a sleeper is awake, a thousand times in a row.
+class KEEL_CAPABILITY("turn mutex") TurnMutex {
+ public:
+  // The turn's rank comes before the mutex's own.
+  TurnMutex(LockRank turn, LockRank rank) : turn_(turn), mutex_(rank) {}
+
+  void lock() KEEL_ACQUIRE() KEEL_NO_THREAD_SAFETY_ANALYSIS {
+    const MutexLock turn(turn_);
+    mutex_.lock();
+  }
+  void unlock() KEEL_RELEASE() KEEL_NO_THREAD_SAFETY_ANALYSIS { mutex_.unlock(); }
+
+ private:
+  Mutex turn_;
+  Mutex mutex_;
+};
+
+class KEEL_SCOPED_CAPABILITY TurnLock {
+ public:
+  explicit TurnLock(TurnMutex& mutex) KEEL_ACQUIRE(mutex) : mutex_(mutex) { mutex_.lock(); }
+  ~TurnLock() KEEL_RELEASE() { mutex_.unlock(); }
+  TurnLock(const TurnLock&) = delete;
+  TurnLock& operator=(const TurnLock&) = delete;
+
+ private:
+  TurnMutex& mutex_;
+};
+
 // Waits keep the mutex's rank: the waiter holds nothing else while it sleeps.
 class CondVar {
  public:
