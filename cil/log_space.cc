@@ -104,8 +104,10 @@ Status LogSpace::reserve(const Reservation& wanted) {
   MutexLock lock(mutex_);
   enqueue(self);
   const Status status = wait_for_room(self);
-  dequeue(self);
-  wake_first();
+  if (!self.granted) {
+    dequeue(self);
+  }
+  serve_waiters();
   return status;
 }
 
@@ -115,13 +117,15 @@ Status LogSpace::wait_for_room(Waiter& self) {
   bool asked = false;
   Sequence asked_for{};  // the context that was open then
   for (;;) {
+    if (self.granted) {
+      return {};
+    }
     if (failed_) {
       return error_;
     }
     if (first_waiter_ == &self) {
-      if (unholding_ == 0 && fits(self.wanted, false)) {
-        granted_ += self.wanted;
-        ++grants_;
+      if (can_be_served(self)) {
+        grant(self);
         return {};
       }
       // A pass serves the first waiter: what it left for others before this one was says nothing.
@@ -154,7 +158,7 @@ Status LogSpace::wait_for_room(Waiter& self) {
           asked_for = open;
         }
         drained = asked = true;
-        continue;  // Who was to wake this thread may have come meanwhile.
+        continue;  // Who was to serve or wake this thread may have come meanwhile.
       }
     }
     self.condition.wait(mutex_);
@@ -180,20 +184,23 @@ void LogSpace::hold(const Reservation& room) {
 Status LogSpace::unhold(const Reservation& room) {
   MutexLock lock(mutex_);
   KEEL_CHECK(held_.covers(room), "more taken than held", held_.log_bytes, room.log_bytes);
-  if (!fits_checkpoint(room.log_bytes)) {
+  Status status;
+  const bool waits = !fits_checkpoint(room.log_bytes);
+  if (waits) {
     ++unholding_;
     update_contended();
-    const Status status = wait_for_checkpoint(room.log_bytes);
+    status = wait_for_checkpoint(room.log_bytes);
     --unholding_;
     update_contended();
-    wake_first();
-    if (!status) {
-      return status;
-    }
   }
-  held_ -= room;
-  granted_.log_bytes += room.log_bytes;
-  return {};
+  if (status.ok()) {
+    held_ -= room;
+    granted_.log_bytes += room.log_bytes;
+  }
+  if (waits) {
+    serve_waiters();
+  }
+  return status;
 }
 
 bool LogSpace::fits_checkpoint(std::uint64_t log_bytes) const {
@@ -224,7 +231,7 @@ void LogSpace::granted_less() {
     ++granted_changes_;
     granted_changed_.notify_all();
   }
-  wake_first();
+  serve_waiters();
 }
 
 void LogSpace::update_contended() {
@@ -237,7 +244,7 @@ void LogSpace::drop_held(const Reservation& room) {
   KEEL_CHECK(held_.covers(room), "more dropped than held", held_.log_bytes, room.log_bytes);
   held_ -= room;
   granted_.memory_bytes -= room.memory_bytes;
-  wake_first();
+  serve_waiters();
 }
 
 void LogSpace::adopt_held(const Reservation& room) {
@@ -274,9 +281,9 @@ void LogSpace::checkpoint_done() {
   MutexLock lock(mutex_);
   KEEL_CHECK(in_flight_ > 0, "no checkpoint is in flight");
   --in_flight_;
+  serve_waiters();
   // What it held can be trimmed or moves the tail: whoever waits waits for the pass that follows.
   pass_asked_ = pass_asked_ || first_waiter_ != nullptr;
-  wake_first();
 }
 
 void LogSpace::free_memory(std::uint64_t bytes) {
@@ -284,7 +291,7 @@ void LogSpace::free_memory(std::uint64_t bytes) {
   KEEL_CHECK(bytes <= granted_.memory_bytes, "more freed than in use", bytes,
              granted_.memory_bytes);
   granted_.memory_bytes -= bytes;
-  wake_first();
+  serve_waiters();
 }
 
 void LogSpace::tail_moved(Lsn tail) {
@@ -293,7 +300,7 @@ void LogSpace::tail_moved(Lsn tail) {
              tail_.value(), head_.value());
   tail_ = tail;
   needs_.tail_moved(tail);
-  wake_first();
+  serve_waiters();
 }
 
 void LogSpace::pass_asked() {
@@ -311,7 +318,7 @@ void LogSpace::pass_ended(bool hope) {
   MutexLock lock(mutex_);
   passes_ended_ = passes_begun_;
   hope_ = hope;
-  wake_first();
+  serve_waiters();
 }
 
 // What is gathered when that is granted. More than a checkpoint never is: then it is the push that
@@ -353,7 +360,7 @@ void LogSpace::fail(const Error& error) {
   failed_ = true;
   update_contended();
   granted_changed_.notify_all();
-  wake_first();
+  serve_waiters();
 }
 
 LogSpace::Sums LogSpace::sums() const {
@@ -378,7 +385,26 @@ LogSpace::Longest LogSpace::longest() const {
                                   : Longest{first_waiter_->since_ns, first_waiter_->wanted};
 }
 
-void LogSpace::wake_first() {
+bool LogSpace::can_be_served(const Waiter& first) const {
+  return unholding_ == 0 && !failed_ && fits(first.wanted, false);
+}
+
+void LogSpace::grant(Waiter& first) {
+  granted_ += first.wanted;
+  ++grants_;
+  first.granted = true;
+  dequeue(first);
+}
+
+// By who makes room, and not by each waiter when it comes to run: until then all others would queue
+// behind it, and with threads that come back soon the queue would never end. Who is first and does
+// not fit looks what else it can do.
+void LogSpace::serve_waiters() {
+  while (first_waiter_ != nullptr && can_be_served(*first_waiter_)) {
+    Waiter& served = *first_waiter_;
+    grant(served);
+    served.condition.notify_one();
+  }
   if (first_waiter_ != nullptr) {
     first_waiter_->condition.notify_one();
   }

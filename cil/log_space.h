@@ -19,8 +19,9 @@
 // I4 A waiter that nothing can help any more gets kLogFull; until then it has asked for help, and a
 //    pass has looked at what it lacks. Whoever makes room outside says so before it is had.
 // I5 While somebody waits in unhold(), begin() is granted nothing new: what is held goes first.
-// Locks: one (kJournalSpace). Who waits for a grant sleeps on a condition of his own and is woken
-//    in turn; all in unhold() sleep on one, and look again whenever something granted came back.
+// Locks: one (kJournalSpace). Who waits for a grant sleeps on a condition of his own and is granted
+//    it in turn, by who makes room; all in unhold() sleep on one, and look again whenever something
+//    granted came back.
 // Source: grant heads (XFS); the difference: one queue for both resources, and no rounding.
 #pragma once
 
@@ -162,6 +163,7 @@ class LogSpace {
     Reservation wanted;
     std::uint64_t since_ns = 0;
     CondVar condition;
+    bool granted = false;  // and not in the queue any more
     Waiter* next = nullptr;
   };
 
@@ -175,7 +177,9 @@ class LogSpace {
   [[nodiscard]] Status wait_for_checkpoint(std::uint64_t log_bytes) KEEL_REQUIRES(mutex_);
   void update_contended() KEEL_REQUIRES(mutex_);
   void granted_less() KEEL_REQUIRES(mutex_);
-  void wake_first() KEEL_REQUIRES(mutex_);
+  [[nodiscard]] bool can_be_served(const Waiter& first) const KEEL_REQUIRES(mutex_);
+  void grant(Waiter& first) KEEL_REQUIRES(mutex_);
+  void serve_waiters() KEEL_REQUIRES(mutex_);
   void enqueue(Waiter& waiter) KEEL_REQUIRES(mutex_);
   void dequeue(Waiter& waiter) KEEL_REQUIRES(mutex_);
 

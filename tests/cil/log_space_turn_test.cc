@@ -49,6 +49,49 @@ TEST_CASE("who takes back what is held comes before all who wait for a grant") {
   CHECK(space.sums().held.log_bytes == 0);
 }
 
+TEST_CASE("what was held for a done has its room before others are served") {
+  LogSpace space({1000, 250, 0, 1 << 20}, Lsn(0), Lsn(0), no_help());
+  REQUIRE(space.reserve({60, 0}).ok());
+  space.hold({60, 0});
+  REQUIRE(space.reserve({240, 0}).ok());
+  std::thread unholder([&] {
+    const Status status = space.unhold({60, 0});
+    KEEL_CHECK(status.ok(), "unhold");
+  });
+  yield_until([&] { return space.contended(); });
+  std::thread waiter([&] {
+    const Status status = space.reserve({50, 0});
+    KEEL_CHECK(status.ok(), "reserve");
+  });
+  yield_until([&] { return space.longest().since_ns != 0; });
+  space.give_back({50, 0});  // Enough for either.
+  unholder.join();
+  CHECK(space.sums().granted.log_bytes == 250);
+  space.give_back({50, 0});
+  waiter.join();
+  CHECK(space.sums().granted.log_bytes == 250);
+}
+
+TEST_CASE("who makes room serves who waits for it, though he does not run") {
+  Gate drains;
+  LogSpace space({1000, 100, 0, 1 << 20}, Lsn(0), Lsn(0),
+                 {[&] { drains.pass(); }, [] {}, [] { return Sequence{}; }});
+  REQUIRE(space.reserve({100, 0}).ok());
+  Status reserved;
+  std::thread waiter([&] { reserved = space.reserve({30, 0}); });
+  drains.wait_for_arrival();
+  CHECK_FALSE(space.try_reserve({1, 0}));
+  space.give_back({100, 0});
+  CHECK(space.sums().granted.log_bytes == 30);
+  CHECK_FALSE(space.contended());
+  CHECK(space.try_reserve({70, 0}));
+  drains.open();
+  waiter.join();
+  CHECK(reserved.ok());
+  CHECK(space.sums().granted.log_bytes == 100);
+  CHECK(space.sums().grants == 1);
+}
+
 TEST_CASE("nobody is told that the log is full while another waits to take back what is held") {
   Gate unholder_asks;
   std::atomic<bool> passes{false};
