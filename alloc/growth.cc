@@ -113,28 +113,32 @@ Bytes Pool::Impl::trim(unsigned most_chunks) {
   const Pages chunk = store->chunk();
   Bytes given{};
   unsigned chunks = 0;
-  for (std::uint64_t end = store->capacity().value(); end != 0 && chunks < most_chunks;) {
-    TurnLock lock(grow_lock);  // For one chunk at a time: callers may need it too.
+  for (Pfn end = Pfn(0) + store->capacity(); chunks < most_chunks;) {
+    const std::optional<FrameRun> run = pages->find_free_chunk(end, chunk);
+    if (!run) {
+      break;
+    }
+    end = run->first;
+    window->purge_in_slices();  // Now, so that nobody waits for that below.
+    TurnLock lock(grow_lock);   // For one chunk at a time: callers may need it too.
     // Read under the lock: while this waited for it, reserve() may have raised it.
     const Pages stays = Pages(kept_present.load(std::memory_order_relaxed)) + chunk;
     if (pages->present_hint() < stays) {
       break;
     }
-    end -= chunk.value();
-    const FrameRun run{Pfn(end), chunk};
-    if (!pages->remove(run)) {
+    if (!pages->remove(*run)) {
       continue;
     }
     // Nobody can use its frames now, and what aliases they have are lazy: a purge ends them all.
     // One for each chunk: frames of the next may get lazy aliases until it is taken out too.
-    if (window->purge().ok() && store->trim(run).ok()) {
+    if (window->purge().ok() && store->trim(*run).ok()) {
       note_freed();  // It may grow again.
       given += Bytes(bytes_of(chunk));
       ++chunks;
       counters.add(PoolCount::kTrimmedChunks);
       set_cache_budget();
     } else {
-      pages->add(run);
+      pages->add(*run);
       break;
     }
   }

@@ -187,14 +187,12 @@ void PageAllocator::publish_hints() {
   present_hint_.store(present_, std::memory_order_relaxed);  // Hints.
 }
 
-bool PageAllocator::remove(FrameRun chunk) {
-  const auto first = static_cast<Index>(chunk.first.value());
-  const auto end = static_cast<Index>(chunk.end().value());
-  MutexLock lock(lock_);
+// First frame of the free run that all of [first, end) lies in; kNone if not all of it is free.
+PageAllocator::Index PageAllocator::free_run_around(Index first, Index end) const {
   for (Index at = first; at < end;) {
     const Index block_end = std::min((at / kBlockPages + 1) * kBlockPages, end);
     if (free_in_block_[at / kBlockPages] < block_end - at) {
-      return false;
+      return kNone;
     }
     at = block_end;
   }
@@ -204,6 +202,31 @@ bool PageAllocator::remove(FrameRun chunk) {
   const Index head = head_of(ends_run ? end - 1 : first);
   if (head == kNone || head > first || frames_[head].word().use != FrameUse::kFree ||
       head + frames_[head].area < end) {
+    return kNone;
+  }
+  return head;
+}
+
+std::optional<FrameRun> PageAllocator::find_free_chunk(Pfn below, Pages chunk) const {
+  constexpr unsigned kLooksPerHold = 64;
+  const auto count = static_cast<Index>(chunk.value());
+  for (auto end = static_cast<Index>(below.value()); end >= count;) {
+    MutexLock lock(lock_);
+    for (unsigned looks = 0; looks < kLooksPerHold && end >= count; ++looks, end -= count) {
+      if (free_run_around(end - count, end) != kNone) {
+        return FrameRun{Pfn(end - count), chunk};
+      }
+    }
+  }
+  return std::nullopt;
+}
+
+bool PageAllocator::remove(FrameRun chunk) {
+  const auto first = static_cast<Index>(chunk.first.value());
+  const auto end = static_cast<Index>(chunk.end().value());
+  MutexLock lock(lock_);
+  const Index head = free_run_around(first, end);
+  if (head == kNone) {
     return false;
   }
   const Index run_end = head + frames_[head].area;

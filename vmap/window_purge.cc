@@ -27,6 +27,14 @@ bool Window::purge_slice() {
   return impl_->store.owned_by_this_process() && impl_->purge_one_slice();
 }
 
+void Window::purge_in_slices() {
+  const std::uint64_t before = impl_->purged_pages.load(std::memory_order_relaxed);  // A count.
+  const Pages lazy = lazy_pages();
+  while (lazy_pages() != Pages(0) && purge_slice() &&
+         Pages(impl_->purged_pages.load(std::memory_order_relaxed) - before) < lazy) {
+  }
+}
+
 bool Window::Impl::claim_marked(Shard& shard) {
   MutexLock guard(shard.lock);
   return shard.table.has_marked() && claim(shard, kWhole);

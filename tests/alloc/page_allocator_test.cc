@@ -253,6 +253,20 @@ TEST_CASE("the last chunk of a free run is removed without a look at what lies b
   CHECK(ending.exit_code == 0);
 }
 
+TEST_CASE("the highest free chunk is found below any other, and none in a chunk that is in use") {
+  constexpr std::uint64_t kChunk = 256;
+  constexpr std::uint64_t kChunks = 200;  // More than are looked at in one hold.
+  const auto pages = make(kChunks * kChunk, 3 * kChunk);
+  const Pfn end(kChunks * kChunk);
+  CHECK(pages->find_free_chunk(end, Pages(kChunk)) == FrameRun{Pfn(2 * kChunk), Pages(kChunk)});
+  CHECK(pages->find_free_chunk(Pfn(2 * kChunk), Pages(kChunk)) ==
+        FrameRun{Pfn(kChunk), Pages(kChunk)});
+  const auto used = pages->allocate(Pages(1), "user");  // the first frame of all
+  REQUIRE(used == Pfn(0));
+  CHECK_FALSE(pages->find_free_chunk(Pfn(kChunk), Pages(kChunk)));
+  CHECK_FALSE(pages->find_free_chunk(Pfn(0), Pages(kChunk)));
+}
+
 TEST_CASE("who holds memory is summed by owner, largest first") {
   const auto pages = make(4096, 4096);
   static const char kLarge[] = "large";

@@ -142,6 +142,11 @@ class PageAllocator : public MetadataObject {
   // Takes a chunk of frames out, if all of it is free.
   [[nodiscard]] bool remove(FrameRun chunk) KEEL_EXCLUDES(lock_);
 
+  // The highest chunk that ends at `below` or a multiple of chunks under it and is all free, as of
+  // lately. Takes the lock in slices.
+  [[nodiscard]] std::optional<FrameRun> find_free_chunk(Pfn below, Pages chunk) const
+      KEEL_EXCLUDES(lock_);
+
   // A contiguous run of exactly `pages`, from a free run hardly larger if there is one. Fails fast.
   // Threads: any; makes no system call.
   // Errors: nullopt if no free run is large enough, or `pages` is 0 or above kMaxContiguous.
@@ -227,6 +232,7 @@ class PageAllocator : public MetadataObject {
   [[nodiscard]] FrameInfo describe(Index frame) const KEEL_REQUIRES(lock_);
   [[nodiscard]] Index step_over(Index at) const KEEL_REQUIRES(lock_);
   [[nodiscard]] Index free_run_over(Index frame) const KEEL_REQUIRES(lock_);
+  [[nodiscard]] Index free_run_around(Index first, Index end) const KEEL_REQUIRES(lock_);
   void audit_lists(const FreeCensus& census) const KEEL_REQUIRES(lock_);
 
   const Index capacity_;

@@ -146,6 +146,10 @@ class Window : public MetadataObject {
   // Errors: false if nothing is lazy any more, or if the kernel refused; the rest is still lazy.
   bool purge_slice();
 
+  // In such parts, and others may purge in between: as many pages as are lazy now, or until nothing
+  // is. Threads: as above. Errors: ends when the kernel refuses; the rest is still lazy.
+  void purge_in_slices();
+
   // Pages of areas unmapped and not purged yet. Threads: any; one load.
   [[nodiscard]] Pages lazy_pages() const;
 
