@@ -333,6 +333,13 @@ void* Pool::Impl::grow_for(const Request& request) {
   if (request.pages > kMaxContiguous || hardened.on()) {
     return nullptr;
   }
+  const bool full = is_grown_up();
+  if (void* buffer = full ? try_contiguous(request) : nullptr) {
+    return buffer;
+  }
+  if (full && is_grown_up()) {  // Both: else what trim() had in its hands was not looked at.
+    return nullptr;
+  }
   Pages grown{};
   TurnLock lock(grow_lock);
   for (;;) {
@@ -357,8 +364,9 @@ void* Pool::Impl::try_vmalloc(const Request& request) {
     const auto chain = pages->gather(held, request.owner);
     return chain || held == request.pages ? chain : pages->gather(request.pages, request.owner);
   };
+  const bool full = is_grown_up();
   std::optional<Pfn> chain = gather();
-  if (!chain) {
+  if (!chain && !(full && is_grown_up())) {  // As above.
     const Populating populates(*this);
     for (bool grown = true; !chain && grown;) {
       TurnLock lock(grow_lock);  // For one chunk at a time: callers may need it too.

@@ -55,7 +55,7 @@ void Pool::Impl::grow_ahead() {
 void Pool::Impl::keep_some_free() {
   const Pages wanted{pages->present_hint().value() / kFreeShare};
   const Pages free = pages->free_hint();
-  if (pages->present_hint() == store->capacity() && free < wanted) {
+  if (is_grown_up() && free < wanted) {
     (void)cache.shrink(wanted - free);
   }
 }
@@ -64,7 +64,7 @@ void Pool::Impl::keep_some_free() {
 // their owners' locks, which stand before all of the pool's.
 void Pool::Impl::ask_shrinkers() {
   const Pages low = low_watermark();
-  if (pages->present_hint() == store->capacity() && pages->free_hint() + cache.idle_pages() < low) {
+  if (is_grown_up() && pages->free_hint() + cache.idle_pages() < low) {
     (void)shrinkers.scan(Bytes(bytes_of(low)));  // What it gave shows in the free lists.
   }
 }

@@ -174,10 +174,8 @@ Result<FrameRun> FrameStore::find_hole() const {
       return FrameRun{at, chunk_};
     }
   }
-  for (std::uint64_t i = 0; i < chunks_; ++i) {
-    if (!is_populated_[i]) {
-      return chunk_at(i);
-    }
+  if (lowest_hole_ < chunks_) {
+    return chunk_at(lowest_hole_);
   }
   return Error{Errc::kNoMemory, 0, "frame store is at its capacity of pages", capacity_.value()};
 }
@@ -201,6 +199,9 @@ Result<FrameRun> FrameStore::grow(GrowthPages pages) {
     return status.error();
   }
   is_populated_[hole->first.value() / chunk_.value()] = true;
+  while (lowest_hole_ < chunks_ && is_populated_[lowest_hole_]) {
+    ++lowest_hole_;
+  }
   populated_ += chunk_;
   return hole;
 }
@@ -305,6 +306,7 @@ Status FrameStore::trim(FrameRun chunk) {
     return system_error(-error, "giving back the chunk at frame", chunk.first.value());
   }
   is_populated_[index] = false;
+  lowest_hole_ = std::min(lowest_hole_, index);
   populated_ -= chunk_;
   return {};
 }
@@ -314,7 +316,9 @@ void FrameStore::audit() const {
   Pages counted{};
   for (std::uint64_t i = 0; i < chunks_; ++i) {
     counted += is_populated_[i] ? chunk_ : Pages(0);
+    KEEL_CHECK(i >= lowest_hole_ || is_populated_[i], "hole below the lowest", i, lowest_hole_);
   }
+  KEEL_CHECK(lowest_hole_ == chunks_ || !is_populated_[lowest_hole_], "no hole at", lowest_hole_);
   KEEL_CHECK(counted == populated_, "populated pages, counted and kept", counted.value(),
              populated_.value());
 }

@@ -162,7 +162,7 @@ Outcome run_world(std::uint64_t seed) {
 }
 
 // A pool on simulated threads: its disk in force, and `name` said of what goes wrong.
-template <class Disk = SimScheduledDisk>
+template <class Disk = SimScheduledDisk, class Scheduler = SimScheduler>
 struct SimPool {
   SimPool(std::string name, std::uint64_t seed, const SimSchedule& schedule,
           const PoolConfig& config)
@@ -173,7 +173,7 @@ struct SimPool {
     pool = std::move(*created);
   }
 
-  SimScheduler scheduler;
+  Scheduler scheduler;
   Disk disk;
   const ScopedOs scope{disk};
   std::unique_ptr<Pool> pool;
@@ -641,6 +641,70 @@ Bytes left_of_hardened() {
   return pool.stats().populated;
 }
 
+// Counts who goes to the growth lock.
+class GrowthLockCounts final : public SimScheduler {
+ public:
+  using SimScheduler::SimScheduler;
+  void point(ThreadPoint what, std::uint32_t detail) override {
+    if (what == ThreadPoint::kLock && detail == static_cast<std::uint32_t>(LockRank::kPoolTurn)) {
+      ++count;
+    }
+    SimScheduler::point(what, detail);
+  }
+  unsigned count = 0;
+};
+
+// How often a request for what lies in pieces takes the growth lock of a pool at capacity, of which
+// next to nothing is free.
+unsigned growth_locks_at_capacity(std::size_t size) {
+  SimPool<SimScheduledDisk, GrowthLockCounts> world("", 1, sim_schedule(1),
+                                                    {.capacity_bytes = 16 * kMiB,
+                                                     .chunk_bytes = kMiB / 4,
+                                                     .window_bytes = 64 * kMiB,
+                                                     .huge_pages = false,
+                                                     .background = false});
+  Pool& pool = *world.pool;
+  std::vector<void*> pages;
+  while (void* page = pool.kvmalloc(kPageBytes, AllocFlags::kNoWarn)) {
+    pages.push_back(page);
+  }
+  for (std::size_t i = 0; i < 2 * size / kPageBytes; i += 2) {
+    pool.kvfree(std::exchange(pages[i], nullptr));
+  }
+  (void)pool.trim();  // What CPUs hold idle is free; no chunk is whole.
+  const std::uint64_t mapped = pool.stats().vmalloc_allocations;
+  world.scheduler.count = 0;
+  void* buffer = pool.kvmalloc(size);
+  const unsigned count = world.scheduler.count;
+  KEEL_CHECK(buffer != nullptr && pool.stats().vmalloc_allocations == mapped + 1, "no mapping");
+  void* none = pool.kvmalloc(size, AllocFlags::kNoWarn);
+  KEEL_CHECK(none == nullptr, "memory that there is not");
+  const unsigned in_vain = world.scheduler.count;
+  pool.kvfree(buffer);
+  for (void* page : pages) {
+    pool.kvfree(page);
+  }
+  return count + in_vain;
+}
+
+// How often a trim() takes it beyond the chunks that it gives back.
+unsigned growth_locks_of_trim() {
+  SimPool<SimScheduledDisk, GrowthLockCounts> world("", 1, sim_schedule(1),
+                                                    {.capacity_bytes = 16 * kMiB,
+                                                     .chunk_bytes = kMiB / 4,
+                                                     .window_bytes = 16 * kMiB,
+                                                     .initial_bytes = 4 * kMiB,
+                                                     .huge_pages = false,
+                                                     .background = false});
+  Pool& pool = *world.pool;
+  void* used = pool.kvmalloc(3 * kMiB);
+  world.scheduler.count = 0;
+  KEEL_CHECK(pool.trim() != Bytes(0), "chunks that nobody uses");
+  const unsigned count = world.scheduler.count;
+  pool.kvfree(used);
+  return count - static_cast<unsigned>(pool.stats().trimmed_chunks);
+}
+
 // What is free a second after a mapped buffer took all that was, while the thread was at rest.
 Bytes free_behind_a_large_buffer(bool hardened) {
   const SimPool<> world("", 1, sim_schedule(1),
@@ -715,6 +779,14 @@ TEST_CASE(
       }
     }
   }
+}
+
+TEST_CASE("a pool at capacity has nobody wait for its growth in vain") {
+  CHECK(growth_locks_at_capacity(16 * kPageBytes) == 0);
+}
+
+TEST_CASE("who needs the pool to grow waits for no chunk that a trim cannot give back") {
+  CHECK(growth_locks_of_trim() == 0);
 }
 
 TEST_CASE("what a round does not come to purge the next one does") {

@@ -2,6 +2,7 @@
 
 #include <doctest/doctest.h>
 #include <fcntl.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -11,6 +12,7 @@
 #include <cinttypes>
 #include <csignal>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <fstream>
 #include <random>
@@ -133,6 +135,41 @@ TEST_CASE("a trimmed chunk is gone, the lowest hole grows first, and comes back 
   CHECK(*again == *first);
   CHECK(is_zero(*store, *again));
   store->audit();
+}
+
+TEST_CASE("growth does not look at chunks that are there again, also after a trim") {
+  // The chunk map stands in pages of its own.
+  class PagedOs final : public Os {
+   public:
+    void* metadata_allocate(std::size_t bytes) override {
+      map = std::aligned_alloc(kPageBytes, round_up(bytes, kPageBytes));
+      return map;
+    }
+    void metadata_free(void* memory) override { std::free(memory); }
+    void* map = nullptr;
+  };
+  PagedOs paged;
+  const ScopedOs scope(paged);
+  constexpr std::size_t kChunks = 2 * kPageBytes;
+  const auto created = FrameStore::create(
+      {.capacity_bytes = kChunks * kPageBytes, .chunk_bytes = kPageBytes, .huge_pages = false});
+  REQUIRE(created.ok());
+  FrameStore& store = **created;
+  for (std::size_t i = 0; i < kPageBytes + 8; ++i) {
+    REQUIRE(store.grow().ok());
+  }
+  store.audit();
+  const auto ending = keel_test::run_in_child([&] {
+    (void)::mprotect(paged.map, kPageBytes, PROT_NONE);
+    const auto next = store.next_chunk();
+    ::_exit(next.ok() && next->first == Pfn(kPageBytes + 8) ? 0 : 1);
+  });
+  CHECK(ending.exit_code == 0);
+  REQUIRE(store.trim({Pfn(5), Pages(1)}).ok());
+  CHECK(store.next_chunk()->first == Pfn(5));
+  CHECK(store.grow()->first == Pfn(5));
+  CHECK(store.next_chunk()->first == Pfn(kPageBytes + 8));
+  store.audit();
 }
 
 TEST_CASE("the direct map is not forked, and dumped only if asked for") {

@@ -123,6 +123,7 @@ class FrameStore : public MetadataObject {
 
   mutable Mutex lock_{LockRank::kFrameStore};
   bool* is_populated_ KEEL_PT_GUARDED_BY(lock_) = nullptr;  // one per chunk
+  std::uint64_t lowest_hole_ KEEL_GUARDED_BY(lock_) = 0;    // chunks_: at capacity
   Pages populated_ KEEL_GUARDED_BY(lock_){};
   bool huge_given_ KEEL_GUARDED_BY(lock_) = false;  // at least once
   FrameRun beside_ KEEL_GUARDED_BY(lock_){};  // the last huge page; its holes are filled first
