@@ -104,12 +104,14 @@ void PageAllocator::insert_free(Index first, Index length) {
     frames_[head.next].prev = first;
   }
   bins_.set_head(bin, first);
+  blocks_.add(first, length);
 }
 
 void PageAllocator::remove_free(Index first) {
   Frame& head = frames_[first];
   KEEL_ASSERT(head.word().use == FrameUse::kFree, "not a free run, frame", first);
   const Index length = head.area;
+  blocks_.remove(first, length);
   if (head.prev != kNone) {
     frames_[head.prev].next = head.next;
   } else {
@@ -460,21 +462,9 @@ PageCounts PageAllocator::counts() const {
   return {Pages(present_), Pages(free_)};
 }
 
-std::array<std::uint64_t, kMaxOrder + 1> PageAllocator::buddyinfo() const {
-  std::array<std::uint64_t, kMaxOrder + 1> blocks{};
+BlockCounts::Orders PageAllocator::buddyinfo() const {
   MutexLock lock(lock_);
-  bins_.for_each_head([&](Index head) {
-    for (Index run = head; run != kNone; run = frames_[run].next) {
-      for (Index at = run, left = frames_[run].area; left != 0;) {
-        const auto aligned = static_cast<unsigned>(std::countr_zero(at | kMaxBlock));
-        const unsigned order = std::min(aligned, floor_order(left));
-        ++blocks[order];
-        at += Index{1} << order;
-        left -= Index{1} << order;
-      }
-    }
-  });
-  return blocks;
+  return blocks_.orders();
 }
 
 // Frame right behind the block, run or absent frame at `at`, which must begin there.
@@ -542,9 +532,15 @@ class HolderSums {
 }  // namespace
 
 std::size_t PageAllocator::holders(std::span<Holder> largest) const {
+  // A lock that is taken again at once lets nobody in who sleeps for it.
+  constexpr Index kSlicesToPause = 16;
+  constexpr std::uint64_t kPauseNs = 20'000;
   HolderSums sums;
   // In slices, each from the first run that begins in it. One that began earlier ends earlier.
   for (Index slice = 0; slice < capacity_; slice += kMaxBlock) {
+    if (slice != 0 && slice % (kSlicesToPause * kMaxBlock) == 0) {
+      os().sleep_ns(kPauseNs);
+    }
     MutexLock lock(lock_);
     const Index end = std::min(slice + kMaxBlock, capacity_);
     for (Index at = slice; at < end; ++at) {
@@ -580,7 +576,20 @@ struct PageAllocator::FreeCensus {
   std::uint64_t runs = 0;
   std::uint64_t free = 0;
   std::uint64_t present = 0;
+  BlockCounts::Orders blocks{};
+
+  void cut(Index first, Index length);
 };
+
+// As the largest blocks that can stand at its first frame, one after the other.
+void PageAllocator::FreeCensus::cut(Index first, Index length) {
+  for (const Index end = first + length; first != end;) {
+    const auto aligned = static_cast<unsigned>(std::countr_zero(first | kMaxBlock));
+    const unsigned order = std::min(aligned, floor_order(end - first));
+    ++blocks[order];
+    first += Index{1} << order;
+  }
+}
 
 void PageAllocator::audit() const {
   MutexLock lock(lock_);
@@ -601,6 +610,7 @@ void PageAllocator::audit() const {
       KEEL_CHECK(!after_free, "two neighbouring free runs, frame", at);
       ++census.runs;
       census.free += end - at;
+      census.cut(at, end - at);
     }
     after_free = is_free;
     census.present += word.use != FrameUse::kAbsent ? end - at : 0;
@@ -626,6 +636,11 @@ void PageAllocator::audit_lists(const FreeCensus& census) const {
     }
   });
   KEEL_CHECK(found == census.runs, "free runs in bins", found, census.runs);
+  const BlockCounts::Orders kept = blocks_.orders();
+  for (unsigned order = 0; order <= kMaxOrder; ++order) {
+    KEEL_CHECK(kept[order] == census.blocks[order], "free blocks of the order, kept and found",
+               order, kept[order], census.blocks[order]);
+  }
   std::uint64_t counted = 0;
   for (Index block = 0; block <= capacity_ / kBlockPages; ++block) {
     counted += free_in_block_[block];

@@ -267,6 +267,40 @@ TEST_CASE("the highest free chunk is found below any other, and none in a chunk 
   CHECK_FALSE(pages->find_free_chunk(Pfn(0), Pages(kChunk)));
 }
 
+TEST_CASE("what is free is told by order without a look at any record") {
+  constexpr std::uint64_t kFrames = 4096;
+  const auto pages = make(kFrames, kFrames);
+  for (std::uint64_t i = 0; i < 3; ++i) {
+    REQUIRE(pages->allocate(Pages(100), "user"));
+  }
+  auto* first = reinterpret_cast<std::byte*>(&pages->record(Pfn(0)));
+  REQUIRE(reinterpret_cast<std::uintptr_t>(first) % kPageBytes == 0);
+  const auto ending = keel_test::run_in_child([&] {
+    (void)::mprotect(first, kFrames * sizeof(FrameRecord), PROT_NONE);
+    std::uint64_t sum = 0;
+    const auto blocks = pages->buddyinfo();
+    for (unsigned order = 0; order <= kMaxOrder; ++order) {
+      sum += blocks[order] << order;
+    }
+    ::_exit(sum == kFrames - 300 ? 0 : 1);
+  });
+  CHECK(ending.exit_code == 0);
+}
+
+TEST_CASE("who sums up what others hold lets them have the lock now and then") {
+  class SleepOs final : public Os {
+   public:
+    void sleep_ns(std::uint64_t) override { ++sleeps; }
+    unsigned sleeps = 0;
+  };
+  SleepOs slept;
+  const ScopedOs scope(slept);
+  const auto pages = make(std::uint64_t{64} << kMaxOrder, 1024);
+  std::array<Holder, 1> largest;
+  CHECK(pages->holders(largest) == 0);
+  CHECK(slept.sleeps == 3);  // Every 16 slices.
+}
+
 TEST_CASE("who holds memory is summed by owner, largest first") {
   const auto pages = make(4096, 4096);
   static const char kLarge[] = "large";

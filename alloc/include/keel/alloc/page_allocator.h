@@ -13,6 +13,7 @@
 //    only reports of wrong frees walk back to a run's first frame.
 // I4 In each block of 256 frames the free ones are counted, so that whole free chunks are found
 //    without a walk.
+//    So are the blocks of each order that free runs are made of.
 // I5 No memory of its own beyond the frames' records, one flat array reserved once. gather() links
 //    the runs that it found through it.
 // Locks: kPageAllocator over the lists and records, never over a system call. The records of runs
@@ -27,6 +28,7 @@
 #include <optional>
 #include <span>
 
+#include "keel/alloc/block_counts.h"
 #include "keel/base/metadata_object.h"
 #include "keel/base/mutex.h"
 #include "keel/base/percpu.h"
@@ -37,7 +39,6 @@
 
 namespace keel {
 
-inline constexpr unsigned kMaxOrder = 10;
 inline constexpr Pages kMaxContiguous{std::uint64_t{1} << kMaxOrder};  // 4 MiB
 
 enum class FrameUse : std::uint8_t {
@@ -187,11 +188,12 @@ class PageAllocator : public MetadataObject {
   [[nodiscard]] PageCounts counts() const KEEL_EXCLUDES(lock_);
 
   // Free memory as blocks of each order, as /proc/buddyinfo has it: every free run cut into the
-  // largest aligned powers of two that it is made of. Walks the free runs.
-  [[nodiscard]] std::array<std::uint64_t, kMaxOrder + 1> buddyinfo() const KEEL_EXCLUDES(lock_);
+  // largest aligned powers of two that it is made of. Walks nothing.
+  [[nodiscard]] BlockCounts::Orders buddyinfo() const KEEL_EXCLUDES(lock_);
 
   // Fills `largest` with the owners that hold most, descending; gives how many it filled. Owners
-  // beyond the first 64 met are counted together as "(others)". Takes the lock in slices.
+  // beyond the first 64 met are counted together as "(others)". Takes the lock in slices, and sleeps
+  // now and then so that others have it too.
   [[nodiscard]] std::size_t holders(std::span<Holder> largest) const KEEL_EXCLUDES(lock_);
 
   // Frames of runs and chains that lie in a cache. Walks all records.
@@ -247,6 +249,7 @@ class PageAllocator : public MetadataObject {
   std::atomic<std::uint64_t> free_hint_{0};
   std::atomic<std::uint64_t> present_hint_{0};
   FreeBins bins_ KEEL_GUARDED_BY(lock_);
+  BlockCounts blocks_ KEEL_GUARDED_BY(lock_);
 };
 
 // The runs of a gathered chain, for Window::map(). Threads: the chain's owner.
