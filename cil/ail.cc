@@ -77,7 +77,6 @@ void Ail::give_bucket(Bucket* bucket) {
 
 Bucket* Ail::publish(Bucket* memory, Lsn lsn, const format::CheckpointId& predecessor) {
   MutexLock lock(mutex_);
-  drop_empty_front();
   if (memory == nullptr && back_ != nullptr) {
     ++back_->holds;
     return back_;
@@ -89,7 +88,9 @@ Bucket* Ail::publish(Bucket* memory, Lsn lsn, const format::CheckpointId& predec
   bucket->holds = 1;
   KEEL_CHECK(back_ == nullptr || back_->lsn < lsn, "buckets out of order", lsn.value());
   (back_ != nullptr ? back_->next : front_) = bucket;
+  bucket->previous = back_;
   back_ = bucket;
+  drop_if_done(bucket->previous);
   return bucket;
 }
 
@@ -108,8 +109,10 @@ void Ail::enter(Bucket& bucket, LogVector* first, const LogVector* end) {
     } else if (!vector->ordered) {
       // (An ordered item is not in this checkpoint: what an earlier one holds of it must stay in
       // the log until it is home.)
+      Bucket* left = ItemAccess::bucket(item);
       unlink(item);
       link(bucket, item);
+      drop_if_done(left);
     }
   }
 }
@@ -124,7 +127,7 @@ void Ail::let_go(Bucket& bucket) {
   MutexLock lock(mutex_);
   KEEL_CHECK(bucket.holds > 0, "a bucket let go twice");
   --bucket.holds;
-  drop_empty_front();
+  drop_if_done(&bucket);
 }
 
 // Marked as well as held, so that no checkpoint takes it up again (try_pin) before it is out.
@@ -218,12 +221,8 @@ void Ail::hold(LogItem& item, Batch& batch) {
 
 TailPosition Ail::tail() const {
   MutexLock lock(mutex_);
-  for (const Bucket* bucket = front_; bucket != nullptr; bucket = bucket->next) {
-    if (bucket->items != 0 || bucket->holds != 0) {
-      return {false, bucket->lsn, bucket->predecessor, bucket->items};
-    }
-  }
-  return {};
+  return front_ == nullptr ? TailPosition{}
+                           : TailPosition{false, front_->lsn, front_->predecessor, front_->items};
 }
 
 // At the back: the oldest stand in front.
@@ -247,20 +246,22 @@ void Ail::unlink(LogItem& item) {
 }
 
 void Ail::unlink_tracked(LogItem& item) {
-  if (ItemAccess::bucket(item) != nullptr) {
+  if (Bucket* bucket = ItemAccess::bucket(item); bucket != nullptr) {
     unlink(item);
     // Relaxed, and no exchange: the lock is held.
     departures_.store(departures() + 1, std::memory_order_relaxed);
-    drop_empty_front();
+    drop_if_done(bucket);
   }
 }
 
-void Ail::drop_empty_front() {
-  while (front_ != nullptr && front_->items == 0 && front_->holds == 0) {
-    Bucket* bucket = front_;
-    front_ = bucket->next;
-    back_ = front_ == nullptr ? nullptr : back_;
+// Then also the one that was kept as the last of several, if it is alone now.
+void Ail::drop_if_done(Bucket* bucket) {
+  while (bucket != nullptr && bucket->items == 0 && bucket->holds == 0 &&
+         (bucket != back_ || bucket == front_)) {
+    (bucket->previous != nullptr ? bucket->previous->next : front_) = bucket->next;
+    (bucket->next != nullptr ? bucket->next->previous : back_) = bucket->previous;
     keep_or_free(bucket);
+    bucket = back_;
   }
 }
 
@@ -288,6 +289,9 @@ std::uint64_t Ail::audit() const {
   std::uint64_t memory = 0;
   for (const Bucket* bucket = front_; bucket != nullptr; bucket = bucket->next) {
     KEEL_CHECK(bucket == front_ || bucket->lsn > last, "buckets out of order", bucket->lsn.value());
+    KEEL_CHECK(bucket->previous == final_bucket, "a bucket's neighbours", bucket->lsn.value());
+    KEEL_CHECK(bucket->items != 0 || bucket->holds != 0 || (bucket == back_ && bucket != front_),
+               "a bucket that is done", bucket->lsn.value());
     last = bucket->lsn;
     std::size_t items = 0;
     for (LogItem* item = bucket->first; item != nullptr; item = ItemAccess::ail_next(*item)) {

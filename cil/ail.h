@@ -5,6 +5,9 @@
 //
 // I1 Buckets are in LSN order; an item is in at most one and only ever moves to a later one.
 // I2 A bucket that is being filled is kept even if it is empty, so the tail cannot jump past it.
+//    Any other goes when its last item leaves it, wherever it stands, but for the last of several:
+//    a checkpoint without memory for a bucket counts on joining that one, and none before it. So
+//    there are as many as items and held buckets, and one, and the first holds the tail.
 // I3 No call allocates, but for make_bucket(). Without memory for a bucket, items join the bucket
 //    before it: the tail then stays lower than it need, never higher. But two buckets are the
 //    AIL's own, for when there is none: so while all items are in one, the next checkpoint has
@@ -37,6 +40,7 @@ struct Bucket {
   LogItem* last = nullptr;
   std::size_t items = 0;
   unsigned holds = 0;  // being filled, or kept on purpose
+  Bucket* previous = nullptr;
   Bucket* next = nullptr;
 };
 
@@ -153,7 +157,7 @@ class Ail {
   [[nodiscard]] bool is_own(const Bucket* bucket) const KEEL_REQUIRES(mutex_) {
     return bucket == own_.data() || bucket == own_.data() + 1;
   }
-  void drop_empty_front() KEEL_REQUIRES(mutex_);
+  void drop_if_done(Bucket* bucket) KEEL_REQUIRES(mutex_);
   void keep_or_free(Bucket* bucket) KEEL_REQUIRES(mutex_);
 
   mutable Mutex mutex_{LockRank::kJournalAil};

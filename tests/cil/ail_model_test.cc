@@ -45,11 +45,19 @@ struct Model {
     }
     return lowest;
   }
-  // Buckets that may have been given back, and their address used again.
-  void forget_empty_front() {
+  // Buckets that are given back when they are done, and their address used again: all but the last
+  // of several.
+  void forget_done() {
     const std::uint64_t lowest = tail();
+    std::uint64_t highest = 0;
+    for (const auto& [bucket, place] : places) {
+      highest = std::max(highest, place.lsn);
+    }
     for (auto at = places.begin(); at != places.end();) {
-      at = at->second.lsn < lowest ? places.erase(at) : std::next(at);
+      const Place& place = at->second;
+      const bool is_done = place.items.empty() && place.holds == 0;
+      const bool stays = place.lsn == highest && lowest != UINT64_MAX;
+      at = is_done && !stays ? places.erase(at) : std::next(at);
     }
   }
 };
@@ -109,7 +117,7 @@ void run_model(std::uint64_t seed, unsigned dry_percent) {
       Bucket* bucket = ail.publish(ail.make_bucket(), Lsn(lsn), {1, lsn, lsn, 4096});
       // Without memory it may be the last one again: never a later one than asked for.
       REQUIRE(bucket->lsn.value() <= lsn);
-      model.forget_empty_front();
+      model.forget_done();
       auto [place, added] =
           model.places.try_emplace(bucket, Model::Place{bucket->lsn.value(), {}, 0});
       REQUIRE(place->second.lsn == bucket->lsn.value());

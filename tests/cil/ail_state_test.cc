@@ -215,3 +215,63 @@ TEST_CASE("without memory for buckets there are two, and again once they are emp
   CHECK(ail.make_bucket() == second);
   CHECK(ail.make_bucket() == nullptr);
 }
+
+TEST_CASE("a bucket goes when its last item leaves it, wherever it stands") {
+  constexpr std::uint32_t kBuckets = 10'000;
+  constexpr std::int64_t kSpares = 16;
+  FaultOs os;
+  const ScopedOs scope(os);
+  Trace trace;
+  std::vector<std::unique_ptr<Probe>> items;
+  {
+    Ail ail;
+    const std::int64_t before = os.metadata_held();
+    for (std::uint32_t i = 0; i < kBuckets; ++i) {
+      items.push_back(std::make_unique<Probe>(trace, i));
+      Bucket* bucket = ail.publish(ail.make_bucket(), Lsn(i + 1), {});
+      ail.adopt(*bucket, *items.back());
+      ail.let_go(*bucket);
+    }
+    std::int64_t most = kBuckets;
+    for (std::uint32_t i = 1; i < kBuckets; i += 2) {
+      CHECK(forget(ail, *items[i]));
+      most -= 1;
+      REQUIRE(os.metadata_held() - before <= most + kSpares + 1);
+    }
+    // What moves leaves its bucket too.
+    Bucket* last = ail.publish(ail.make_bucket(), Lsn(kBuckets + 1), {});
+    for (std::uint32_t i = 2; i < kBuckets; i += 2) {
+      LogVector vector{};
+      vector.item = items[i].get();
+      ail.enter(*last, &vector, nullptr);
+    }
+    ail.let_go(*last);
+    CHECK(os.metadata_held() - before <= 2 + kSpares);
+    (void)ail.audit();
+    CHECK(ail.tail().lsn == Lsn(1));
+    CHECK(forget(ail, *items[0]));
+    CHECK(ail.tail().lsn == Lsn(kBuckets + 1));
+    while (take_first(ail) != nullptr) {
+    }
+  }
+  CHECK(os.metadata_held() == 0);
+}
+
+TEST_CASE("the last of several buckets stays, for a checkpoint that was told that it joins it") {
+  Trace trace;
+  Probe oldest(trace, 1), again(trace, 2);
+  Ail ail;
+  Bucket* front = ail.publish(ail.make_bucket(), Lsn(1), {});
+  ail.adopt(*front, oldest);
+  ail.let_go(*front);
+  Bucket* back = ail.publish(ail.make_bucket(), Lsn(2), {});
+  ail.adopt(*back, again);
+  ail.let_go(*back);
+  CHECK(forget(ail, again));
+  CHECK(ail.publish(nullptr, Lsn(3), {}) == back);
+  CHECK(back->lsn == Lsn(2));
+  ail.let_go(*back);
+  (void)ail.audit();
+  CHECK(forget(ail, oldest));
+  CHECK(ail.tail().empty);  // nor does it hold the tail
+}
