@@ -35,6 +35,7 @@ Cleared clear_state(LogItem& item, bool if_wanted, bool locked, std::uint32_t le
 
 Ail::~Ail() {
   MutexLock lock(mutex_);
+  KEEL_CHECK(walks_ == nullptr, "the AIL dies under a walk");
   while (front_ != nullptr) {
     Bucket* bucket = front_;
     KEEL_CHECK(bucket->items == 0, "the AIL dies with items in it", bucket->items);
@@ -106,9 +107,10 @@ void Ail::enter(Bucket& bucket, LogVector* first, const LogVector* end) {
     } else if (!tracked) {
       link(bucket, item);
       ItemAccess::state(item).fetch_or(ItemState::kTracked, std::memory_order_acq_rel);
-    } else if (!vector->ordered) {
+    } else if (!vector->ordered && ItemAccess::bucket(item) != &bucket) {
       // (An ordered item is not in this checkpoint: what an earlier one holds of it must stay in
-      // the log until it is home.)
+      // the log until it is home. And one that is in the bucket already, which this one joins,
+      // stays where it is: a walk that stands at it, the last one, would pass it over.)
       Bucket* left = ItemAccess::bucket(item);
       unlink(item);
       link(bucket, item);
@@ -177,30 +179,38 @@ bool Ail::hold_untracked(LogItem& item) {
   });
 }
 
-// Items that were seen go to the back of their bucket, so that the walk finds new ones in front. It
-// ends after as many as there were: some may be seen twice if others leave, none is passed over.
-Ail::Batch Ail::hold_next(AilCursor& cursor, Lsn limit) {
-  Batch batch;
-  MutexLock lock(mutex_);
-  const HoldTimer timer(max_hold_ns_);
-  Bucket* bucket = front_;
-  while (bucket != nullptr && bucket->lsn < cursor.lsn) {
-    bucket = bucket->next;
+Ail::Walk::Walk(Ail& ail, Lsn limit) : ail_(ail), limit_(limit) {
+  MutexLock lock(ail.mutex_);
+  go_to(ail.front_);
+  next_ = std::exchange(ail.walks_, this);
+}
+
+Ail::Walk::~Walk() {
+  MutexLock lock(ail_.mutex_);
+  Walk** at = &ail_.walks_;
+  while (*at != this) {
+    at = &(*at)->next_;
   }
-  for (; bucket != nullptr && bucket->lsn < limit; bucket = bucket->next) {
-    if (!cursor.in_bucket || cursor.lsn != bucket->lsn) {
-      cursor = {bucket->lsn, true, bucket->items};
-    }
-    for (; cursor.left > 0 && bucket->items > 0; --cursor.left) {
+  *at = next_;
+}
+
+void Ail::Walk::go_to(Bucket* bucket) {
+  bucket_ = bucket;
+  item_ = bucket != nullptr ? bucket->first : nullptr;
+}
+
+Ail::Batch Ail::Walk::hold_next() {
+  Batch batch;
+  MutexLock lock(ail_.mutex_);
+  const HoldTimer timer(ail_.max_hold_ns_);
+  for (; bucket_ != nullptr && bucket_->lsn < limit_; go_to(bucket_->next)) {
+    ++batch.buckets;
+    for (; item_ != nullptr; item_ = ItemAccess::ail_next(*item_)) {
       if (batch.count == kBatch || batch.pinned == kBatch) {
         return batch;
       }
-      LogItem& item = *bucket->first;
-      unlink(item);
-      link(*bucket, item);
-      hold(item, batch);
+      hold(*item_, batch);
     }
-    cursor = {bucket->lsn + Bytes(1), false, 0};
   }
   batch.is_last = true;
   return batch;
@@ -239,6 +249,9 @@ void Ail::unlink(LogItem& item) {
   Bucket*& bucket = ItemAccess::bucket(item);
   LogItem* before = ItemAccess::ail_previous(item);
   LogItem* after = ItemAccess::ail_next(item);
+  for (Walk* walk = walks_; walk != nullptr; walk = walk->next_) {
+    walk->item_ = walk->item_ != &item ? walk->item_ : after;
+  }
   (before != nullptr ? ItemAccess::ail_next(*before) : bucket->first) = after;
   (after != nullptr ? ItemAccess::ail_previous(*after) : bucket->last) = before;
   --bucket->items;
@@ -258,6 +271,11 @@ void Ail::unlink_tracked(LogItem& item) {
 void Ail::drop_if_done(Bucket* bucket) {
   while (bucket != nullptr && bucket->items == 0 && bucket->holds == 0 &&
          (bucket != back_ || bucket == front_)) {
+    for (Walk* walk = walks_; walk != nullptr; walk = walk->next_) {
+      if (walk->bucket_ == bucket) {
+        walk->go_to(bucket->next);
+      }
+    }
     (bucket->previous != nullptr ? bucket->previous->next : front_) = bucket->next;
     (bucket->next != nullptr ? bucket->next->previous : back_) = bucket->previous;
     keep_or_free(bucket);

@@ -51,21 +51,42 @@ struct TailPosition {
   std::size_t items = 0;  // that hold it
 };
 
-// Where a walk over the items stands.
-struct AilCursor {
-  Lsn lsn{};  // of the bucket at hand, or just beyond the last one
-  bool in_bucket = false;
-  std::size_t left = 0;  // of its items when the walk came there
-};
-
 class Ail {
  public:
   static constexpr std::size_t kBatch = 32;
   struct Batch {
     std::array<LogItem*, kBatch> items{};
     std::size_t count = 0;
-    std::size_t pinned = 0;  // seen, and left alone: pinned, or held by another
+    std::size_t pinned = 0;   // seen, and left alone: pinned, or held by another
+    std::size_t buckets = 0;  // that were looked at
     bool is_last = false;
+  };
+
+  // A walk over the items below `limit`, oldest first, by one thread. It keeps nothing where it
+  // is, not even its place: when the item that it stands at goes, or the bucket, it stands at the
+  // next one. An item that moves meanwhile may be seen twice, none is passed over. The AIL outlives
+  // it.
+  class Walk {
+   public:
+    Walk(Ail& ail, Lsn limit) KEEL_EXCLUDES(ail.mutex_);
+    ~Walk() KEEL_EXCLUDES(ail_.mutex_);
+    Walk(const Walk&) = delete;
+    Walk& operator=(const Walk&) = delete;
+
+    // The next items that are neither pinned nor about to leave, each marked as ItemState::kHeld:
+    // it stays until leave().
+    [[nodiscard]] Batch hold_next() KEEL_EXCLUDES(ail_.mutex_);
+
+   private:
+    friend class Ail;
+    void go_to(Bucket* bucket);
+
+    Ail& ail_;
+    const Lsn limit_;
+    // Under the AIL's lock, as all that follows; nullptr: behind the last.
+    Bucket* bucket_ = nullptr;  // at hand
+    LogItem* item_ = nullptr;   // of it, to be looked at next
+    Walk* next_ = nullptr;
   };
 
   Ail() = default;
@@ -102,10 +123,6 @@ class Ail {
   };
   [[nodiscard]] Removed remove_first() KEEL_EXCLUDES(mutex_);
 
-  // The next items below `limit` that are neither pinned nor about to leave, each marked as
-  // ItemState::kHeld: it stays until leave().
-  [[nodiscard]] Batch hold_next(AilCursor& cursor, Lsn limit) KEEL_EXCLUDES(mutex_);
-
   // Calls each(item) for the items, oldest first, under the lock, until it returns false or `most`
   // were seen. `each` must not block or come back here.
   template <class Each>
@@ -119,7 +136,7 @@ class Ail {
   [[nodiscard]] std::uint64_t departures() const {
     return departures_.load(std::memory_order_relaxed);  // a figure, orders nothing
   }
-  // The longest time so far for which enter(), hold_next() or for_items() had the lock.
+  // The longest time so far for which enter(), a walk or for_items() had the lock.
   [[nodiscard]] std::uint64_t max_hold_ns() const {
     return max_hold_ns_.load(std::memory_order_relaxed);  // a figure, orders nothing
   }
@@ -163,6 +180,7 @@ class Ail {
   mutable Mutex mutex_{LockRank::kJournalAil};
   Bucket* front_ KEEL_GUARDED_BY(mutex_) = nullptr;
   Bucket* back_ KEEL_GUARDED_BY(mutex_) = nullptr;
+  Walk* walks_ KEEL_GUARDED_BY(mutex_) = nullptr;
   Bucket* spares_ KEEL_GUARDED_BY(mutex_) = nullptr;
   std::size_t spare_count_ KEEL_GUARDED_BY(mutex_) = 0;
   std::array<Bucket, 2> own_ KEEL_GUARDED_BY(mutex_);  // what make_bucket() gives at the last

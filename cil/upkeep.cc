@@ -114,10 +114,10 @@ bool Journal::Impl::upkeep_pass(bool idle) {
 // Asks every item below the target to go home, and counts those that have none.
 Journal::Impl::PushSums Journal::Impl::push_items(Lsn target) {
   PushSums sums;
-  AilCursor cursor;
+  Ail::Walk walk(ail, target);
   Ail::Batch batch;
   do {
-    batch = ail.hold_next(cursor, target);
+    batch = walk.hold_next();
     sums.under_way += batch.pinned;
     for (std::size_t i = 0; i < batch.count; ++i) {
       LogItem& item = *batch.items[i];
@@ -280,12 +280,12 @@ bool Journal::Impl::trim_shadows() {
 // Calls trim(item) for tracked items that nothing else holds, until it says that it has enough.
 // True if it has passed by one that something holds.
 bool Journal::Impl::trim_tracked(const std::function<bool(LogItem&)>& trim) {
-  AilCursor cursor;
+  Ail::Walk walk(ail, Lsn(UINT64_MAX));
   Ail::Batch batch;
   bool more = true;
   bool passed_by = false;
   do {
-    batch = ail.hold_next(cursor, Lsn(UINT64_MAX));
+    batch = walk.hold_next();
     passed_by = passed_by || batch.pinned != 0;
     for (std::size_t i = 0; i < batch.count; ++i) {
       LogItem& item = *batch.items[i];

@@ -31,10 +31,16 @@ struct Model {
       place.items.erase(item);
     }
   }
-  [[nodiscard]] bool tracks(std::size_t item) const {
-    return std::any_of(places.begin(), places.end(),
-                       [&](const auto& entry) { return entry.second.items.count(item) != 0; });
+  // The LSN that it stands at, or UINT64_MAX.
+  [[nodiscard]] std::uint64_t place_of(std::size_t item) const {
+    for (const auto& [bucket, place] : places) {
+      if (place.items.count(item) != 0) {
+        return place.lsn;
+      }
+    }
+    return UINT64_MAX;
   }
+  [[nodiscard]] bool tracks(std::size_t item) const { return place_of(item) != UINT64_MAX; }
   // The tail's LSN, or UINT64_MAX.
   [[nodiscard]] std::uint64_t tail() const {
     std::uint64_t lowest = UINT64_MAX;
@@ -82,10 +88,10 @@ void walk(Ail& ail, const Model& model, const std::vector<std::unique_ptr<Probe>
       }
     }
   }
-  AilCursor cursor;
+  Ail::Walk walk(ail, Lsn(limit));
   Ail::Batch batch;
   do {
-    batch = ail.hold_next(cursor, Lsn(limit));
+    batch = walk.hold_next();
     for (std::size_t i = 0; i < batch.count; ++i) {
       REQUIRE(expected.erase(batch.items[i]) == 1);
       let_go(ail, *batch.items[i], true);
@@ -94,6 +100,63 @@ void walk(Ail& ail, const Model& model, const std::vector<std::unique_ptr<Probe>
   } while (!batch.is_last);
   REQUIRE(expected.empty());
 }
+
+// Walks that stand still between their steps, while buckets come and go and items move: each item
+// that is below the limit all the time is held, at least once, and none above it.
+class Walks {
+ public:
+  Walks(Ail& ail, const Model& model, const std::vector<std::unique_ptr<Probe>>& items)
+      : ail_(ail), model_(model), items_(items) {}
+
+  void begin(std::uint64_t limit) {
+    std::set<std::size_t> expected;
+    for (const auto& [bucket, place] : model_.places) {
+      if (place.lsn < limit) {
+        expected.insert(place.items.begin(), place.items.end());
+      }
+    }
+    open_.push_back({std::make_unique<Ail::Walk>(ail_, Lsn(limit)), limit, std::move(expected)});
+  }
+  // It has left, and may come again, to where the walks have been.
+  void left(std::size_t item) {
+    for (One& one : open_) {
+      one.expected.erase(item);
+    }
+  }
+  [[nodiscard]] std::size_t count() const { return open_.size(); }
+  // One step. A walk that was at its end is over.
+  void step(std::size_t which) {
+    One& one = open_[which];
+    const Ail::Batch batch = one.walk->hold_next();
+    for (std::size_t i = 0; i < batch.count; ++i) {
+      const auto at = std::find_if(items_.begin(), items_.end(),
+                                   [&](const auto& item) { return item.get() == batch.items[i]; });
+      const auto item = static_cast<std::size_t>(at - items_.begin());
+      REQUIRE(model_.place_of(item) < one.limit);
+      one.expected.erase(item);
+      let_go(ail_, *batch.items[i], true);
+      REQUIRE(ItemAccess::state(*batch.items[i]) == ItemState::kTracked);
+    }
+    if (batch.is_last) {
+      for (const std::size_t item : one.expected) {
+        REQUIRE(model_.place_of(item) >= one.limit);
+      }
+      open_.erase(open_.begin() + static_cast<std::ptrdiff_t>(which));
+    }
+  }
+
+ private:
+  struct One {
+    std::unique_ptr<Ail::Walk> walk;
+    std::uint64_t limit;
+    std::set<std::size_t> expected;
+  };
+
+  Ail& ail_;
+  const Model& model_;
+  const std::vector<std::unique_ptr<Probe>>& items_;
+  std::vector<One> open_;
+};
 
 void run_model(std::uint64_t seed, unsigned dry_percent) {
   DryOs memory;
@@ -106,6 +169,7 @@ void run_model(std::uint64_t seed, unsigned dry_percent) {
   }
   Ail ail;
   Model model;
+  Walks walks(ail, model, items);
   std::vector<Bucket*> held;
   std::uint64_t random = seed;
   std::uint64_t lsn = 0;
@@ -137,6 +201,7 @@ void run_model(std::uint64_t seed, unsigned dry_percent) {
         vector.cancelled = sim_random(random) % 8 == 0;
         if (vector.cancelled) {
           model.drop(item);
+          walks.left(item);
         } else if (!vector.ordered || !model.tracks(item)) {
           model.drop(item);
           place->second.items.insert(item);
@@ -152,9 +217,16 @@ void run_model(std::uint64_t seed, unsigned dry_percent) {
       held.erase(held.begin() + static_cast<std::ptrdiff_t>(which));
     } else if (draw < 40) {
       walk(ail, model, items, lsn == 0 ? 0 : sim_random(random) % lsn);
+    } else if (draw < 45) {
+      // Most of them stand still at any time.
+      if (walks.count() < 5) {
+        walks.begin(sim_random(random) % 4 == 0 ? UINT64_MAX : sim_random(random) % (lsn + 1));
+      }
+      walks.step(sim_random(random) % walks.count());
     } else if (draw < 95) {
       const std::size_t item = sim_random(random) % kItems;
       model.drop(item);
+      walks.left(item);
       CHECK(forget(ail, *items[item]));
     } else if (draw == 99) {
       LogItem* item = take_first(ail);
@@ -162,6 +234,7 @@ void run_model(std::uint64_t seed, unsigned dry_percent) {
         if (items[i].get() == item) {
           CHECK(model.tracks(i));
           model.drop(i);
+          walks.left(i);
         }
       }
     }
@@ -252,10 +325,8 @@ TEST_CASE("an item that one walk holds is left alone by another") {
   Bucket* bucket = ail.publish(ail.make_bucket(), Lsn(4096), {});
   ail.adopt(*bucket, item);
   ail.let_go(*bucket);
-  AilCursor pushing;
-  REQUIRE(ail.hold_next(pushing, Lsn(UINT64_MAX)).count == 1);
-  AilCursor trimming;
-  const Ail::Batch second = ail.hold_next(trimming, Lsn(UINT64_MAX));
+  REQUIRE(Ail::Walk(ail, Lsn(UINT64_MAX)).hold_next().count == 1);
+  const Ail::Batch second = Ail::Walk(ail, Lsn(UINT64_MAX)).hold_next();
   CHECK(second.count == 0);
   CHECK(second.pinned == 1);
   CHECK(second.is_last);

@@ -25,10 +25,7 @@ struct Tracked {
   Tracked(const Tracked&) = delete;
   Tracked& operator=(const Tracked&) = delete;
 
-  [[nodiscard]] Ail::Batch walk() {
-    AilCursor cursor;
-    return ail.hold_next(cursor, Lsn(UINT64_MAX));
-  }
+  [[nodiscard]] Ail::Batch walk() { return Ail::Walk(ail, Lsn(UINT64_MAX)).hold_next(); }
 
   Trace trace;
   Probe item{trace, 1};
@@ -152,8 +149,8 @@ TEST_CASE("a walk goes on behind a bucket whose items all left meanwhile, held o
     if (!is_held) {
       ail.let_go(*bucket);
     }
-    AilCursor cursor;
-    const Ail::Batch batch = ail.hold_next(cursor, Lsn(UINT64_MAX));
+    Ail::Walk walk(ail, Lsn(UINT64_MAX));
+    const Ail::Batch batch = walk.hold_next();
     CHECK(batch.count == Ail::kBatch);
     CHECK_FALSE(batch.is_last);
     for (LogItem* item : batch.items) {
@@ -162,7 +159,7 @@ TEST_CASE("a walk goes on behind a bucket whose items all left meanwhile, held o
     for (const auto& item : items) {
       CHECK(forget(ail, *item));
     }
-    const Ail::Batch rest = ail.hold_next(cursor, Lsn(UINT64_MAX));
+    const Ail::Batch rest = walk.hold_next();
     REQUIRE(rest.count == 1);
     CHECK(rest.items[0] == &behind);
     CHECK(rest.is_last);
@@ -274,4 +271,119 @@ TEST_CASE("the last of several buckets stays, for a checkpoint that was told tha
   (void)ail.audit();
   CHECK(forget(ail, oldest));
   CHECK(ail.tail().empty);  // nor does it hold the tail
+}
+
+TEST_CASE("what a walk looks at in one hold is in proportion to a batch, wherever it stands") {
+  constexpr std::uint32_t kBuckets = 10'000;
+  constexpr std::size_t kMostBuckets = Ail::kBatch + 2;
+  Trace trace;
+  std::vector<std::unique_ptr<Probe>> items;
+  Ail ail;
+  for (std::uint32_t i = 0; i < kBuckets; ++i) {
+    items.push_back(std::make_unique<Probe>(trace, i));
+    Bucket* bucket = ail.publish(ail.make_bucket(), Lsn(i + 1), {});
+    ail.adopt(*bucket, *items.back());
+    ail.let_go(*bucket);
+  }
+  std::size_t held = 0;
+  {
+    Ail::Walk walk(ail, Lsn(UINT64_MAX));
+    Ail::Batch batch;
+    do {
+      batch = walk.hold_next();
+      REQUIRE(batch.buckets <= kMostBuckets);
+      held += batch.count;
+      for (std::size_t i = 0; i < batch.count; ++i) {
+        let_go(ail, *batch.items[i], true);
+      }
+    } while (!batch.is_last);
+  }
+  CHECK(held == kBuckets);
+  // Nor are there any without items to pass over, but for the last.
+  for (std::uint32_t i = 1; i < kBuckets; ++i) {
+    CHECK(forget(ail, *items[i]));
+  }
+  {
+    const Ail::Batch batch = Ail::Walk(ail, Lsn(UINT64_MAX)).hold_next();
+    CHECK(batch.buckets <= 2);
+    REQUIRE(batch.count == 1);
+    CHECK(batch.is_last);
+    let_go(ail, *items[0], true);
+  }
+  CHECK(forget(ail, *items[0]));
+}
+
+TEST_CASE("walks whose bucket goes while they stand there go on with the next that is left") {
+  Trace trace;
+  std::vector<std::unique_ptr<Probe>> items;
+  Ail ail;
+  for (std::uint32_t i = 0; i < 6 * Ail::kBatch; ++i) {  // two batches a bucket
+    items.push_back(std::make_unique<Probe>(trace, i));
+  }
+  for (std::uint32_t i = 0; i < 3; ++i) {
+    Bucket* bucket = ail.publish(ail.make_bucket(), Lsn(i + 1), {});
+    for (std::uint32_t k = 0; k < 2 * Ail::kBatch; ++k) {
+      ail.adopt(*bucket, *items[i * 2 * Ail::kBatch + k]);
+    }
+    ail.let_go(*bucket);
+  }
+  const auto take = [&](Ail::Walk& walk) {
+    const Ail::Batch batch = walk.hold_next();
+    for (std::size_t i = 0; i < batch.count; ++i) {
+      let_go(ail, *batch.items[i], true);
+    }
+    return batch;
+  };
+  Ail::Walk first(ail, Lsn(UINT64_MAX));
+  Ail::Walk second(ail, Lsn(UINT64_MAX));
+  Ail::Walk short_one(ail, Lsn(2));
+  Ail::Walk ended(ail, Lsn(UINT64_MAX));
+  CHECK(take(first).count == Ail::kBatch);
+  CHECK(take(second).count == Ail::kBatch);
+  CHECK(take(short_one).count == Ail::kBatch);
+  while (!take(ended).is_last) {
+  }
+  for (std::size_t i = 0; i < 4 * Ail::kBatch; ++i) {  // their bucket, and the next
+    CHECK(forget(ail, *items[i]));
+  }
+  CHECK(ail.tail().lsn == Lsn(3));  // walks hold no tail
+  const Ail::Batch batch = take(first);
+  REQUIRE(batch.count == Ail::kBatch);
+  CHECK(batch.items[0] == items[4 * Ail::kBatch].get());
+  CHECK_FALSE(batch.is_last);
+  CHECK(take(short_one).count == 0);
+  CHECK(take(second).count == Ail::kBatch);
+  while (take_first(ail) != nullptr) {
+  }
+  CHECK(ail.tail().empty);
+  for (Ail::Walk* walk : {&first, &second, &short_one, &ended}) {
+    const Ail::Batch rest = take(*walk);
+    CHECK(rest.count == 0);
+    CHECK(rest.is_last);
+  }
+}
+
+TEST_CASE("a walk does not pass over an item that is committed again into its bucket") {
+  Trace trace;
+  std::vector<std::unique_ptr<Probe>> items;
+  Ail ail;
+  Bucket* bucket = ail.publish(ail.make_bucket(), Lsn(1), {});
+  for (std::uint32_t i = 0; i < Ail::kBatch + 1; ++i) {
+    items.push_back(std::make_unique<Probe>(trace, i));
+    ail.adopt(*bucket, *items.back());
+  }
+  Ail::Walk walk(ail, Lsn(UINT64_MAX));
+  CHECK(walk.hold_next().count == Ail::kBatch);
+  LogVector vector{};
+  vector.item = items.back().get();
+  Bucket* joined = ail.publish(nullptr, Lsn(2), {});
+  ail.enter(*joined, &vector, nullptr);
+  ail.let_go(*joined);
+  CHECK(walk.hold_next().count == 1);
+  for (const auto& item : items) {
+    let_go(ail, *item, true);
+    CHECK(forget(ail, *item));
+  }
+  ail.let_go(*bucket);
+  CHECK(ail.tail().empty);
 }

@@ -49,10 +49,10 @@ void enter_one(Ail& ail, std::vector<QuietItem>& items, std::uint64_t lsn, std::
 }
 
 void walk(Ail& ail, std::atomic<std::uint64_t>& held) {
-  AilCursor cursor;
+  Ail::Walk walk(ail, Lsn(UINT64_MAX));
   Ail::Batch batch;
   do {
-    batch = ail.hold_next(cursor, Lsn(UINT64_MAX));
+    batch = walk.hold_next();
     held += batch.count;
     for (std::size_t i = 0; i < batch.count; ++i) {
       let_go(ail, *batch.items[i], true);
