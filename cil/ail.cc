@@ -34,7 +34,7 @@ Cleared clear_state(LogItem& item, bool if_wanted, bool locked, std::uint32_t le
 }  // namespace
 
 Ail::~Ail() {
-  MutexLock lock(mutex_);
+  TurnLock lock(mutex_);
   KEEL_CHECK(walks_ == nullptr, "the AIL dies under a walk");
   while (front_ != nullptr) {
     Bucket* bucket = front_;
@@ -51,7 +51,7 @@ Ail::~Ail() {
 
 Bucket* Ail::make_bucket() {
   {
-    MutexLock lock(mutex_);
+    TurnLock lock(mutex_);
     if (spares_ != nullptr) {
       --spare_count_;
       return std::exchange(spares_, spares_->next);
@@ -60,7 +60,7 @@ Bucket* Ail::make_bucket() {
   if (void* memory = os().metadata_allocate(sizeof(Bucket)); memory != nullptr) {
     return ::new (memory) Bucket;
   }
-  MutexLock lock(mutex_);
+  TurnLock lock(mutex_);
   for (std::size_t i = 0; i < own_.size(); ++i) {
     if (!std::exchange(own_taken_[i], true)) {
       return &own_[i];
@@ -71,13 +71,13 @@ Bucket* Ail::make_bucket() {
 
 void Ail::give_bucket(Bucket* bucket) {
   if (bucket != nullptr) {
-    MutexLock lock(mutex_);
+    TurnLock lock(mutex_);
     keep_or_free(bucket);
   }
 }
 
 Bucket* Ail::publish(Bucket* memory, Lsn lsn, const format::CheckpointId& predecessor) {
-  MutexLock lock(mutex_);
+  TurnLock lock(mutex_);
   if (memory == nullptr && back_ != nullptr) {
     ++back_->holds;
     return back_;
@@ -96,7 +96,7 @@ Bucket* Ail::publish(Bucket* memory, Lsn lsn, const format::CheckpointId& predec
 }
 
 void Ail::enter(Bucket& bucket, LogVector* first, const LogVector* end) {
-  MutexLock lock(mutex_);
+  TurnLock lock(mutex_);
   const HoldTimer timer(max_hold_ns_);
   for (LogVector* vector = first; vector != end; vector = vector->next) {
     LogItem& item = *vector->item;
@@ -120,13 +120,13 @@ void Ail::enter(Bucket& bucket, LogVector* first, const LogVector* end) {
 }
 
 void Ail::adopt(Bucket& bucket, LogItem& item) {
-  MutexLock lock(mutex_);
+  TurnLock lock(mutex_);
   link(bucket, item);
   ItemAccess::state(item).fetch_or(ItemState::kTracked, std::memory_order_acq_rel);
 }
 
 void Ail::let_go(Bucket& bucket) {
-  MutexLock lock(mutex_);
+  TurnLock lock(mutex_);
   KEEL_CHECK(bucket.holds > 0, "a bucket let go twice");
   --bucket.holds;
   drop_if_done(&bucket);
@@ -150,7 +150,7 @@ bool Ail::leave(LogItem& item, bool if_wanted) {
 bool Ail::take_out(LogItem& item, bool if_wanted, std::uint32_t left) {
   Cleared cleared = clear_state(item, if_wanted, false, left);
   if (cleared == Cleared::kTracked) {
-    MutexLock lock(mutex_);
+    TurnLock lock(mutex_);
     cleared = clear_state(item, if_wanted, true, left);
     if (cleared == Cleared::kYes) {
       unlink_tracked(item);
@@ -160,7 +160,7 @@ bool Ail::take_out(LogItem& item, bool if_wanted, std::uint32_t left) {
 }
 
 Ail::Removed Ail::remove_first() {
-  MutexLock lock(mutex_);
+  TurnLock lock(mutex_);
   for (Bucket* bucket = front_; bucket != nullptr; bucket = bucket->next) {
     if (LogItem* item = bucket->first; item != nullptr) {
       unlink_tracked(*item);
@@ -180,13 +180,13 @@ bool Ail::hold_untracked(LogItem& item) {
 }
 
 Ail::Walk::Walk(Ail& ail, Lsn limit) : ail_(ail), limit_(limit) {
-  MutexLock lock(ail.mutex_);
+  TurnLock lock(ail.mutex_);
   go_to(ail.front_);
   next_ = std::exchange(ail.walks_, this);
 }
 
 Ail::Walk::~Walk() {
-  MutexLock lock(ail_.mutex_);
+  TurnLock lock(ail_.mutex_);
   Walk** at = &ail_.walks_;
   while (*at != this) {
     at = &(*at)->next_;
@@ -201,7 +201,7 @@ void Ail::Walk::go_to(Bucket* bucket) {
 
 Ail::Batch Ail::Walk::hold_next() {
   Batch batch;
-  MutexLock lock(ail_.mutex_);
+  TurnLock lock(ail_.mutex_);
   const HoldTimer timer(ail_.max_hold_ns_);
   for (; bucket_ != nullptr && bucket_->lsn < limit_; go_to(bucket_->next)) {
     ++batch.buckets;
@@ -230,7 +230,7 @@ void Ail::hold(LogItem& item, Batch& batch) {
 }
 
 TailPosition Ail::tail() const {
-  MutexLock lock(mutex_);
+  TurnLock lock(mutex_);
   return front_ == nullptr ? TailPosition{}
                            : TailPosition{false, front_->lsn, front_->predecessor, front_->items};
 }
@@ -301,7 +301,7 @@ void Ail::keep_or_free(Bucket* bucket) {
 }
 
 std::uint64_t Ail::audit() const {
-  MutexLock lock(mutex_);
+  TurnLock lock(mutex_);
   Lsn last{};
   const Bucket* final_bucket = nullptr;
   std::uint64_t memory = 0;

@@ -14,8 +14,9 @@
 //    another, and what is logged again in it leaves the oldest.
 // I4 ItemState::kTracked says that an item is in a bucket; it changes under the lock, and not while
 //    an item only moves.
-// Locks: one, taken for a batch of items at a time, so that nobody waits longer than for that; but
-//    for_oldest() holds it for as many as it is asked for.
+// Locks: one, taken for a batch of items at a time, and who waits for it comes before a walk's next
+//    batch, so that nobody waits longer than for that; but for_items() and for_oldest() hold it for
+//    as many as they are asked for.
 // Source: AIL (XFS); a bucket for a checkpoint instead of one list, so that a checkpoint of any
 // size enters in constant time.
 #pragma once
@@ -177,7 +178,7 @@ class Ail {
   void drop_if_done(Bucket* bucket) KEEL_REQUIRES(mutex_);
   void keep_or_free(Bucket* bucket) KEEL_REQUIRES(mutex_);
 
-  mutable Mutex mutex_{LockRank::kJournalAil};
+  mutable TurnMutex mutex_{LockRank::kJournalAilTurn, LockRank::kJournalAil};
   Bucket* front_ KEEL_GUARDED_BY(mutex_) = nullptr;
   Bucket* back_ KEEL_GUARDED_BY(mutex_) = nullptr;
   Walk* walks_ KEEL_GUARDED_BY(mutex_) = nullptr;
@@ -192,7 +193,7 @@ class Ail {
 
 template <class Each>
 void Ail::for_items(std::size_t most, const Each& each) {
-  MutexLock lock(mutex_);
+  TurnLock lock(mutex_);
   const HoldTimer timer(max_hold_ns_);
   for (const Bucket* bucket = front_; bucket != nullptr && most > 0; bucket = bucket->next) {
     for (LogItem* item = bucket->first; item != nullptr && most > 0; --most) {

@@ -194,7 +194,7 @@ TEST_CASE("what is forced while the upkeep looks for the tail stays in the log")
     if (thread != "keel-upkeep") {
       return false;
     }
-    const bool is_look = rank == LockRank::kJournalPush || rank == LockRank::kJournalAil;
+    const bool is_look = rank == LockRank::kJournalPush || rank == LockRank::kJournalAilTurn;
     looks = rank == LockRank::kJournalState ? 0 : looks + (looks >= 0 && is_look ? 1 : 0);
     return looks == 2;
   };
@@ -212,7 +212,7 @@ TEST_CASE("a checkpoint is tracked before the tail may move to its end") {
   TailWorld world({.seed = 1, .switch_one_in = 500, .spurious_one_in = 0});
   // When it is written, and is to enter the AIL.
   world.scheduler.stops_at = [&world](std::string_view thread, LockRank rank) {
-    return thread == "main" && rank == LockRank::kJournalAil && world.has_written();
+    return thread == "main" && rank == LockRank::kJournalAilTurn && world.has_written();
   };
   Thread waiter("waiter", [&] {
     world.turn_until([&] { return world.scheduler.stopped(); });

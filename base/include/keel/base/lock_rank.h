@@ -19,6 +19,7 @@ enum class LockRank : std::uint8_t {
   kJournalFollow = 44,       // cil: where followers stand
   kJournalStable = 45,       // cil: stable sequence, its waiters, the first error
   kJournalCallbacks = 47,    // cil: callbacks that wait for a sequence
+  kJournalAilTurn = 49,      // cil: whoever has kJournalAil next
   kJournalAil = 50,          // cil: buckets of items in the log
   kLogFlush = 58,            // cil: one flush of a buffered log at a time
   kLogDevice = 60,           // cil: error latch
