@@ -20,22 +20,25 @@ Status Shrinkers::add(Shrinker& shrinker) {
 
 void Shrinkers::remove(Shrinker& shrinker) {
   MutexLock lock(lock_);
-  wait_until_idle();
+  ++removing_;
+  while (scanning_) {
+    wait_for_change();
+  }
+  --removing_;
   const auto end = list_.begin() + count_;
   const auto found = std::find(list_.begin(), end, &shrinker);
   if (found != end) {
     std::copy(found + 1, end, found);
     --count_;
   }
+  changed_.wake(WaitWord::kEverybody);
 }
 
-void Shrinkers::wait_until_idle() {
-  while (scanning_) {
-    const std::uint32_t seen = idle_.value();
-    lock_.unlock();
-    (void)idle_.wait(seen, WaitWord::kEverybody, WaitWord::kForever);
-    lock_.lock();
-  }
+void Shrinkers::wait_for_change() {
+  const std::uint32_t seen = changed_.value();
+  lock_.unlock();
+  (void)changed_.wait(seen, WaitWord::kEverybody, WaitWord::kForever);
+  lock_.lock();
 }
 
 std::optional<Bytes> Shrinkers::scan(Bytes wanted, bool shares) {
@@ -47,7 +50,9 @@ std::optional<Bytes> Shrinkers::scan(Bytes wanted, bool shares) {
   {
     MutexLock lock(lock_);
     const bool another = scanning_;
-    wait_until_idle();
+    while (scanning_ || removing_ != 0) {  // Who removes has it before the next scan.
+      wait_for_change();
+    }
     if (another && shares) {
       return std::nullopt;
     }
@@ -72,7 +77,7 @@ std::optional<Bytes> Shrinkers::scan(Bytes wanted, bool shares) {
   scanning_ = false;
   counts_.calls += calls;
   counts_.given += given;
-  idle_.wake(WaitWord::kEverybody);
+  changed_.wake(WaitWord::kEverybody);
   return given;
 }
 

@@ -23,7 +23,7 @@ class Shrinkers {
 
   // Errors: kInvalidArgument if there are kMost already, or this one is.
   [[nodiscard]] Status add(Shrinker& shrinker) KEEL_EXCLUDES(lock_);
-  // Waits for a scan of it that is under way.
+  // Waits for the scan that is under way, and for none that begins later.
   void remove(Shrinker& shrinker) KEEL_EXCLUDES(lock_);
 
   // Asks each in turn until `wanted` is there; returns what was given. Waits while another thread
@@ -37,14 +37,15 @@ class Shrinkers {
   [[nodiscard]] static bool scanning_here();
 
  private:
-  // Until no scan is under way.
-  void wait_until_idle() KEEL_REQUIRES(lock_);
+  // Until a scan has ended, or a removal.
+  void wait_for_change() KEEL_REQUIRES(lock_);
 
   mutable Mutex lock_{LockRank::kPoolReclaim};
   // No condition variable: it would wait, when a forked child's pool dies, for threads of the
   // parent's that wait here.
-  WaitWord idle_;
+  WaitWord changed_;
   bool scanning_ KEEL_GUARDED_BY(lock_) = false;
+  unsigned removing_ KEEL_GUARDED_BY(lock_) = 0;  // threads that are about to
   std::array<Shrinker*, kMost> list_ KEEL_GUARDED_BY(lock_){};
   unsigned count_ KEEL_GUARDED_BY(lock_) = 0;
   ShrinkerCounts counts_ KEEL_GUARDED_BY(lock_){};

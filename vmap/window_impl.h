@@ -88,7 +88,7 @@ struct Window::Impl : MetadataObject {
   std::byte* base = nullptr;
   AddressSpace space;
 
-  Mutex purge_lock{LockRank::kPurge};
+  TurnMutex purge_lock{LockRank::kPurgeTurn, LockRank::kPurge};
   std::optional<Removal> removal KEEL_GUARDED_BY(purge_lock);  // begun and not finished
   unsigned next_shard KEEL_GUARDED_BY(purge_lock) = 0;
   // A hint that spares map() a wait at the threshold; relaxed, nothing is published with it.

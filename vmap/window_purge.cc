@@ -116,7 +116,7 @@ bool Window::Impl::charge_cut() {
 }
 
 Status Window::Impl::purge() {
-  MutexLock one_at_a_time(purge_lock);
+  TurnLock one_at_a_time(purge_lock);
   purging.store(true, std::memory_order_relaxed);  // A hint only.
   const std::uint64_t before = purged_pages.load(std::memory_order_relaxed);
   int first_error = 0;
@@ -145,7 +145,7 @@ Status Window::Impl::purge() {
 }
 
 bool Window::Impl::purge_one_slice() {
-  MutexLock one_at_a_time(purge_lock);
+  TurnLock one_at_a_time(purge_lock);
   if (!removal && !claim_anywhere(kSlice)) {
     return false;
   }

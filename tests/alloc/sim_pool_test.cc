@@ -16,6 +16,7 @@
 #include "keel/alloc/pool.h"
 #include "keel/base/check.h"
 #include "keel/base/thread.h"
+#include "shrinkers.h"
 #include "support/sim_scheduled_disk.h"
 #include "support/test_seed.h"
 #include "support/tried.h"
@@ -336,6 +337,34 @@ class SlowShrinker final : public Shrinker {
   std::atomic<bool> inside{false};
 };
 
+// How long a shrinker takes to leave while others scan, one after the other.
+std::uint64_t removal_beside_scans(std::uint64_t seed) {
+  std::uint64_t dice = seed ^ 0x5ca9;
+  const SimPool<> world("of a shrinker that leaves, KEEL_TEST_SEED=" + std::to_string(seed), seed,
+                        sim_schedule(sim_random(dice)), kSmallPool);
+  Shrinkers shrinkers;
+  SlowShrinker shrinker;
+  KEEL_CHECK(shrinkers.add(shrinker).ok(), "a shrinker");
+  std::vector<Thread> threads;
+  for (int i = 0; i < 2; ++i) {
+    threads.emplace_back("scans", [&] {
+      for (int scan = 0; scan < 20; ++scan) {
+        (void)shrinkers.scan(Bytes(kMiB), false);
+      }
+    });
+  }
+  while (!shrinker.inside) {
+    os().sleep_ns(1000);
+  }
+  const std::uint64_t before_ns = os().monotonic_ns();
+  shrinkers.remove(shrinker);
+  const std::uint64_t took_ns = os().monotonic_ns() - before_ns;
+  for (Thread& thread : threads) {
+    thread.join();
+  }
+  return took_ns;
+}
+
 // What a pool at its cap has of the system a minute after all of it was freed, in the middle of a
 // round that waits for a shrinker.
 Bytes left_after_a_long_round() {
@@ -427,6 +456,39 @@ std::uint64_t round_beside_unmaps(std::uint64_t seed) {
   for (Thread& thread : threads) {
     thread.join();
   }
+  pool.audit();
+  return took_ns;
+}
+
+// How long a large buffer takes whose mapping owes a purge while a round purges as much as it may.
+std::uint64_t map_beside_a_round(std::uint64_t seed) {
+  std::uint64_t dice = seed ^ 0x3a9b;
+  const SimPool<SlowPurges> world(
+      "of a mapping beside a round, KEEL_TEST_SEED=" + std::to_string(seed), seed,
+      sim_schedule(sim_random(dice)),
+      {.capacity_bytes = 144 * kMiB,
+       .window_bytes = 512 * kMiB,
+       .initial_bytes = 144 * kMiB,
+       .huge_pages = false,
+       .background = false});
+  Pool& pool = *world.pool;
+  std::array<void*, 16> mapped{};
+  for (void*& buffer : mapped) {
+    buffer = pool.kvmalloc(8 * kMiB + kPageBytes);
+    KEEL_CHECK(buffer != nullptr, "a buffer of a new pool");
+  }
+  for (void* buffer : mapped) {
+    pool.kvfree(buffer);
+  }
+  KEEL_CHECK(pool.stats().lazy >= Bytes(128 * kMiB), "lazy aliases");
+  Thread keeps("keeps", [&] { pool.upkeep(); });
+  os().sleep_ns(1'000'000 + sim_random(dice) % 10'000'000);
+  const std::uint64_t before_ns = os().monotonic_ns();
+  void* buffer = pool.kvmalloc(5 * kMiB);
+  const std::uint64_t took_ns = os().monotonic_ns() - before_ns;
+  KEEL_CHECK(buffer != nullptr, "what was freed");
+  keeps.join();
+  pool.kvfree(buffer);
   pool.audit();
   return took_ns;
 }
@@ -781,6 +843,14 @@ TEST_CASE(
   }
 }
 
+TEST_CASE("who removes a shrinker waits for the scan under way, and for none after it") {
+  const std::uint64_t first = test_seed("sim removal beside scans", 951);
+  for (std::uint64_t seed = first; seed < first + test_rounds(20, 3); ++seed) {
+    CAPTURE(seed);
+    CHECK(removal_beside_scans(seed) < kSecondNs + kSecondNs / 10);
+  }
+}
+
 TEST_CASE("a pool at capacity has nobody wait for its growth in vain") {
   CHECK(growth_locks_at_capacity(16 * kPageBytes) == 0);
 }
@@ -798,6 +868,16 @@ TEST_CASE("a round ends though others unmap faster than it purges") {
   for (std::uint64_t seed = first; seed < first + test_rounds(1, 1); ++seed) {
     CAPTURE(seed);
     CHECK(round_beside_unmaps(seed) < kSecondNs / 2);
+  }
+}
+
+TEST_CASE("a mapping that owes a purge waits for a slice of a round's, and not for the round") {
+  constexpr std::uint64_t kMs = 1'000'000;
+  const std::uint64_t first = test_seed("sim map beside a round", 931);
+  for (std::uint64_t seed = first; seed < first + test_rounds(20, 2); ++seed) {
+    CAPTURE(seed);
+    // Five slices are its own. Each lets one of the other thread's go first, and one is under way.
+    CHECK(map_beside_a_round(seed) <= 11 * kMs);
   }
 }
 

@@ -192,8 +192,8 @@ class PageAllocator : public MetadataObject {
   [[nodiscard]] BlockCounts::Orders buddyinfo() const KEEL_EXCLUDES(lock_);
 
   // Fills `largest` with the owners that hold most, descending; gives how many it filled. Owners
-  // beyond the first 64 met are counted together as "(others)". Takes the lock in slices, and sleeps
-  // now and then so that others have it too.
+  // beyond the first 64 met are counted together as "(others)". Takes the lock in slices, and
+  // sleeps now and then so that others have it too.
   [[nodiscard]] std::size_t holders(std::span<Holder> largest) const KEEL_EXCLUDES(lock_);
 
   // Frames of runs and chains that lie in a cache. Walks all records.

@@ -31,6 +31,7 @@ enum class LockRank : std::uint8_t {
   kCacheGrants = 76,         // alloc: limits of one CPU's cache
   kCacheShelf = 78,          // alloc: idle buffers of one size class
   kPageAllocator = 80,       // alloc: buddy free lists
+  kPurgeTurn = 89,           // vmap: whoever has kPurge next
   kPurge = 90,               // vmap: one purge at a time
   kWindow = 100,             // vmap: address ranges, the first shard; the others follow by index
   kWindowLast = 131,         // vmap: the last shard that there can be
