@@ -64,6 +64,9 @@ Cil::Cil(Sequence first, std::uint64_t fold_cost)
 
 // The capability is the whole lock, which the analysis cannot see in the parts.
 CilPart& Cil::lock_shared() KEEL_NO_THREAD_SAFETY_ANALYSIS {
+  if (switching_.load(std::memory_order_relaxed)) [[unlikely]] {
+    const TurnLock after(switch_mutex_);
+  }
   const unsigned cpu = current_cpu();
   const unsigned mine = cpu < part_count_ ? cpu : cpu % part_count_;
   CilPart* part = &parts_[mine].value;
@@ -88,15 +91,19 @@ void Cil::unlock_shared(CilPart& part) KEEL_NO_THREAD_SAFETY_ANALYSIS {
 }
 
 void Cil::lock_exclusive() KEEL_NO_THREAD_SAFETY_ANALYSIS {
+  switch_mutex_.lock();
+  switching_.store(true, std::memory_order_relaxed);
   for (unsigned i = 0; i < part_count_; ++i) {
     parts_[i].value.mutex.lock();
   }
 }
 
 void Cil::unlock_exclusive() KEEL_NO_THREAD_SAFETY_ANALYSIS {
+  switching_.store(false, std::memory_order_relaxed);
   for (unsigned i = part_count_; i-- > 0;) {
     parts_[i].value.mutex.unlock();
   }
+  switch_mutex_.unlock();
 }
 
 void Cil::add_cost(CilPart& part, std::uint64_t cost) {

@@ -10,7 +10,8 @@
 // I2 Sums are of differences, modulo 2^64: one part may go below zero, all together are exact.
 // I3 An item is on one part's list of a context, once, however often and wherever it is committed.
 // I4 The context's first insertion takes over the checkpoint's unit from its transaction.
-// Locks: the parts' (kJournalContext and up). Nothing allocates or waits for I/O under them.
+// Locks: the parts' (kJournalContext and up); who wants all of them has kJournalSwitch first, and
+// who comes meanwhile waits for that. Nothing allocates or waits for I/O under them.
 // Source: per-CPU CIL and context lock (XFS); a part's lock instead of preemption turned off, since
 // nothing can turn it off here. A part that is busy (its holder lost the CPU) is passed by.
 #pragma once
@@ -158,6 +159,10 @@ class KEEL_CAPABILITY("context lock") Cil {
 
   const unsigned part_count_;
   const std::uint64_t fold_cost_;
+  // Somebody has all parts or is about to. Relaxed: a hint, to keep commits, one after the other,
+  // from having a part again and again before he has it. Of a turn, so that neither do switches.
+  std::atomic<bool> switching_{false};
+  TurnMutex switch_mutex_{LockRank::kJournalSwitchTurn, LockRank::kJournalSwitch};
   std::atomic<std::uint64_t> current_;  // twice the sequence, and 1 once it is open
   alignas(kCacheLinePairBytes) std::atomic<std::uint64_t> order_{1};
   alignas(kCacheLinePairBytes) std::atomic<std::uint64_t> cost_{0};

@@ -10,8 +10,10 @@ namespace keel {
 
 enum class LockRank : std::uint8_t {
   kJournalClose = 1,         // cil: one switch of contexts at a time
-  kJournalContext = 2,       // cil: the context lock's first part, of one CPU; the others by index
-  kJournalContextLast = 33,  // cil: the last part that there can be
+  kJournalSwitchTurn = 2,    // cil: whoever has kJournalSwitch next
+  kJournalSwitch = 3,        // cil: whoever has all parts of the context lock, or has them next
+  kJournalContext = 4,       // cil: the context lock's first part, of one CPU; the others by index
+  kJournalContextLast = 35,  // cil: the last part that there can be
   kJournalState = 36,        // cil: the state slots, written by one thread at a time
   kJournalSpace = 38,        // cil: reservations of log space and memory
   kJournalPush = 40,         // cil: whose turn it is to push, checkpoints in flight
