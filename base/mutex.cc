@@ -1,15 +1,7 @@
 #include "keel/base/mutex.h"
 
-#include <pthread.h>
-
-#include "keel/base/check.h"
-
 namespace keel {
 namespace {
-void check_pthread(int error, const char* call) {
-  KEEL_CHECK(error == 0, call, static_cast<std::uint64_t>(error));
-}
-
 #if defined(KEEL_DEBUG)
 constexpr std::uint32_t kEverybody = ThreadScheduler::kEverybody;
 constexpr std::uint64_t kForever = ThreadScheduler::kForever;
@@ -103,90 +95,6 @@ void CondVar::notify_all() {
   }
 }
 
-bool SharedMutex::lock_in_turn() {
-  thread_point(ThreadPoint::kLock, number(rank_));
-  ThreadScheduler* scheduler = thread_scheduler();
-  if (scheduler == nullptr) {
-    return false;
-  }
-  ++waiting_writers_;
-  while (::pthread_rwlock_trywrlock(&lock_) != 0) {
-    (void)scheduler->wait(ThreadPoint::kLock, this, kEverybody, kForever);
-  }
-  --waiting_writers_;
-  scheduler->acquired(this, number(rank_));
-  return true;
-}
-
-bool SharedMutex::lock_shared_in_turn() {
-  thread_point(ThreadPoint::kLockShared, number(rank_));
-  ThreadScheduler* scheduler = thread_scheduler();
-  if (scheduler == nullptr) {
-    return false;
-  }
-  while (waiting_writers_ != 0 || ::pthread_rwlock_tryrdlock(&lock_) != 0) {
-    (void)scheduler->wait(ThreadPoint::kLockShared, this, kEverybody, kForever);
-  }
-  scheduler->acquired(this, number(rank_));
-  return true;
-}
-
-void SharedMutex::note_released() {
-  if (ThreadScheduler* scheduler = thread_scheduler(); scheduler != nullptr) {
-    scheduler->released(this);
-    scheduler->wake(this, kEverybody, kEverybody);
-  }
-  thread_point(ThreadPoint::kUnlock);
-}
-
 #endif
-
-SharedMutex::SharedMutex(LockRank rank) : rank_(rank) {
-  pthread_rwlockattr_t attributes;
-  check_pthread(pthread_rwlockattr_init(&attributes), "pthread_rwlockattr_init");
-  check_pthread(
-      pthread_rwlockattr_setkind_np(&attributes, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP),
-      "pthread_rwlockattr_setkind_np");
-  check_pthread(pthread_rwlock_init(&lock_, &attributes), "pthread_rwlock_init");
-  check_pthread(pthread_rwlockattr_destroy(&attributes), "pthread_rwlockattr_destroy");
-}
-
-SharedMutex::~SharedMutex() { check_pthread(pthread_rwlock_destroy(&lock_), "rwlock_destroy"); }
-
-void SharedMutex::lock() KEEL_NO_THREAD_SAFETY_ANALYSIS {
-  KEEL_RANK_ACQUIRE(rank_);
-#if defined(KEEL_DEBUG)
-  if (lock_in_turn()) {
-    return;
-  }
-#endif
-  check_pthread(pthread_rwlock_wrlock(&lock_), "pthread_rwlock_wrlock");
-}
-
-void SharedMutex::unlock() KEEL_NO_THREAD_SAFETY_ANALYSIS {
-  KEEL_RANK_RELEASE(rank_);
-  check_pthread(pthread_rwlock_unlock(&lock_), "pthread_rwlock_unlock");
-#if defined(KEEL_DEBUG)
-  note_released();
-#endif
-}
-
-void SharedMutex::lock_shared() KEEL_NO_THREAD_SAFETY_ANALYSIS {
-  KEEL_RANK_ACQUIRE(rank_);
-#if defined(KEEL_DEBUG)
-  if (lock_shared_in_turn()) {
-    return;
-  }
-#endif
-  check_pthread(pthread_rwlock_rdlock(&lock_), "pthread_rwlock_rdlock");
-}
-
-void SharedMutex::unlock_shared() KEEL_NO_THREAD_SAFETY_ANALYSIS {
-  KEEL_RANK_RELEASE(rank_);
-  check_pthread(pthread_rwlock_unlock(&lock_), "pthread_rwlock_unlock");
-#if defined(KEEL_DEBUG)
-  note_released();
-#endif
-}
 
 }  // namespace keel

@@ -16,12 +16,9 @@
 #include "support/death.h"
 
 using keel::CondVar;
-using keel::ExclusiveLock;
 using keel::LockRank;
 using keel::Mutex;
 using keel::MutexLock;
-using keel::SharedLock;
-using keel::SharedMutex;
 using keel::TurnLock;
 using keel::TurnMutex;
 using keel_test::run_in_child;
@@ -38,8 +35,8 @@ class Taker {
   Taker(std::in_place_type_t<Lock> /*lock*/, Lockable& mutex)
       : thread_([this, &mutex] {
           // What a thread's first lock allocates it has then.
-          SharedMutex other(LockRank::kWindow);
-          { const SharedLock lock(other); }
+          Mutex other(LockRank::kWindow);
+          { const MutexLock lock(other); }
           id_ = ::gettid();
           const Lock lock(mutex);
           in_ = true;
@@ -84,10 +81,10 @@ class Taker {
 #if defined(KEEL_DEBUG)
 // The analysis would refuse to compile this: a case for the check at run time.
 void take_two_of_one_rank(bool same) KEEL_NO_THREAD_SAFETY_ANALYSIS {
-  SharedMutex first(LockRank::kWindow);
-  SharedMutex second(LockRank::kWindow);
-  first.lock_shared();
-  (same ? first : second).lock_shared();
+  Mutex first(LockRank::kWindow);
+  Mutex second(LockRank::kWindow);
+  first.lock();
+  (same ? first : second).lock();
 }
 #endif
 
@@ -112,12 +109,12 @@ TEST_CASE("who waits for a turn mutex has it before who gives it back and wants 
 
 TEST_CASE("locks taken in the order of their ranks are fine, also again and from other threads") {
   Mutex outer(LockRank::kPool);
-  SharedMutex inner(LockRank::kWindow);
+  Mutex inner(LockRank::kWindow);
   for (int i = 0; i < 3; ++i) {
     const MutexLock a(outer);
-    const SharedLock b(inner);
+    const MutexLock b(inner);
   }
-  const ExclusiveLock b(inner);
+  const MutexLock b(inner);
   // Another thread's locks are not this one's.
   std::thread([&outer] { const MutexLock a(outer); }).join();
 }
@@ -161,29 +158,6 @@ TEST_CASE("locks may be released in any order, but only by who holds them") {
   CHECK(ending.aborted_with("not held"));
 }
 #endif
-
-TEST_CASE("readers share a lock while no writer waits") {
-  SharedMutex mutex(LockRank::kWindow);
-  mutex.lock_shared();
-  {
-    const Taker reader(std::in_place_type<SharedLock>, mutex);
-    CHECK(reader.gets_in());
-    mutex.unlock_shared();
-  }
-}
-
-TEST_CASE("a waiting writer stops new readers and gets in before them") {
-  SharedMutex mutex(LockRank::kWindow);
-  mutex.lock_shared();
-  {
-    const Taker writer(std::in_place_type<ExclusiveLock>, mutex);
-    CHECK_FALSE(writer.gets_in());
-    const Taker reader(std::in_place_type<SharedLock>, mutex);
-    CHECK_FALSE(reader.gets_in());
-    CHECK_FALSE(writer.in());
-    mutex.unlock_shared();
-  }
-}
 
 TEST_CASE("a condition variable hands a value from thread to thread") {
   Gate gate;

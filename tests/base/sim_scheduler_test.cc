@@ -191,37 +191,6 @@ TEST_CASE("a wait word wakes whom it names and gives up at its deadline") {
   CHECK(timed_out);
 }
 
-TEST_CASE("readers share and a waiting writer holds new ones off") {
-  for (std::uint64_t seed = 1; seed < 20; ++seed) {
-    SimScheduler scheduler(sim_schedule(seed));
-    SharedMutex mutex(LockRank::kLeaf);
-    int readers = 0;
-    int most_readers = 0;
-    std::vector<Thread> threads;
-    for (int i = 0; i < 3; ++i) {
-      threads.emplace_back("reader", [&] {
-        for (int n = 0; n < 10; ++n) {
-          SharedLock lock(mutex);
-          most_readers = std::max(most_readers, ++readers);
-          thread_point(ThreadPoint::kYield);
-          --readers;
-        }
-      });
-    }
-    threads.emplace_back("writer", [&] {
-      for (int n = 0; n < 5; ++n) {
-        ExclusiveLock lock(mutex);
-        thread_point(ThreadPoint::kYield);
-        KEEL_CHECK(readers == 0, "a reader beside a writer");
-      }
-    });
-    for (Thread& thread : threads) {
-      thread.join();
-    }
-    CHECK(most_readers > 1);
-  }
-}
-
 TEST_CASE("a thread that the system refuses is nobody to wait for") {
   pthread_attr_t before;
   REQUIRE(pthread_getattr_default_np(&before) == 0);

@@ -246,8 +246,8 @@ SimScheduler::Task* SimScheduler::next_to_try() {
 // A lock that somebody sleeps with tells nothing: then it was a wake without a reason.
 void SimScheduler::judge_try(ThreadPoint what, const void* key) {
   const Task& self = *trying_;
-  if (what != ThreadPoint::kLock && what != ThreadPoint::kLockShared &&
-      what != ThreadPoint::kSerial && (what != self.waits_in || key != self.key)) {
+  if (what != ThreadPoint::kLock && what != ThreadPoint::kSerial &&
+      (what != self.waits_in || key != self.key)) {
     trace_.add({steps_, now_ns_, self.id, "does", to_string(what), 0, 0});
     fail("a lost wakeup: what a thread waited for was so, and nobody had woken it");
   }

@@ -12,7 +12,6 @@ const char* to_string(ThreadPoint point) {
     case ThreadPoint::kLock: return "lock";
     case ThreadPoint::kTryLock: return "try_lock";
     case ThreadPoint::kUnlock: return "unlock";
-    case ThreadPoint::kLockShared: return "lock_shared";
     case ThreadPoint::kCondVar: return "condition";
     case ThreadPoint::kWaitWord: return "wait_word";
     case ThreadPoint::kNotify: return "notify";

@@ -8,8 +8,6 @@
 // functions `..._in_turn` do if one owns the thread.
 #pragma once
 
-#include <pthread.h>
-
 #include <algorithm>
 #include <chrono>
 #include <condition_variable>
@@ -167,56 +165,6 @@ class CondVar {
 #endif
 
   std::condition_variable condition_;
-};
-
-// Reader-writer lock that prefers writers: a waiting writer stops new readers, so that a stream of
-// commits cannot starve the context switch. (glibc's default would.)
-class KEEL_CAPABILITY("shared mutex") SharedMutex {
- public:
-  explicit SharedMutex(LockRank rank);
-  ~SharedMutex();
-  SharedMutex(const SharedMutex&) = delete;
-  SharedMutex& operator=(const SharedMutex&) = delete;
-
-  void lock() KEEL_ACQUIRE();
-  void unlock() KEEL_RELEASE();
-  void lock_shared() KEEL_ACQUIRE_SHARED();
-  void unlock_shared() KEEL_RELEASE_SHARED();
-
- private:
-#if defined(KEEL_DEBUG)
-  bool lock_in_turn();
-  bool lock_shared_in_turn();
-  void note_released();
-
-  unsigned waiting_writers_ = 0;  // of a scheduler's threads, which take turns
-#endif
-  pthread_rwlock_t lock_;
-  LockRank rank_;
-};
-
-class KEEL_SCOPED_CAPABILITY SharedLock {
- public:
-  explicit SharedLock(SharedMutex& mutex) KEEL_ACQUIRE_SHARED(mutex) : mutex_(mutex) {
-    mutex_.lock_shared();
-  }
-  ~SharedLock() KEEL_RELEASE_GENERIC() { mutex_.unlock_shared(); }
-  SharedLock(const SharedLock&) = delete;
-  SharedLock& operator=(const SharedLock&) = delete;
-
- private:
-  SharedMutex& mutex_;
-};
-
-class KEEL_SCOPED_CAPABILITY ExclusiveLock {
- public:
-  explicit ExclusiveLock(SharedMutex& mutex) KEEL_ACQUIRE(mutex) : mutex_(mutex) { mutex_.lock(); }
-  ~ExclusiveLock() KEEL_RELEASE() { mutex_.unlock(); }
-  ExclusiveLock(const ExclusiveLock&) = delete;
-  ExclusiveLock& operator=(const ExclusiveLock&) = delete;
-
- private:
-  SharedMutex& mutex_;
 };
 
 }  // namespace keel

@@ -17,7 +17,6 @@
 #define KEEL_ACQUIRE_SHARED(...) KEEL_TSA(acquire_shared_capability(__VA_ARGS__))
 #define KEEL_RELEASE(...) KEEL_TSA(release_capability(__VA_ARGS__))
 #define KEEL_RELEASE_SHARED(...) KEEL_TSA(release_shared_capability(__VA_ARGS__))
-#define KEEL_RELEASE_GENERIC(...) KEEL_TSA(release_generic_capability(__VA_ARGS__))
 #define KEEL_TRY_ACQUIRE(...) KEEL_TSA(try_acquire_capability(__VA_ARGS__))
 #define KEEL_EXCLUDES(...) KEEL_TSA(locks_excluded(__VA_ARGS__))
 #define KEEL_NO_THREAD_SAFETY_ANALYSIS KEEL_TSA(no_thread_safety_analysis)

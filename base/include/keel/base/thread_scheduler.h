@@ -26,7 +26,6 @@ enum class ThreadPoint : std::uint8_t {
   kLock,
   kTryLock,
   kUnlock,
-  kLockShared,
   kCondVar,  // waits on it, as below
   kWaitWord,
   kNotify,
