@@ -204,7 +204,6 @@ Ail::Batch Ail::Walk::hold_next() {
   TurnLock lock(ail_.mutex_);
   const HoldTimer timer(ail_.max_hold_ns_);
   for (; bucket_ != nullptr && bucket_->lsn < limit_; go_to(bucket_->next)) {
-    ++batch.buckets;
     for (; item_ != nullptr; item_ = ItemAccess::ail_next(*item_)) {
       if (batch.count == kBatch || batch.pinned == kBatch) {
         return batch;
@@ -250,7 +249,9 @@ void Ail::unlink(LogItem& item) {
   LogItem* before = ItemAccess::ail_previous(item);
   LogItem* after = ItemAccess::ail_next(item);
   for (Walk* walk = walks_; walk != nullptr; walk = walk->next_) {
-    walk->item_ = walk->item_ != &item ? walk->item_ : after;
+    if (walk->item_ == &item) {
+      walk->item_ = after;
+    }
   }
   (before != nullptr ? ItemAccess::ail_next(*before) : bucket->first) = after;
   (after != nullptr ? ItemAccess::ail_previous(*after) : bucket->last) = before;

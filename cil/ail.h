@@ -7,7 +7,7 @@
 // I2 A bucket that is being filled is kept even if it is empty, so the tail cannot jump past it.
 //    Any other goes when its last item leaves it, wherever it stands, but for the last of several:
 //    a checkpoint without memory for a bucket counts on joining that one, and none before it. So
-//    there are as many as items and held buckets, and one, and the first holds the tail.
+//    there are no more than items and held buckets, and one; and the first holds the tail.
 // I3 No call allocates, but for make_bucket(). Without memory for a bucket, items join the bucket
 //    before it: the tail then stays lower than it need, never higher. But two buckets are the
 //    AIL's own, for when there is none: so while all items are in one, the next checkpoint has
@@ -15,7 +15,7 @@
 // I4 ItemState::kTracked says that an item is in a bucket; it changes under the lock, and not while
 //    an item only moves.
 // Locks: one, taken for a batch of items at a time, and who waits for it comes before a walk's next
-//    batch, so that nobody waits longer than for that; but for_items() and for_oldest() hold it for
+//    batch, so that nobody waits for all of a walk; but for_items() and for_oldest() hold it for
 //    as many as they are asked for.
 // Source: AIL (XFS); a bucket for a checkpoint instead of one list, so that a checkpoint of any
 // size enters in constant time.
@@ -58,15 +58,14 @@ class Ail {
   struct Batch {
     std::array<LogItem*, kBatch> items{};
     std::size_t count = 0;
-    std::size_t pinned = 0;   // seen, and left alone: pinned, or held by another
-    std::size_t buckets = 0;  // that were looked at
+    std::size_t pinned = 0;  // seen, and left alone: pinned, or held by another
     bool is_last = false;
   };
 
-  // A walk over the items below `limit`, oldest first, by one thread. It keeps nothing where it
-  // is, not even its place: when the item that it stands at goes, or the bucket, it stands at the
-  // next one. An item that moves meanwhile may be seen twice, none is passed over. The AIL outlives
-  // it.
+  // A walk over the items below `limit`, oldest first, by one thread. The item or bucket that
+  // it stands at may leave: it goes on with the next. An item that moves meanwhile may be seen
+  // twice; none below the limit is passed over, but for what is pinned or held (counted in
+  // Batch::pinned). The AIL outlives it.
   class Walk {
    public:
     Walk(Ail& ail, Lsn limit) KEEL_EXCLUDES(ail.mutex_);

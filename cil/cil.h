@@ -160,10 +160,12 @@ class KEEL_CAPABILITY("context lock") Cil {
   const unsigned part_count_;
   const std::uint64_t fold_cost_;
   // Somebody has all parts or is about to. Relaxed: a hint, to keep commits, one after the other,
-  // from having a part again and again before he has it. Of a turn, so that neither do switches.
+  // from having a part again and again before he has it.
   std::atomic<bool> switching_{false};
-  TurnMutex switch_mutex_{LockRank::kJournalSwitchTurn, LockRank::kJournalSwitch};
   std::atomic<std::uint64_t> current_;  // twice the sequence, and 1 once it is open
+  // A turn, so that switches, one after the other, do not keep a commit that waits from its part.
+  alignas(kCacheLinePairBytes) TurnMutex switch_mutex_{LockRank::kJournalSwitchTurn,
+                                                       LockRank::kJournalSwitch};
   alignas(kCacheLinePairBytes) std::atomic<std::uint64_t> order_{1};
   alignas(kCacheLinePairBytes) std::atomic<std::uint64_t> cost_{0};
   std::array<PaddedPart, kMostParts> parts_;

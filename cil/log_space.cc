@@ -106,8 +106,8 @@ Status LogSpace::reserve(const Reservation& wanted) {
   const Status status = wait_for_room(self);
   if (!self.granted) {
     dequeue(self);
+    serve_waiters();
   }
-  serve_waiters();
   return status;
 }
 
@@ -125,7 +125,7 @@ Status LogSpace::wait_for_room(Waiter& self) {
     }
     if (first_waiter_ == &self) {
       if (can_be_served(self)) {
-        grant(self);
+        serve_waiters();  // Itself first.
         return {};
       }
       // A pass serves the first waiter: what it left for others before this one was says nothing.
@@ -389,20 +389,16 @@ bool LogSpace::can_be_served(const Waiter& first) const {
   return unholding_ == 0 && !failed_ && fits(first.wanted, false);
 }
 
-void LogSpace::grant(Waiter& first) {
-  granted_ += first.wanted;
-  ++grants_;
-  first.granted = true;
-  dequeue(first);
-}
-
 // By who makes room, and not by each waiter when it comes to run: until then all others would queue
 // behind it, and with threads that come back soon the queue would never end. Who is first and does
 // not fit looks what else it can do.
 void LogSpace::serve_waiters() {
   while (first_waiter_ != nullptr && can_be_served(*first_waiter_)) {
     Waiter& served = *first_waiter_;
-    grant(served);
+    granted_ += served.wanted;
+    ++grants_;
+    served.granted = true;
+    dequeue(served);
     served.condition.notify_one();
   }
   if (first_waiter_ != nullptr) {

@@ -178,7 +178,6 @@ class LogSpace {
   void update_contended() KEEL_REQUIRES(mutex_);
   void granted_less() KEEL_REQUIRES(mutex_);
   [[nodiscard]] bool can_be_served(const Waiter& first) const KEEL_REQUIRES(mutex_);
-  void grant(Waiter& first) KEEL_REQUIRES(mutex_);
   void serve_waiters() KEEL_REQUIRES(mutex_);
   void enqueue(Waiter& waiter) KEEL_REQUIRES(mutex_);
   void dequeue(Waiter& waiter) KEEL_REQUIRES(mutex_);

@@ -7,6 +7,7 @@
 #include "keel/base/thread.h"
 #include "probe.h"
 #include "support/sim_scheduler.h"
+#include "support/test_seed.h"
 
 #if defined(KEEL_DEBUG)
 
@@ -14,7 +15,8 @@ using namespace keel;
 using namespace keel_test;
 
 TEST_CASE("who waits for the AIL has it before the next batch of a walk") {
-  for (std::uint64_t seed = 1; seed <= 20; ++seed) {
+  const std::uint64_t first = test_seed("sim ail turn", 1);
+  for (std::uint64_t seed = first; seed < first + test_rounds(20, 3); ++seed) {
     CAPTURE(seed);
     Trace trace;
     Probe item(trace, 1);
@@ -33,7 +35,7 @@ TEST_CASE("who waits for the AIL has it before the next batch of a walk") {
         }
         ail.for_items(1, [&](LogItem&) { return !(was_in = true); });
       });
-      ail.for_items(1, [&](LogItem&) {
+      ail.for_items(1, [&](LogItem&) {  // Which is to be asleep under the lock, for once.
         is_held = true;
         scheduler.sleep(ThreadPoint::kSleep, 1'000'000);  // the other comes to wait
         return false;
