@@ -29,10 +29,7 @@ bool Pool::Impl::grow(GrowthPages kind) {
   return true;
 }
 
-void Pool::Impl::set_cache_budget() {
-  const Pages present = pages->present_hint();
-  cache.set_budget(present, bytes_of(present) >= config.capacity_bytes);
-}
+void Pool::Impl::set_cache_budget() { cache.set_budget(pages->present_hint(), is_grown_up()); }
 
 // Free frames below which a request that finds no contiguous run has the store grown, above which
 // it has scattered ones mapped: the price in memory of mapping less.
@@ -110,6 +107,7 @@ Bytes Pool::trim() {
 
 // Gives back whole free chunks, the highest first, so that the store stays dense at its beginning.
 Bytes Pool::Impl::trim(unsigned most_chunks) {
+  constexpr unsigned kMostPurges = 3;  // Others may unmap as fast as it purges.
   const Pages chunk = store->chunk();
   Bytes given{};
   unsigned chunks = 0;
@@ -119,8 +117,11 @@ Bytes Pool::Impl::trim(unsigned most_chunks) {
       break;
     }
     end = run->first;
-    window->purge_in_slices();  // Now, so that nobody waits for that below.
-    TurnLock lock(grow_lock);   // For one chunk at a time: callers may need it too.
+    // Now, so that nobody waits for that below; and what has become lazy meanwhile.
+    for (unsigned purges = 0; purges < kMostPurges && window->lazy_pages() != Pages(0); ++purges) {
+      window->purge_in_slices();
+    }
+    TurnLock lock(grow_lock);  // For one chunk at a time: callers may need it too.
     // Read under the lock: while this waited for it, reserve() may have raised it.
     const Pages stays = Pages(kept_present.load(std::memory_order_relaxed)) + chunk;
     if (pages->present_hint() < stays) {

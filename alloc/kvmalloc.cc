@@ -333,12 +333,15 @@ void* Pool::Impl::grow_for(const Request& request) {
   if (request.pages > kMaxContiguous || hardened.on()) {
     return nullptr;
   }
-  const bool full = is_grown_up();
-  if (void* buffer = full ? try_contiguous(request) : nullptr) {
-    return buffer;
-  }
-  if (full && is_grown_up()) {  // Both: else what trim() had in its hands was not looked at.
-    return nullptr;
+  if (is_grown_up()) {
+    if (void* buffer = try_contiguous(request)) {
+      return buffer;
+    }
+    // Before and after: else trim() may have had a chunk in its hands while this looked. (What has
+    // come back since is seen by the next look, after the reclaim.)
+    if (is_grown_up()) {
+      return nullptr;
+    }
   }
   Pages grown{};
   TurnLock lock(grow_lock);
@@ -366,7 +369,7 @@ void* Pool::Impl::try_vmalloc(const Request& request) {
   };
   const bool full = is_grown_up();
   std::optional<Pfn> chain = gather();
-  if (!chain && !(full && is_grown_up())) {  // As above.
+  if (!chain && !(full && is_grown_up())) {  // Before and after, as above.
     const Populating populates(*this);
     for (bool grown = true; !chain && grown;) {
       TurnLock lock(grow_lock);  // For one chunk at a time: callers may need it too.

@@ -533,7 +533,7 @@ class HolderSums {
 
 std::size_t PageAllocator::holders(std::span<Holder> largest) const {
   // A lock that is taken again at once lets nobody in who sleeps for it.
-  constexpr Index kSlicesToPause = 16;
+  constexpr Index kSlicesToPause = 256;  // a GiB
   constexpr std::uint64_t kPauseNs = 20'000;
   HolderSums sums;
   // In slices, each from the first run that begins in it. One that began earlier ends earlier.

@@ -149,7 +149,7 @@ struct Pool::Impl final : MetadataObject, Evictor, Upkeep {
   [[nodiscard]] bool make_free(Pages wanted) KEEL_EXCLUDES(grow_lock);
   // After the store has grown or shrunk.
   void set_cache_budget();
-  // A hint: not while trim() has a chunk in its hands.
+  // A hint; false while trim() has a chunk in its hands.
   [[nodiscard]] bool is_grown_up() const { return pages->present_hint() == store->capacity(); }
   [[nodiscard]] Pages spare_target() const;
   [[nodiscard]] Pages low_watermark() const;

@@ -54,8 +54,7 @@ void Pool::Impl::end_pass(std::uint64_t frees_before, const Request& request, bo
   }
   MutexLock lock(gate_lock);
   --shortage.passes;
-  const bool full =
-      pages->present_hint() >= store->capacity() && pages->free_hint() < request.pages;
+  const bool full = is_grown_up() && pages->free_hint() < request.pages;
   if (found) {
     set_exhausted(kNotExhausted, true);
   } else if (full && shortage.frees == frees_before) {

@@ -27,8 +27,8 @@ class Shrinkers {
   void remove(Shrinker& shrinker) KEEL_EXCLUDES(lock_);
 
   // Asks each in turn until `wanted` is there; returns what was given. Waits while another thread
-  // is at it. If it `shares` what that one got, which may be enough for both, it asks none then and
-  // returns nothing.
+  // is at it, or removes one. If it `shares` what another got, which may be enough for both, it
+  // asks none then and returns nothing.
   std::optional<Bytes> scan(Bytes wanted, bool shares = true) KEEL_EXCLUDES(lock_);
 
   [[nodiscard]] ShrinkerCounts counts() const KEEL_EXCLUDES(lock_);
@@ -45,7 +45,7 @@ class Shrinkers {
   // parent's that wait here.
   WaitWord changed_;
   bool scanning_ KEEL_GUARDED_BY(lock_) = false;
-  unsigned removing_ KEEL_GUARDED_BY(lock_) = 0;  // threads that are about to
+  unsigned removing_ KEEL_GUARDED_BY(lock_) = 0;  // threads in remove() that wait for a scan to end
   std::array<Shrinker*, kMost> list_ KEEL_GUARDED_BY(lock_){};
   unsigned count_ KEEL_GUARDED_BY(lock_) = 0;
   ShrinkerCounts counts_ KEEL_GUARDED_BY(lock_){};

@@ -18,7 +18,7 @@ import sys
 
 # In order of precedence. User-side names; the kernel's functions end in _[k].
 KINDS = [
-    ("locks", r"futex|Mutex|SharedLock|ExclusiveLock|CondVar|pthread_(mutex|rwlock|cond)"
+    ("locks", r"futex|Mutex|TurnLock|CondVar|pthread_(mutex|cond)"
               r"|__lll_lock|lock_rank|[Ss]pin_?[Ll]ock"),
     ("kernel: write and flush", r"(pwritev?2?|write|fdatasync|fsync|io_uring)\w*_\[k\]$"),
     ("kernel: page faults", r"(page_fault|do_user_addr_fault|handle_mm_fault)\w*_\[k\]$"),

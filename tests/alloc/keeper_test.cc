@@ -161,7 +161,7 @@ TEST_CASE("a pool's thread populates ahead by itself, and ends with the pool") {
     std::this_thread::yield();
     if (buffers.size() > 1'000) {
       free_all(pool, buffers);
-      (void)pool.trim();  // Of what this thread has grown it by itself it would need no more.
+      (void)pool.trim();  // Else what this thread has grown it by is all it asks for.
     }
   }
   pool.audit();

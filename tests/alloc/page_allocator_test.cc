@@ -290,15 +290,20 @@ TEST_CASE("what is free is told by order without a look at any record") {
 TEST_CASE("who sums up what others hold lets them have the lock now and then") {
   class SleepOs final : public Os {
    public:
-    void sleep_ns(std::uint64_t) override { ++sleeps; }
+    void sleep_ns(std::uint64_t) override {
+      ++sleeps;
+      (void)pages->counts();  // Which takes the lock.
+    }
+    PageAllocator* pages = nullptr;
     unsigned sleeps = 0;
   };
   SleepOs slept;
   const ScopedOs scope(slept);
-  const auto pages = make(std::uint64_t{64} << kMaxOrder, 1024);
+  const auto pages = make(std::uint64_t{1024} << kMaxOrder, 1024);
+  slept.pages = pages.get();
   std::array<Holder, 1> largest;
   CHECK(pages->holders(largest) == 0);
-  CHECK(slept.sleeps == 3);  // Every 16 slices.
+  CHECK(slept.sleeps == 3);  // Every GiB.
 }
 
 TEST_CASE("who holds memory is summed by owner, largest first") {

@@ -137,24 +137,26 @@ TEST_CASE("a trimmed chunk is gone, the lowest hole grows first, and comes back 
   store->audit();
 }
 
-TEST_CASE("growth does not look at chunks that are there again, also after a trim") {
-  // The chunk map stands in pages of its own.
+TEST_CASE("growth does not look at chunks below the lowest hole, and a trim makes a lower one") {
+  constexpr std::size_t kChunks = 2 * kPageBytes;
+  // The chunk map, of a byte for each, stands in pages of its own.
   class PagedOs final : public Os {
    public:
     void* metadata_allocate(std::size_t bytes) override {
-      map = std::aligned_alloc(kPageBytes, round_up(bytes, kPageBytes));
-      return map;
+      void* memory = std::aligned_alloc(kPageBytes, round_up(bytes, kPageBytes));
+      map = bytes == kChunks ? memory : map;
+      return memory;
     }
     void metadata_free(void* memory) override { std::free(memory); }
     void* map = nullptr;
   };
   PagedOs paged;
   const ScopedOs scope(paged);
-  constexpr std::size_t kChunks = 2 * kPageBytes;
   const auto created = FrameStore::create(
       {.capacity_bytes = kChunks * kPageBytes, .chunk_bytes = kPageBytes, .huge_pages = false});
   REQUIRE(created.ok());
   FrameStore& store = **created;
+  REQUIRE(paged.map != nullptr);
   for (std::size_t i = 0; i < kPageBytes + 8; ++i) {
     REQUIRE(store.grow().ok());
   }

@@ -39,6 +39,22 @@ class PurgeSizes : public FaultOs {
   std::size_t largest = 0;
 };
 
+// Unmaps an area whenever another is purged.
+class UnmapsMeanwhile final : public Os {
+ public:
+  int mmap(void* address, std::size_t bytes, int protection, int flags, int fd,
+           std::uint64_t offset, void** out) override {
+    if (protection == PROT_NONE && !areas.empty() && window != nullptr) {
+      std::byte* area = areas.back();
+      areas.pop_back();
+      window->unmap(area);
+    }
+    return Os::mmap(address, bytes, protection, flags, fd, offset, out);
+  }
+  Window* window = nullptr;
+  std::vector<std::byte*> areas;
+};
+
 // Without what a sanitizer would add: its shadow memory takes page faults of its own.
 __attribute__((no_sanitize("address", "thread"))) void touch(volatile std::byte* at,
                                                              std::size_t pages) {
@@ -48,6 +64,40 @@ __attribute__((no_sanitize("address", "thread"))) void touch(volatile std::byte*
 }
 
 }  // namespace
+
+TEST_CASE("purging in slices ends with as much as was lazy when it began") {
+  UnmapsMeanwhile os;
+  ScopedOs scope(os);
+  Fixture f({.bytes = 64U << 20});
+  for (int i = 0; i < 20; ++i) {
+    os.areas.push_back(f.map(scattered(64)));
+  }
+  for (int i = 0; i < 4; ++i) {
+    f.window->unmap(os.areas.back());
+    os.areas.pop_back();
+  }
+  os.window = f.window.get();
+  f.window->purge_in_slices();
+  CHECK(f.window->stats().purge_slices == 4);
+  CHECK(f.window->lazy_pages() == Pages(4 * 64));
+  os.window = nullptr;
+  for (std::byte* area : os.areas) {
+    f.window->unmap(area);
+  }
+  f.window->purge_in_slices();
+  CHECK(f.window->lazy_pages() == Pages(0));
+  f.window->audit();
+}
+
+TEST_CASE("purging in slices ends when the system refuses") {
+  FaultOs os;
+  ScopedOs scope(os);
+  Fixture f({.bytes = 16U << 20});
+  f.window->unmap(f.map(scattered(64)));
+  os.fail_from(1, mask_of(OsCall::kMmap));
+  f.window->purge_in_slices();
+  CHECK(f.window->lazy_pages() == Pages(64));
+}
 
 TEST_CASE("a slice is one call, and slices one after the other remove all") {
   PurgeSizes os;

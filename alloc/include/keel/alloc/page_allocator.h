@@ -11,16 +11,14 @@
 // I3 Only the first frame of a run in somebody's hands says what it is; a frame inside says kBody
 //    (kAbsent, if its chunk is not populated). So allocate and free cost no walk over the frames;
 //    only reports of wrong frees walk back to a run's first frame.
-// I4 In each block of 256 frames the free ones are counted, so that whole free chunks are found
-//    without a walk.
-//    So are the blocks of each order that free runs are made of.
+// I4 The free frames of each block of 256 are counted, so that whole free chunks are found, and
+//    free runs by the orders of their blocks, so that buddyinfo() answers: both without a walk.
 // I5 No memory of its own beyond the frames' records, one flat array reserved once. gather() links
 //    the runs that it found through it.
 // Locks: kPageAllocator over the lists and records, never over a system call. The records of runs
 //    in somebody's hands are the holder's (FrameRecord).
 #pragma once
 
-#include <array>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
@@ -144,7 +142,7 @@ class PageAllocator : public MetadataObject {
   [[nodiscard]] bool remove(FrameRun chunk) KEEL_EXCLUDES(lock_);
 
   // The highest chunk that ends at `below` or a multiple of chunks under it and is all free, as of
-  // lately. Takes the lock in slices.
+  // lately. Takes the lock for 64 looks of a nanosecond or two at a time.
   [[nodiscard]] std::optional<FrameRun> find_free_chunk(Pfn below, Pages chunk) const
       KEEL_EXCLUDES(lock_);
 

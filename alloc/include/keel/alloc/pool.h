@@ -12,9 +12,9 @@
 // I3 Allocate and free make no memory of their own: they link and record in arrays set aside
 //    before.
 // Locks: none on the way through the CPU's cache. kPool is held while the store grows or shrinks by
-//    a chunk, so that many callers who find the free lists empty populate one and not one each; who
-//    waits for it has it before who goes on to the next chunk. The rest has the locks of the parts
-//    below.
+//    a chunk, or grows by what a contiguous buffer needs, so that many callers who find the free
+//    lists empty populate one and not one each; who waits for it has it before who goes on to the
+//    next chunk. The rest has the locks of the parts below.
 #pragma once
 
 #include <cstddef>
@@ -128,7 +128,8 @@ class Pool : public MetadataObject {
   [[nodiscard]] Status set_limit(const char* owner, Bytes limit);
 
   // What owners hold, most first; gives how many entries it filled. Walks all frames' records.
-  // Threads: any. Nobody in a forked child.
+  // Threads: any; sleeps some 70 us for each GiB of capacity, so that others have the frames
+  // meanwhile. Nobody in a forked child.
   [[nodiscard]] std::size_t holders(std::span<OwnerBytes> largest) const;
 
   // `shrinker` must live until it is removed; remove_shrinker() waits for a call under way,
@@ -156,7 +157,7 @@ class Pool : public MetadataObject {
   void purge();
 
   // Gives all idle buffers up and all free chunks back to the system; returns the bytes given back.
-  // Threads: any; blocks; an allocation that needs growth waits.
+  // Threads: any; blocks; an allocation that needs growth waits for a chunk of it.
   Bytes trim();
 
   // Walks every structure and aborts on a broken invariant. Threads: needs callers to be

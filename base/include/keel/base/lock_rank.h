@@ -32,7 +32,7 @@ enum class LockRank : std::uint8_t {
   kCacheDrain = 74,          // alloc: one drain of the CPU caches at a time
   kCacheGrants = 76,         // alloc: limits of one CPU's cache
   kCacheShelf = 78,          // alloc: idle buffers of one size class
-  kPageAllocator = 80,       // alloc: buddy free lists
+  kPageAllocator = 80,       // alloc: free runs of frames
   kPurgeTurn = 89,           // vmap: whoever has kPurge next
   kPurge = 90,               // vmap: one purge at a time
   kWindow = 100,             // vmap: address ranges, the first shard; the others follow by index

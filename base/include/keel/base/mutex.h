@@ -95,6 +95,7 @@ class KEEL_SCOPED_CAPABILITY MutexLock {
 // A mutex that who waits for it has before who only just gave it back: of those who wait one has
 // the turn, and all others wait for that. For loops that let others in between two holds: a Mutex
 // has no order, and such a loop has it again before a sleeper is awake, a thousand times in a row.
+// Nor have those an order who wait for the turn. Not for a CondVar.
 class KEEL_CAPABILITY("turn mutex") TurnMutex {
  public:
   // The turn's rank comes before the mutex's own.

@@ -10,9 +10,9 @@
 // I4 Aliases are never forked and never dumped: a child must not write to its parent's frames, and
 //    a core dump has them already through the direct map if it is to have them at all.
 // I5 `mappings` is at least what the kernel counts for the window, and at most the budget.
-// Locks: kPurge makes purges one at a time and is held over their system calls, by slices for one
-//    of them, and who waits for it has it before who gave it back (kPurgeTurn); kWindow, one for
-//    each shard, guards its table and is held over none. map() waits for kPurge only when it must
+// Locks: kPurge: one purge at a time, held over its system calls (in slices: for one of them), and
+//    who waits for it has it before who gave it back (kPurgeTurn); kWindow, one for each shard,
+//    guards its table and is held over none. map() waits for kPurge only when it must
 //    purge itself. find() takes none.
 #pragma once
 
