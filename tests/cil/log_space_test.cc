@@ -166,7 +166,7 @@ TEST_CASE("what is set aside is only for logging again, what is held is for nobo
   space.hold({60, 0});
   CHECK(granted(space) == Bytes(40));
   CHECK(space.sums().held.log_bytes == 60);
-  CHECK_FALSE(space.try_reserve({101, 0}));
+  REQUIRE_FALSE(space.try_reserve({101, 0}));
   CHECK(space.try_reserve({100, 0}));
   CHECK(space.try_reserve_again({100, 0}));
   space.give_back({50, 0});
