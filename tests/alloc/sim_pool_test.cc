@@ -19,6 +19,7 @@
 #include "keel/base/percpu.h"
 #include "keel/base/thread.h"
 #include "shrinkers.h"
+#include "support/lock_counts.h"
 #include "support/sim_scheduled_disk.h"
 #include "support/test_seed.h"
 #include "support/tried.h"
@@ -26,6 +27,7 @@
 #if defined(KEEL_DEBUG)
 
 using namespace keel;
+using keel_test::LockCounts;
 using keel_test::setting;
 using keel_test::test_rounds;
 using keel_test::test_seed;
@@ -708,28 +710,15 @@ Bytes left_of_hardened() {
   return pool.stats().populated;
 }
 
-// Counts who goes to the growth lock.
-class GrowthLockCounts final : public SimScheduler {
- public:
-  using SimScheduler::SimScheduler;
-  void point(ThreadPoint what, std::uint32_t detail) override {
-    if (what == ThreadPoint::kLock && detail == static_cast<std::uint32_t>(LockRank::kPoolTurn)) {
-      ++count;
-    }
-    SimScheduler::point(what, detail);
-  }
-  unsigned count = 0;
-};
-
 // How often a request for what lies in pieces takes the growth lock of a pool at capacity, of which
 // next to nothing is free.
 unsigned growth_locks_at_capacity(std::size_t size) {
-  SimPool<SimScheduledDisk, GrowthLockCounts> world("", 1, sim_schedule(1),
-                                                    {.capacity_bytes = 16 * kMiB,
-                                                     .chunk_bytes = kMiB / 4,
-                                                     .window_bytes = 64 * kMiB,
-                                                     .huge_pages = false,
-                                                     .background = false});
+  SimPool<SimScheduledDisk, LockCounts> world("", 1, sim_schedule(1),
+                                              {.capacity_bytes = 16 * kMiB,
+                                               .chunk_bytes = kMiB / 4,
+                                               .window_bytes = 64 * kMiB,
+                                               .huge_pages = false,
+                                               .background = false});
   Pool& pool = *world.pool;
   std::vector<void*> pages;
   while (void* page = pool.kvmalloc(kPageBytes, AllocFlags::kNoWarn)) {
@@ -740,6 +729,7 @@ unsigned growth_locks_at_capacity(std::size_t size) {
   }
   (void)pool.trim();  // What CPUs hold idle is free; no chunk is whole.
   const std::uint64_t mapped = pool.stats().vmalloc_allocations;
+  world.scheduler.rank = LockRank::kPoolTurn;
   world.scheduler.count = 0;
   void* buffer = pool.kvmalloc(size);
   const unsigned count = world.scheduler.count;
@@ -756,15 +746,16 @@ unsigned growth_locks_at_capacity(std::size_t size) {
 
 // How often a trim() takes it beyond the chunks that it gives back.
 unsigned growth_locks_of_trim() {
-  SimPool<SimScheduledDisk, GrowthLockCounts> world("", 1, sim_schedule(1),
-                                                    {.capacity_bytes = 16 * kMiB,
-                                                     .chunk_bytes = kMiB / 4,
-                                                     .window_bytes = 16 * kMiB,
-                                                     .initial_bytes = 4 * kMiB,
-                                                     .huge_pages = false,
-                                                     .background = false});
+  SimPool<SimScheduledDisk, LockCounts> world("", 1, sim_schedule(1),
+                                              {.capacity_bytes = 16 * kMiB,
+                                               .chunk_bytes = kMiB / 4,
+                                               .window_bytes = 16 * kMiB,
+                                               .initial_bytes = 4 * kMiB,
+                                               .huge_pages = false,
+                                               .background = false});
   Pool& pool = *world.pool;
   void* used = pool.kvmalloc(3 * kMiB);
+  world.scheduler.rank = LockRank::kPoolTurn;
   world.scheduler.count = 0;
   KEEL_CHECK(pool.trim() != Bytes(0), "chunks that nobody uses");
   const unsigned count = world.scheduler.count;

@@ -20,18 +20,27 @@ LogSpace::Helpers no_help() {
   return {[] {}, [] {}, [] { return Sequence{}; }};
 }
 
+// Of 250 for a checkpoint 240 are granted, and a thread waits to take back the 60 that are held.
+struct Unholding {
+  Unholding() {
+    REQUIRE(space.reserve({60, 0}).ok());
+    space.hold({60, 0});
+    REQUIRE(space.reserve({240, 0}).ok());
+    unholder = std::thread([this] {
+      const Status status = space.unhold({60, 0});
+      KEEL_CHECK(status.ok(), "unhold");
+    });
+    yield_until([this] { return space.contended(); });
+  }
+  LogSpace space{{1000, 250, 0, 1 << 20}, Lsn(0), Lsn(0), no_help()};
+  std::thread unholder;
+};
+
 }  // namespace
 
 TEST_CASE("who takes back what is held comes before all who wait for a grant") {
-  LogSpace space({1000, 250, 0, 1 << 20}, Lsn(0), Lsn(0), no_help());
-  REQUIRE(space.reserve({60, 0}).ok());
-  space.hold({60, 0});
-  REQUIRE(space.reserve({240, 0}).ok());
-  std::thread unholder([&] {
-    const Status status = space.unhold({60, 0});
-    KEEL_CHECK(status.ok(), "unhold");
-  });
-  yield_until([&] { return space.contended(); });
+  Unholding unholding;
+  LogSpace& space = unholding.space;
   std::atomic<bool> granted{false};
   std::thread waiter([&] {
     const Status status = space.reserve({5, 0});  // would fit at once
@@ -43,29 +52,22 @@ TEST_CASE("who takes back what is held comes before all who wait for a grant") {
   CHECK_FALSE(granted);
   CHECK(space.sums().granted.log_bytes == 240);
   space.give_back({60, 0});
-  unholder.join();
+  unholding.unholder.join();
   waiter.join();
   CHECK(space.sums().granted.log_bytes == 245);
   CHECK(space.sums().held.log_bytes == 0);
 }
 
 TEST_CASE("what was held for a done has its room before others are served") {
-  LogSpace space({1000, 250, 0, 1 << 20}, Lsn(0), Lsn(0), no_help());
-  REQUIRE(space.reserve({60, 0}).ok());
-  space.hold({60, 0});
-  REQUIRE(space.reserve({240, 0}).ok());
-  std::thread unholder([&] {
-    const Status status = space.unhold({60, 0});
-    KEEL_CHECK(status.ok(), "unhold");
-  });
-  yield_until([&] { return space.contended(); });
+  Unholding unholding;
+  LogSpace& space = unholding.space;
   std::thread waiter([&] {
     const Status status = space.reserve({50, 0});
     KEEL_CHECK(status.ok(), "reserve");
   });
   yield_until([&] { return space.longest().since_ns != 0; });
   space.give_back({50, 0});  // Enough for either.
-  unholder.join();
+  unholding.unholder.join();
   CHECK(space.sums().granted.log_bytes == 250);
   space.give_back({50, 0});
   waiter.join();

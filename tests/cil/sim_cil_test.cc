@@ -6,6 +6,7 @@
 
 #include "cil.h"
 #include "keel/base/thread.h"
+#include "support/lock_counts.h"
 #include "support/sim_scheduler.h"
 #include "support/test_seed.h"
 
@@ -17,20 +18,6 @@ using namespace keel_test;
 namespace {
 
 constexpr std::uint64_t kHoldNs = 1'000'000;
-
-// Counts who takes the lock that a switch of contexts has first.
-class SwitchLockCounts final : public SimScheduler {
- public:
-  using SimScheduler::SimScheduler;
-  void point(ThreadPoint what, std::uint32_t detail) override {
-    if (what == ThreadPoint::kLock &&
-        detail == static_cast<std::uint32_t>(LockRank::kJournalSwitchTurn)) {
-      ++count;
-    }
-    SimScheduler::point(what, detail);
-  }
-  unsigned count = 0;
-};
 
 // As a commit or a switch of contexts, for as long as either takes.
 void hold_shared(SimScheduler& scheduler, Cil& cil) {
@@ -51,7 +38,7 @@ TEST_CASE("a switch of contexts waits for commits under way, and for none after 
   const std::uint64_t first = test_seed("sim cil turn", 1);
   for (std::uint64_t seed = first; seed < first + test_rounds(20, 3); ++seed) {
     CAPTURE(seed);
-    SwitchLockCounts scheduler({.seed = seed, .switch_one_in = 500, .spurious_one_in = 0});
+    LockCounts scheduler({.seed = seed, .switch_one_in = 500, .spurious_one_in = 0});
     Cil cil(Sequence(1), 1);
     std::uint64_t commits = 0;
     const auto commit = [&] {
@@ -68,6 +55,7 @@ TEST_CASE("a switch of contexts waits for commits under way, and for none after 
     for (Thread& thread : threads) {
       thread.join();
     }
+    scheduler.rank = LockRank::kJournalSwitchTurn;
     scheduler.count = 0;
     hold_shared(scheduler, cil);
     CHECK(scheduler.count == 0);  // Only who comes while somebody switches waits for that.
