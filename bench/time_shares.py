@@ -7,7 +7,8 @@ as well. Then come the functions with most time of their own.
 
 --within PATTERN counts only stacks with a frame that matches, --without PATTERN only those without
 one. --json prints the shares of locks (spin locks among them), of the kernel, and of both together,
-instead of the tables; with --share PATTERN that of the stacks with a frame that matches, too.
+instead of the tables, and none of them if there are no samples; with --share PATTERN that of the
+stacks with a frame that matches, too.
 """
 
 import argparse
@@ -56,6 +57,9 @@ def print_table(title, total, rows):
 
 
 def print_json(total, kinds, matching):
+    if total == 0:
+        print(json.dumps({"samples": 0}))
+        return
     locks = kinds["locks"] / total
     kernel = sum(count for name, count in kinds.items() if name.startswith("kernel")) / total
     print(json.dumps({"samples": total, "locks": locks, "kernel": kernel,
@@ -85,11 +89,11 @@ def main():
         kinds[kind_of(frames[1:])] += count
         own[frames[-1]] += count
     total = sum(kinds.values())
-    if total == 0:
-        sys.exit("time_shares: no samples")
     if args.json:
         print_json(total, kinds, matching)
         return
+    if total == 0:
+        sys.exit("time_shares: no samples")
     order = [name for name, _ in KINDS] + ["other"]
     print_table("kind", total, [(name, kinds[name]) for name in order])
     print()

@@ -7,66 +7,43 @@
 // .small is with one of 8 MiB. .rate is of commits, without perf, beside the same with
 // kRetryMayfail for the snapshots, which tries for contiguous memory first.
 
-#include "scoreboard/driver.h"
+#include "scoreboard/time_shares.h"
 
 namespace keel::bench {
 namespace {
 
-constexpr std::uint64_t kSkipped = 77;  // exit status of the script
 constexpr const char* kMemory = "keel::Pool::kv(malloc|free)";
 constexpr const char* kCommits = "KeelEngine::commit|keel::Pool::kv(malloc|free)";
 constexpr const char* kSetup = "fragment|KeelEngine::open|make_pool";
 
 Result<Figures> share(const std::string& dir, const std::string& seconds,
                       const std::string& log_mib) {
-  return run_for_figures({{std::string(KEEL_BENCH_SOURCE_DIR) + "/lock_share.sh",
-                           "--within",
-                           kCommits,
-                           "--without",
-                           kSetup,
-                           "--share",
-                           kMemory,
-                           dir,
-                           sibling_program("journal_driver"),
-                           "--engine",
-                           "keel-fragmented",
-                           "--workload",
-                           "w3",
-                           "--bytes",
-                           "65536",
-                           "--seconds",
-                           seconds,
-                           "--log-mib",
-                           log_mib,
-                           "--dir",
-                           dir},
-                          {},
-                          "",
-                          120});
+  return time_shares(
+      dir, {"--within", kCommits, "--without", kSetup, "--share", kMemory},
+      {sibling_program("journal_driver"), "--engine", "keel-fragmented", "--workload", "w3",
+       "--bytes", "65536", "--seconds", seconds, "--log-mib", log_mib, "--dir", dir});
 }
 
 Result<Figures> shares(const std::string& dir, const std::string& seconds) {
-  const auto usual = share(dir, seconds, "24");
-  if (!usual) {
-    return usual;
+  Figures figures;
+  for (const auto& [name, log_mib] : {std::pair{"share", "24"}, std::pair{"small", "8"}}) {
+    const auto seen = share(dir, seconds, log_mib);
+    if (!seen) {
+      return seen;
+    }
+    if (const auto at = seen->find("share"); at != seen->end()) {
+      figures[name] = at->second;
+    }
   }
-  const auto small = share(dir, seconds, "8");
-  if (!small) {
-    return small;
-  }
-  return Figures{{"share", usual->at("share")}, {"small", small->at("share")}};
+  return figures;
 }
 
 Result<Study> prepare(const Setting& setting) {
-  const std::string seconds = setting.smoke ? "0.3" : "5";
   Study study;
-  const auto probe = share(setting.dir, "0.3", "8");
-  if (!probe && probe.error().value == kSkipped) {
-    study.skipped = "perf may not record here; see above";
-    return study;
-  }
   study.rounds = 2;
-  study.ours = [dir = setting.dir, seconds] { return shares(dir, seconds); };
+  study.ours = [dir = setting.dir, seconds = std::string(setting.smoke ? "0.3" : "5")] {
+    return shares(dir, seconds);
+  };
   return study;
 }
 

@@ -74,7 +74,6 @@ int run(const Options& options) {
   }
   Run run({(*dir)->path(), options.full, options.smoke, options.pairs});
   const bool ok = run.all(rows);
-  print_footer(run.outcomes(), options.smoke);
   if (!options.json.empty()) {
     if (auto status = write_json(options.json, run.outcomes(), options.smoke); !status) {
       std::fprintf(stderr, "scoreboard: %s\n", status.error().message().c_str());
@@ -101,7 +100,8 @@ int main(int argc, char** argv) {
                  "pairs of each row, 1 to 1000 (default: 5; 1 to 3 against many peers)")
       ->check(CLI::Range(1, 1000));
   app.add_flag("--full", options.full, "every peer of a row, not only the best");
-  app.add_flag("--smoke", options.smoke, "as little as can be; proves that the rows run");
+  app.add_flag("--smoke", options.smoke,
+               "as little as can be; proves that the rows run, and prints those that do not");
   app.add_flag("--list", options.list, "list the rows");
   try {
     app.parse(argc, argv);

@@ -91,7 +91,7 @@ void print_header() {
               kTargetWidth, "target", "met", "other is");
 }
 
-void print_outcome(const Outcome& outcome, bool smoke) {
+void print_outcome(const Outcome& outcome) {
   const std::string spread = std::isfinite(outcome.ratio.median)
                                  ? number(outcome.ratio.min) + ".." + number(outcome.ratio.max)
                                  : "-";
@@ -100,9 +100,9 @@ void print_outcome(const Outcome& outcome, bool smoke) {
               number(outcome.other.median).c_str(), outcome.row.unit, kRatioWidth,
               number(outcome.ratio.median).c_str(), kSpreadWidth, spread.c_str(), kTargetWidth,
               outcome.scored ? target_of(outcome.row).c_str() : "",
-              smoke || !outcome.scored ? "-"
-              : outcome.met            ? "yes"
-                                       : "no",
+              !outcome.scored ? "-"
+              : outcome.met   ? "yes"
+                              : "no",
               outcome.other_name.c_str());
   std::fflush(stdout);
 }
@@ -112,11 +112,12 @@ void print_skipped(const RowDefinition& row, const std::string& reason) {
   std::fflush(stdout);
 }
 
-void print_footer(const std::vector<Outcome>& outcomes, bool smoke) {
-  if (smoke) {
-    std::printf("smoke run: it proves that the rows run; the figures mean nothing\n");
-    return;
-  }
+void print_failed(const RowDefinition& row, const std::string& reason) {
+  std::printf("%-*s failed: %s\n", kNameWidth, row.name, reason.c_str());
+  std::fflush(stdout);
+}
+
+void print_footer(const std::vector<Outcome>& outcomes) {
   const auto scored = std::count_if(outcomes.begin(), outcomes.end(),
                                     [](const Outcome& outcome) { return outcome.scored; });
   const auto met = std::count_if(outcomes.begin(), outcomes.end(), [](const Outcome& outcome) {

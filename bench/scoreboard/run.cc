@@ -22,8 +22,10 @@ void Progress::show(const std::string& text) const {
 }
 
 bool Run::all(const std::vector<RowDefinition>& rows) {
-  bool ok = true;
-  print_header();
+  std::size_t failed = 0;
+  if (!setting_.smoke) {
+    print_header();
+  }
   for (std::size_t i = 0; i < rows.size(); ++i) {
     const RowDefinition& row = rows[i];
     title_ = std::to_string(i + 1) + "/" + std::to_string(rows.size()) + " " + row.name;
@@ -31,11 +33,18 @@ bool Run::all(const std::vector<RowDefinition>& rows) {
     const Status status = row.family != nullptr ? of_family(row) : single(row);
     if (!status) {
       progress_.clear();
-      std::fprintf(stderr, "scoreboard: %s: %s\n", row.name, status.error().message().c_str());
-      ok = false;
+      print_failed(row, status.error().message());
+      ++failed;
     }
   }
-  return ok;
+  progress_.clear();
+  if (setting_.smoke) {
+    std::printf("smoke run: %zu of %zu rows failed; its figures would mean nothing\n", failed,
+                rows.size());
+  } else {
+    print_footer(outcomes_);
+  }
+  return failed == 0;
 }
 
 Status Run::single(const RowDefinition& row) {
@@ -102,7 +111,9 @@ Run::Measured Run::measure_family(const FamilyDefinition& family) const {
 }
 
 void Run::keep(Outcome outcome) {
-  print_outcome(outcome, setting_.smoke);
+  if (!setting_.smoke) {
+    print_outcome(outcome);
+  }
   outcomes_.push_back(std::move(outcome));
 }
 

@@ -27,7 +27,7 @@ class Run {
  public:
   explicit Run(Setting setting) : setting_(std::move(setting)) {}
 
-  // False if a row failed.
+  // Prints the table; of a smoke run only what was skipped or failed. False if a row failed.
   bool all(const std::vector<RowDefinition>& rows);
   [[nodiscard]] const std::vector<Outcome>& outcomes() const { return outcomes_; }
 
