@@ -45,11 +45,11 @@ bool LogSpace::fits(const Reservation& wanted, bool again) const {
 }
 
 // True if nothing that is under way can make room: nobody who is only to go first, nothing granted
-// that could come back, no checkpoint in flight, a whole pass that moved the tail as far as it goes
-// and left no hope, and no other to come.
-bool LogSpace::hopeless(std::uint64_t passes_seen) const {
+// that could come back, no checkpoint in flight, no pass under way, nor one asked for and still to
+// come: so the last one came after whoever asks here had asked for it. And it left no hope.
+bool LogSpace::hopeless() const {
   return unholding_ == 0 && granted_.log_bytes == 0 && in_flight_ == 0 &&
-         passes_ended_ > passes_seen && passes_ended_ == passes_begun_ && !pass_asked_ && !hope_;
+         passes_ended_ == passes_begun_ && !pass_asked_ && !hope_;
 }
 
 bool LogSpace::try_reserve(const Reservation& wanted) {
@@ -129,7 +129,7 @@ Status LogSpace::wait_for_room(Waiter& self) {
         return {};
       }
       // A pass serves the first waiter: what it left for others before this one was says nothing.
-      if (asked && hopeless(passes_seen)) {
+      if (asked && hopeless()) {
         return Error{Errc::kLogFull, 0,
                      lacks_log(self.wanted) ? "items that are not home hold the tail at LSN"
                                             : "what is in the log holds the memory; its tail, LSN",

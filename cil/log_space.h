@@ -171,7 +171,7 @@ class LogSpace {
   [[nodiscard]] bool fits(const Reservation& wanted, bool again) const KEEL_REQUIRES(mutex_);
   [[nodiscard]] std::uint64_t gathering_with(const Reservation& wanted) const KEEL_REQUIRES(mutex_);
   [[nodiscard]] bool lacks_log(const Reservation& wanted) const KEEL_REQUIRES(mutex_);
-  [[nodiscard]] bool hopeless(std::uint64_t passes_seen) const KEEL_REQUIRES(mutex_);
+  [[nodiscard]] bool hopeless() const KEEL_REQUIRES(mutex_);
   [[nodiscard]] Status wait_for_room(Waiter& self) KEEL_REQUIRES(mutex_);
   [[nodiscard]] bool fits_checkpoint(std::uint64_t log_bytes) const KEEL_REQUIRES(mutex_);
   [[nodiscard]] Status wait_for_checkpoint(std::uint64_t log_bytes) KEEL_REQUIRES(mutex_);

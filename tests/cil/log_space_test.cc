@@ -125,6 +125,33 @@ TEST_CASE("a log that nothing can free is full, and says which LSN holds it") {
   CHECK(granted(space) == Bytes(250));
 }
 
+TEST_CASE("a log is not called full while a pass is under way") {
+  std::atomic<int> asked{0};
+  std::atomic<int> looks{0};  // of the waiter that has found neither room nor an end
+  LogSpace space({1000, 250, 0, kMemory}, Lsn(0), Lsn(900),
+                 {[] {}, [&] { ++asked; },
+                  [&] {
+                    ++looks;
+                    return Sequence{};
+                  }});
+  Status status;
+  std::thread waiter([&] { status = reserve(space, 200); });
+  while (asked == 0) {
+    std::this_thread::yield();
+  }
+  space.pass_begins();
+  const int before = looks;
+  space.tail_moved(Lsn(50));  // not enough, and there is more to come
+  while (looks == before && space.contended()) {
+    std::this_thread::yield();
+  }
+  CHECK(space.contended());
+  space.tail_moved(Lsn(500));
+  space.pass_ended(false);
+  waiter.join();
+  CHECK(status.ok());
+}
+
 TEST_CASE("a log is not full while something outside may still free space") {
   std::atomic<int> asked{0};
   std::atomic<int> looks{0};  // of the waiter that has found neither room nor an end

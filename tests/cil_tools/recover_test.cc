@@ -273,12 +273,14 @@ void fill_and_kill(const std::string& path, const std::string& size = "8M") {
   std::filesystem::rename(killed, path);
 }
 
-// Reads that meet `bad` fail, and reads at or beyond `signals_from` bring a SIGINT.
+// Reads that meet `bad` fail, and the first of those that begin in `signals` brings a SIGINT.
 class TroubledReads : public Os {
  public:
   std::uint64_t bad = UINT64_MAX;
-  std::uint64_t signals_from = UINT64_MAX;
-  std::atomic<unsigned> reads{0};  // since the signal, the one that brought it included
+  struct {
+    std::uint64_t from = UINT64_MAX, to = UINT64_MAX;
+  } signals;
+  std::atomic<unsigned> reads{0};  // of those
 
   ssize_t preadv2(int fd, const struct iovec* parts, int count, std::uint64_t offset,
                   int flags) override {
@@ -289,7 +291,7 @@ class TroubledReads : public Os {
     if (offset <= bad && bad < end) {
       return -EIO;
     }
-    if (offset >= signals_from && ++reads == 1) {
+    if (offset >= signals.from && offset < signals.to && ++reads == 1) {
       ::kill(::getpid(), SIGINT);
     }
     return Os::preadv2(fd, parts, count, offset, flags);
@@ -469,14 +471,16 @@ TEST_CASE("log recover ends soon after a signal also while it looks for what a c
   const std::string log = directory.path("log");
   fill_and_kill(log, "128M");
   TroubledReads troubled;
-  troubled.signals_from = 2 * 4096 + head_of(log) + (1U << 20U);
+  // Half of the log is looked through, in reads of 4 MiB; five of them at most are ahead. So the
+  // signal does not come before the last item has been handed over, which would mind it too.
+  const std::uint64_t head = 2 * 4096 + head_of(log);
+  troubled.signals = {head + (24U << 20U), head + (64U << 20U)};
   const ScopedOs scope(troubled);
   const Outcome outcome =
       run_here({"log", "recover", log, "--buffered", "--to-directory", directory.path("to")});
   CHECK(outcome.code == 130);
   CHECK(outcome.says("interrupted; nothing was left behind"));
   CHECK(directory.names() == "log");
-  // Half of the log is looked through, in reads of 4 MiB; five of them at most are ahead.
   CHECK(troubled.reads.load() > 0);
   CHECK(troubled.reads.load() <= 6);
 }
