@@ -12,7 +12,7 @@ choose_event() {
     # shellcheck disable=SC2016
     if perf record -q -F 999 -e "$event" -o "$data" -- \
         sh -c 'i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done' >/dev/null 2>"$data.log" &&
-      perf script -i "$data" 2>/dev/null | grep -q .; then
+      perf script -i "$data" 2>/dev/null | grep -c . >/dev/null; then
       echo "$event"
       return
     fi

@@ -90,7 +90,12 @@ missing_of() {
 
 # "$@": the command that makes root of us, `env` if we are.
 install_as_root() {
-  "$@" apt-get update -qq || echo "apt-get update failed; trying with the lists there are" >&2
+  # Another apt-get may have the lists just now.
+  for pause in 5 15 0; do
+    "$@" apt-get update -qq && break
+    echo "apt-get update failed; trying again, then with the lists there are" >&2
+    sleep "$pause"
+  done
   # shellcheck disable=SC2086
   "$@" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
     -o DPkg::Lock::Timeout=120 $names

@@ -20,6 +20,7 @@
 #include "compare/engines.h"
 #include "log_bench/load_json.h"
 #include "support/temp_dir.h"
+#include "until_free.h"
 
 namespace keel::bench {
 namespace {
@@ -128,7 +129,7 @@ int measure(const EngineSetup& setup, const Options& options, const std::string&
   figures["engine"] = options.engine;
   if (config.use == EngineUse::kHotSet && options.engine != "ideal") {
     config.fresh = false;
-    auto engine = setup.open(config);
+    auto engine = tools::until_free([&] { return setup.open(config); });
     if (!engine) {
       return fail(engine.error());
     }

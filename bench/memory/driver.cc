@@ -5,6 +5,7 @@
 // Exit status: 0 if the workload ran, 1 if it could not, 2 for wrong use.
 
 #include <CLI/CLI.hpp>
+#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <map>
@@ -47,11 +48,14 @@ const Backend* backend_of(const std::string& name, const std::string& workload) 
                             : &keel_backend(capacity);
 }
 
+// But for what JSON has no number for.
 void print(const FigureList& figures) {
   const char* separator = "{";
   for (const auto& [name, value] : figures) {
-    std::printf("%s\"%s\": %.6g", separator, name.c_str(), value);
-    separator = ", ";
+    if (std::isfinite(value)) {
+      std::printf("%s\"%s\": %.6g", separator, name.c_str(), value);
+      separator = ", ";
+    }
   }
   std::printf("}\n");
 }

@@ -52,9 +52,9 @@ void churn(const Backend& backend, Stage& stage, std::uint64_t seed, int cpu) {
     step();
   }
   const std::uint64_t start = at;
-  while (at % kCheckEvery != 0 || !stage.stop.load(std::memory_order_relaxed)) {
+  do {  // Once at least: a thread may come to run when all is over.
     step();
-  }
+  } while (at % kCheckEvery != 0 || !stage.stop.load(std::memory_order_relaxed));
   stage.counted.fetch_add(at - start, std::memory_order_relaxed);
   for (void* buffer : ring) {
     backend.free(buffer);

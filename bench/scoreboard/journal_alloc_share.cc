@@ -48,12 +48,10 @@ Result<Study> prepare(const Setting& setting) {
 }
 
 Result<Figures> rate(const std::string& dir, const std::string& seconds, const char* engine) {
-  auto figures = run_for_figures(
-      {{sibling_program("journal_driver"), "--engine", engine, "--workload", "w3", "--bytes",
-        "65536", "--seconds", seconds, "--log-mib", "24", "--dir", dir, "--json"},
-       {},
-       "",
-       120});
+  auto figures = run_for_figures({
+      {sibling_program("journal_driver"), "--engine", engine, "--workload", "w3", "--bytes",
+       "65536", "--seconds", seconds, "--log-mib", "24", "--dir", dir, "--json"},
+  });
   return figures ? Result<Figures>(Figures{{"rate", figures->at("rate_per_s") / 1e3}}) : figures;
 }
 

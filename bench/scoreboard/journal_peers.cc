@@ -5,8 +5,6 @@
 namespace keel::bench {
 namespace {
 
-constexpr double kTimeoutS = 300;
-
 Result<Figures> sample(const Setting& setting, const std::string& engine,
                        const std::vector<JournalRun>& runs) {
   Figures all;
@@ -33,7 +31,7 @@ Result<Figures> run_journal_driver(const Setting& setting, const std::string& en
   std::vector<std::string> arguments{
       sibling_program("journal_driver"), "--json", "--dir", setting.dir, "--engine", engine};
   arguments.insert(arguments.end(), run.arguments.begin(), run.arguments.end());
-  auto figures = run_for_figures({std::move(arguments), {}, "", kTimeoutS});
+  auto figures = run_for_figures({std::move(arguments)});
   if (!figures) {
     return figures;
   }

@@ -20,7 +20,7 @@ constexpr double kNone = 0.001;
 Result<Study> prepare(const Setting& setting) {
   const auto sample = [dir = setting.dir](const std::string& seconds) {
     return run_for_figures(
-        {{sibling_program("journal_steady"), "--dir", dir, "--seconds", seconds}, {}, "", 120});
+        {{sibling_program("journal_steady"), "--dir", dir, "--seconds", seconds}});
   };
   Study study;
   const auto probe = sample("0.05");

@@ -79,7 +79,7 @@ Result<Figures> run_driver(std::vector<std::string> arguments,
   if (!expected.empty()) {
     arguments.insert(arguments.end(), {"--expect", expected});
   }
-  return run_for_figures({std::move(arguments), std::move(peer_environment), "", 180});
+  return run_for_figures({std::move(arguments), std::move(peer_environment)});
 }
 
 Study driver_study(const Setting& setting, std::vector<std::string> arguments, PeerSet set,

@@ -23,7 +23,7 @@ Result<Figures> run_programs(const std::vector<Program>& programs, const std::st
                              const Outputs& expected) {
   Figures figures;
   for (const Program& program : programs) {
-    Command command{program.arguments, {"LC_ALL=C"}, "", 120};
+    Command command{program.arguments, {"LC_ALL=C"}};
     if (!library.empty()) {
       command.environment.push_back("LD_PRELOAD=" + library);
     }
@@ -52,7 +52,7 @@ std::string keel_library() {
 Result<Outputs> plain_outputs(const std::vector<Program>& programs) {
   Outputs outputs;
   for (const Program& program : programs) {
-    auto output = run_child({program.arguments, {"LC_ALL=C"}, "", 120});
+    auto output = run_child({program.arguments, {"LC_ALL=C"}});
     if (!output) {
       return output.error();
     }

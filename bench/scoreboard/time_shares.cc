@@ -3,7 +3,6 @@
 namespace keel::bench {
 namespace {
 
-constexpr double kTimeoutS = 120;
 constexpr std::uint64_t kMayNotRecord = 77;  // exit status of the script
 
 }  // namespace
@@ -14,7 +13,7 @@ Result<Figures> time_shares(const std::string& dir, const std::vector<std::strin
   arguments.insert(arguments.end(), options.begin(), options.end());
   arguments.push_back(dir);
   arguments.insert(arguments.end(), program.begin(), program.end());
-  auto figures = run_for_figures({std::move(arguments), {}, "", kTimeoutS});
+  auto figures = run_for_figures({std::move(arguments)});
   return !figures && figures.error().value == kMayNotRecord ? Figures{} : figures;
 }
 

@@ -9,10 +9,10 @@
 namespace keel::bench {
 
 struct Command {
-  std::vector<std::string> arguments;    // the first is the program, looked up in PATH
-  std::vector<std::string> environment;  // NAME=value, in addition to ours; LD_PRELOAD is not ours
-  std::string directory;                 // to run in; empty: ours
-  double timeout_s = 120;
+  std::vector<std::string> arguments;         // the first is the program, looked up in PATH
+  std::vector<std::string> environment = {};  // NAME=value, besides ours; LD_PRELOAD is not ours
+  std::string directory = {};                 // to run in; empty: ours
+  double timeout_s = 1800;                    // It hangs if it takes longer.
 };
 
 // Runs it with stderr where ours goes. Threads: any; blocks. Errors: kSystem if it cannot be

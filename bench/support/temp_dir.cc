@@ -68,15 +68,19 @@ void kill_child() {
   }
 }
 
-// A thread and not a handler: removing files is nothing that a handler may do.
-void remove_at_signal(const std::string& path) {
+sigset_t ending_signals() {
   sigset_t set;
   sigemptyset(&set);
   for (const int signal : {SIGINT, SIGTERM, SIGHUP}) {
     sigaddset(&set, signal);
   }
-  pthread_sigmask(SIG_BLOCK, &set, nullptr);
-  std::thread([set, path] {
+  return set;
+}
+
+// A thread and not a handler: removing files is nothing that a handler may do. The signals are
+// blocked.
+void remove_at_signal(const std::string& path) {
+  std::thread([set = ending_signals(), path] {
     int signal = 0;
     if (sigwait(&set, &signal) == 0) {
       const std::lock_guard lock(g_removal);
@@ -96,8 +100,13 @@ Result<std::unique_ptr<TempDir>> TempDir::create(const std::string& base) {
     return Error{Errc::kNotFound, 0, "no place for files on a real file system; name one", 0};
   }
   std::string path = place + "/keel-bench-XXXXXX";
+  // Before: one that comes when the directory is there must not leave it behind.
+  const sigset_t set = ending_signals();
+  pthread_sigmask(SIG_BLOCK, &set, nullptr);
   if (mkdtemp(path.data()) == nullptr) {
-    return system_error(errno, "make a directory for the benchmark's files");
+    const int error = errno;
+    pthread_sigmask(SIG_UNBLOCK, &set, nullptr);
+    return system_error(error, "make a directory for the benchmark's files");
   }
   remove_at_signal(path);
   return std::unique_ptr<TempDir>(new TempDir(std::move(path)));

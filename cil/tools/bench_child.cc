@@ -17,7 +17,7 @@ namespace keel::tools {
 namespace {
 
 constexpr int kTickMs = 100;
-constexpr std::uint64_t kPatienceNs = 10'000'000'000;
+constexpr std::uint64_t kPatienceNs = 60'000'000'000;
 
 void write_all(int fd, const std::string& text) {
   for (std::size_t done = 0; done < text.size();) {

@@ -22,6 +22,7 @@
 #include "log_bench/load_json.h"
 #include "log_bench/table.h"
 #include "output.h"
+#include "until_free.h"
 
 namespace keel::tools {
 namespace {
@@ -101,7 +102,7 @@ Json work(const Step& step, bool buffered) {
 
 // Likewise, after that one has ended.
 Json reopen(const Step& step, bool buffered) {
-  const auto engine = KeelEngine::open(step.config, nullptr, buffered);
+  const auto engine = until_free([&] { return KeelEngine::open(step.config, nullptr, buffered); });
   require(engine, KeelEngine::log_path(step.config.dir));
   return (*engine)->open_seconds() * 1e3;
 }

@@ -29,7 +29,8 @@ void wait_until_asleep(const char* thread) {
 }
 
 std::unique_ptr<Pool> make_pool() {
-  auto pool = Pool::create({.capacity_bytes = std::size_t{64} << 20});
+  auto pool = Pool::create(
+      {.capacity_bytes = std::size_t{64} << 20, .window_bytes = std::size_t{256} << 20});
   REQUIRE(pool.ok());
   return std::move(*pool);
 }

@@ -6,6 +6,7 @@
 #include <array>
 #include <atomic>
 #include <barrier>
+#include <chrono>
 #include <cstring>
 #include <thread>
 #include <vector>
@@ -68,17 +69,24 @@ int consume(Kmalloc& kmalloc, Ring& ring, std::uint16_t tag) {
   return wrong;
 }
 
-// Each object is freed by two threads at one time.
-void free_by_two(KmallocBackend backend, int rounds) {
+// Each object is freed by two threads at one time. Fewer rounds where a neighbour has the CPU for
+// whole slices: each round then takes some.
+void free_by_two(KmallocBackend backend, int most_rounds) {
+  constexpr int kLeastRounds = 100;
+  const auto enough = std::chrono::steady_clock::now() + std::chrono::seconds(20);
   keel_test::ExtentMemory memory{Pages(512)};
   const auto kmalloc = make(memory, backend);
   void* shared = nullptr;
+  bool over = false;
   std::atomic<int> here{0};
   std::barrier meeting(3);
   std::array<std::atomic<int>, 4> outcomes{};
   const auto free_each = [&](int late) {
-    for (int round = 0; round < rounds; ++round) {
+    for (int round = 0;; ++round) {
       meeting.arrive_and_wait();  // the object is there
+      if (over) {
+        return;
+      }
       // A barrier wakes its threads microseconds apart; what is tested takes nanoseconds.
       ++here;
       for (int spins = 0; here.load() < 2 * (round + 1); ++spins) {
@@ -94,11 +102,16 @@ void free_by_two(KmallocBackend backend, int rounds) {
   };
   std::thread a(free_each, 0);
   std::thread b(free_each, 1);
-  for (int round = 0; round < rounds; ++round) {
+  int rounds = 0;
+  for (;
+       rounds < most_rounds && (rounds < kLeastRounds || std::chrono::steady_clock::now() < enough);
+       ++rounds) {
     shared = kmalloc->allocate(96, 1);
     meeting.arrive_and_wait();
     meeting.arrive_and_wait();
   }
+  over = true;
+  meeting.arrive_and_wait();
   a.join();
   b.join();
   CHECK(outcomes[static_cast<unsigned>(KmallocOutcome::kOk)] == rounds);

@@ -245,7 +245,7 @@ TEST_CASE("kNoFail on a full pool goes on asking shrinkers until one gives") {
 }
 
 TEST_CASE("kZero clears what others left, whichever way the buffer comes") {
-  const auto pool = make_pool({.capacity_bytes = 16 * kMiB});
+  const auto pool = make_pool({.capacity_bytes = 16 * kMiB, .window_bytes = 64 * kMiB});
   for (const std::size_t size : {std::size_t{100}, kSize, 17 * kPage, 5 * kMiB}) {
     for (int round = 0; round < 4; ++round) {
       std::vector<void*> buffers{pool->kvmalloc(size), pool->kvmalloc(size)};

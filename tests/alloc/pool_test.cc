@@ -121,7 +121,7 @@ TEST_CASE("a buffer is contiguous where it can be, and of whole pages") {
 }
 
 TEST_CASE("above 4 MiB a buffer is mapped, with a guard page behind") {
-  const auto pool = make({.capacity_bytes = 16 * kMiB});
+  const auto pool = make({.capacity_bytes = 16 * kMiB, .window_bytes = 64 * kMiB});
   void* buffer = pool->kvmalloc(4 * kMiB + 1);
   REQUIRE(buffer != nullptr);
   CHECK(!pool->is_contiguous(buffer));
@@ -428,7 +428,8 @@ TEST_CASE("an allocation in a NoAllocScope is a reported bug") {
 
 TEST_CASE("each wrong free is told apart and changes nothing") {
   BugRecorder bugs;
-  const auto pool = make({.capacity_bytes = 16 * kMiB, .chunk_bytes = 8 * kMiB});
+  const auto pool =
+      make({.capacity_bytes = 16 * kMiB, .chunk_bytes = 8 * kMiB, .window_bytes = 64 * kMiB});
   auto* contiguous = static_cast<std::byte*>(pool->kvmalloc(9000, AllocFlags::kKernel, "item"));
   auto* mapped = static_cast<std::byte*>(pool->kvmalloc(5 * kMiB, AllocFlags::kKernel, "big"));
   REQUIRE(mapped != nullptr);
@@ -490,7 +491,8 @@ TEST_CASE("the direct-map address of a mapped buffer's frame is told apart") {
 }
 
 TEST_CASE("trim gives back free chunks, and not one that is in use") {
-  const auto pool = make({.capacity_bytes = 8 * kMiB, .chunk_bytes = kMiB});
+  const auto pool =
+      make({.capacity_bytes = 8 * kMiB, .chunk_bytes = kMiB, .window_bytes = 64 * kMiB});
   void* kept = pool->kvmalloc(kPageBytes);
   void* mapped = pool->kvmalloc(6 * kMiB);
   REQUIRE(mapped != nullptr);
@@ -514,7 +516,8 @@ TEST_CASE("trim gives back free chunks, and not one that is in use") {
 TEST_CASE("trim keeps a chunk whose aliases cannot be purged or whose memory is not taken back") {
   FaultOs os;
   ScopedOs scope(os);
-  const auto pool = make({.capacity_bytes = 6 * kMiB, .chunk_bytes = 2 * kMiB});
+  const auto pool =
+      make({.capacity_bytes = 6 * kMiB, .chunk_bytes = 2 * kMiB, .window_bytes = 64 * kMiB});
   for (const OsCall failing : {OsCall::kMmap, OsCall::kFallocate}) {
     void* buffer = pool->kvmalloc(5 * kMiB);
     REQUIRE(buffer != nullptr);
@@ -590,7 +593,8 @@ TEST_CASE("kvmalloc in every tier survives every failing call with its state unc
   for (const bool scattered : {false, true}) {
     for (const bool for_ever : {false, true}) {
       for (std::uint64_t n = 1;; ++n) {
-        const auto pool = scattered ? make() : make({.capacity_bytes = 8 * kMiB});
+        const auto pool =
+            scattered ? make() : make({.capacity_bytes = 8 * kMiB, .window_bytes = 64 * kMiB});
         const auto held = scattered ? fragment(*pool) : std::vector<void*>{};
         const PoolStats before = pool->stats();
         for_ever ? os.fail_from(n) : os.fail_nth(n);

@@ -1,5 +1,6 @@
 // Shrinkers: when a pool asks them, and what they may do then.
 #include <doctest/doctest.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <memory>
@@ -8,6 +9,7 @@
 #include <vector>
 
 #include "pool_support.h"
+#include "support/kernel_threads.h"
 
 using namespace keel;
 using namespace keel_test;
@@ -209,15 +211,17 @@ TEST_CASE("requests beside another one's pass share what that finds, or ask for 
     const std::uint64_t passes = pool->stats().reclaims;
     void* other = nullptr;
     std::optional<std::thread> second;
+    std::atomic<pid_t> waits{0};
     FunctionShrinker shrinker([&](Bytes) {
       if (!second) {
-        second.emplace([&] { other = pool->kvmalloc(kSize); });
-        while (pool->stats().reclaims < passes + 2) {
-          std::this_thread::yield();
-        }
-        // One who waits cannot be seen to, so for a while only.
-        for (int i = 0; i < 1'000; ++i) {
-          std::this_thread::yield();
+        second.emplace([&] {
+          waits = ::gettid();
+          other = pool->kvmalloc(kSize);
+        });
+        // Until it sleeps, look after look: in the way there it might for a moment.
+        for (int looks = 0; looks < 10; std::this_thread::yield()) {
+          const bool there = pool->stats().reclaims >= passes + 2;
+          looks = there && keel_test::is_asleep(waits) ? looks + 1 : 0;
         }
       }
       for (std::size_t i = 0; i < found; ++i) {

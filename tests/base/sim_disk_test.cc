@@ -11,7 +11,6 @@
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
-#include <ctime>
 #include <memory>
 #include <set>
 #include <string>
@@ -776,28 +775,4 @@ TEST_CASE("sim disk: a crash test finds the missing flush, and clears who does f
     }
     CHECK((lost == 0) == flushes);
   }
-}
-
-// Of this thread's time on a CPU, whatever else runs. Under sanitizers the bound is loose; it
-// catches an image that is built byte by byte.
-TEST_CASE("sim disk: a crash image of a MiB is cheap") {
-  OneFile file(2048);
-  for (unsigned i = 0; i < 32; ++i) {
-    put(file.disk, file.fd, i * 8192, sectors(16, 'n'));
-  }
-  const SimSnapshot moment = file.disk.snapshot();
-  SimDisk after;
-  const auto cpu_us = [] {
-    struct timespec now {};
-    REQUIRE(::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now) == 0);
-    return static_cast<double>(now.tv_sec) * 1e6 + static_cast<double>(now.tv_nsec) / 1e3;
-  };
-  const double start = cpu_us();
-  constexpr unsigned kRounds = 100;
-  for (unsigned seed = 0; seed < kRounds; ++seed) {
-    after.boot(moment, seed);
-  }
-  const double each = (cpu_us() - start) / kRounds;
-  MESSAGE("microseconds for each image: ", each);
-  CHECK(each < 20'000);
 }

@@ -242,6 +242,19 @@ TEST_CASE("an item that is ordered at the second try of a commit keeps its snaps
   }
 }
 
+namespace {
+
+class CountingOs : public Os {
+ public:
+  void metadata_free(void* memory) override {
+    ++frees;
+    Os::metadata_free(memory);
+  }
+  int frees = 0;
+};
+
+}  // namespace
+
 TEST_CASE("a forked child may release an item, destroy a transaction: its parent's are untouched") {
   LogWorld world;
   Trace trace;
@@ -250,16 +263,18 @@ TEST_CASE("a forked child may release an item, destroy a transaction: its parent
   auto journal = world.open();
   REQUIRE(journal->force(commit(*journal, {&item})).ok());
   {
-    auto transaction = journal->begin(100, 1);
+    auto transaction = journal->begin(100, 100);  // more than have their place in it
     REQUIRE(transaction.ok());
     other.regions = {std::string(50'000, 'y')};
     REQUIRE(transaction->log(other).ok());
     CHECK(transaction->commit().error().code == Errc::kReservationExceeded);
     const pid_t child = ::fork();
     if (child == 0) {
+      CountingOs counting;
+      const ScopedOs scope(counting);
       const bool gone = journal->release(item);
       { const Transaction dropped = std::move(*transaction); }
-      ::_exit(gone ? 0 : 1);
+      ::_exit(gone && counting.frees == 0 ? 0 : 1);
     }
     int status = -1;
     REQUIRE(::waitpid(child, &status, 0) == child);

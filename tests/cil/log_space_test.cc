@@ -4,6 +4,8 @@
 #include <doctest/doctest.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <array>
 #include <atomic>
 #include <cerrno>
 #include <thread>
@@ -285,14 +287,23 @@ TEST_CASE("a failure reaches every waiter and every later call") {
   LogSpace space({1000, 100, 0, kMemory}, Lsn(0), Lsn(0), no_help());
   REQUIRE(reserve(space, 100).ok());
   std::vector<std::thread> threads;
+  std::array<std::atomic<pid_t>, 5> ids{};
   std::atomic<int> failed{0};
-  for (int i = 0; i < 5; ++i) {
+  for (std::atomic<pid_t>& id : ids) {
     threads.emplace_back([&] {
+      id = ::gettid();
       const Status status = reserve(space, 50);
       failed += !status.ok() && status.error().code == Errc::kIo ? 1 : 0;
     });
   }
+  // All of them: the failure must get from each to the next. On its way one may sleep for a moment.
   wait_for_waiter(space);
+  for (int looks = 0; looks < 10; std::this_thread::yield()) {
+    const bool all = std::all_of(ids.begin(), ids.end(), [](const std::atomic<pid_t>& id) {
+      return id != 0 && keel_test::is_asleep(id);
+    });
+    looks = all ? looks + 1 : 0;
+  }
   space.fail({Errc::kIo, EIO, "test", 7});
   for (std::thread& thread : threads) {
     thread.join();

@@ -46,8 +46,11 @@ void log_one(Journal& journal, Probe& item) {
 }
 
 void rest(Journal& journal) {
-  while (journal.info().stable.value() <
-         journal.stats().tail.value() + journal.stats().log_used.value()) {
+  for (;;) {
+    const JournalStats stats = journal.stats();  // of one moment: the tail may still move
+    if (journal.info().stable >= stats.tail + stats.log_used) {
+      return;
+    }
     std::this_thread::yield();
   }
 }

@@ -75,7 +75,16 @@ ControlGroup::~ControlGroup() {
 }
 
 bool ControlGroup::limit_memory(std::uint64_t bytes) const {
-  return write(version2_ ? "memory.max" : "memory.limit_in_bytes", std::to_string(bytes));
+  const std::string limit = std::to_string(bytes);
+  if (version2_) {
+    (void)write("memory.swap.max", "0");  // There is none, or the kernel does not count it.
+    return write("memory.max", limit);
+  }
+  // With the swap: never below what is without, at no time.
+  (void)write("memory.memsw.limit_in_bytes", "-1");
+  const bool limited = write("memory.limit_in_bytes", limit);
+  (void)write("memory.memsw.limit_in_bytes", limit);
+  return limited;
 }
 
 bool ControlGroup::limit_writes(const std::string& device, std::uint64_t bytes_a_second) const {

@@ -91,7 +91,8 @@ class Sleeper {
 struct Watched {
   Tally& tally;
   Sleeper sleeper{};
-  std::uint64_t starved = 0;  // late or early by the machine's doing
+  std::uint64_t starved = 0;  // late, or of something else, by the machine's doing
+  std::string astray{};  // the latest report of something else, if nothing shows that it was so
   std::uint64_t latest_ns = 0;
 };
 
@@ -232,15 +233,16 @@ class Session {
   Hung judge_report(const Told& told, std::uint64_t waited_ns, std::uint64_t overslept_ns,
                     Call call) {
     const StallReport& report = told.report;
-    if (report.waits_for != WaitsFor::kWrite || report.waited_ns < kDeadlineNs ||
-        (call != Call::kCloseIdle && report.lsn == Lsn{})) {
-      if (overslept_ns > kPauseNs) {
-        ++watched_.starved;
-        return Hung::kStarved;
-      }
-      tally_.fail(std::string(kCallNames[static_cast<std::size_t>(call)]) +
-                      ": the report says: " + line_of(report),
-                  replay_);
+    const std::string says = std::string(kCallNames[static_cast<std::size_t>(call)]) +
+                             ": the report says: " + line_of(report);
+    if (report.waited_ns < kDeadlineNs) {
+      tally_.fail(says, replay_);
+    } else if (report.waits_for != WaitsFor::kWrite ||
+               (call != Call::kCloseIdle && report.lsn == Lsn{})) {
+      // Who waits may have had no CPU before the write, while the sleeper had the other one.
+      ++watched_.starved;
+      watched_.astray = overslept_ns > kPauseNs ? "" : says;
+      return Hung::kStarved;
     }
     ++tally_.tried;
     ++tally_.promised;
@@ -363,6 +365,9 @@ Hung hang_once(FaultFs& disk, Watched& watched, std::uint64_t seed, HangCounts& 
       disk.resume();
       return;
     }
+    if (flush) {
+      disk.wait_until_hung();  // The report may come while what is before the flush is written.
+    }
     const FaultFs::Counts counted = disk.counts();
     writes = counted.writes;
     flushes = counted.fsyncs;
@@ -399,6 +404,9 @@ void hang_on_faultfs(Watched& watched, std::uint64_t first, std::uint64_t count)
     Hung hung = Hung::kStarved;
     for (int i = 0; i < kMostTries && hung == Hung::kStarved; ++i) {
       hung = hang_once(*disk, watched, seed, counts);
+    }
+    if (hung == Hung::kStarved && !watched.astray.empty()) {
+      watched.tally.fail(watched.astray, replay_of("hangs", seed));
     }
     watched.tally.unmet += hung == Hung::kStarved ? 1U : 0U;
   }

@@ -6,6 +6,7 @@
 
 #include "keel/cil/journal.h"
 #include "keel/cil/object_item.h"
+#include "until_free.h"
 
 using namespace keel;
 
@@ -73,18 +74,6 @@ RecoveryHandler collector(Delivered& delivered) {
   };
 }
 
-// Of a writer that was killed the kernel may still hold writes, and with them the lock: longer than
-// a journal waits for it, on a machine that has much to do.
-template <class Try>
-auto until_free(const Try& one) {
-  constexpr int kTries = 60;
-  auto result = one();
-  for (int i = 1; i < kTries && !result && result.error().code == Errc::kBusy; ++i) {
-    result = one();
-  }
-  return result;
-}
-
 // `dropped`: there was no room for it but that of what was recovered.
 Result<Transaction> begin_mark(Journal& journal, bool& dropped) {
   const std::size_t bytes = ObjectItem::log_bytes(mark_bytes().size());
@@ -113,7 +102,7 @@ Result<Sequence> commit_mark(Journal& journal, ObjectItem& mark, bool& dropped) 
 // there when it is opened again.
 Result<RecoveryReport> read_and_go_on(const std::string& path, Delivered& delivered) {
   ObjectItem mark(kMarkId);
-  auto journal = until_free([&] { return Journal::open(path, {}, collector(delivered)); });
+  auto journal = tools::until_free([&] { return Journal::open(path, {}, collector(delivered)); });
   if (!journal) {
     return journal.error();
   }
@@ -148,7 +137,7 @@ Result<RecoveryReport> read_and_go_on(const std::string& path, Delivered& delive
 Result<RecoveryReport> read(const std::string& path, Reading reading, Delivered& delivered) {
   auto report = reading == Reading::kOpen
                     ? read_and_go_on(path, delivered)
-                    : until_free([&] { return scan_log(path, collector(delivered)); });
+                    : tools::until_free([&] { return scan_log(path, collector(delivered)); });
   if (delivered.marked) {
     delivered.fault = "an item that nobody logged";
   }

@@ -25,6 +25,7 @@ TEST_CASE("a log that cannot be made for want of direct I/O is missing, else it 
 }
 
 TEST_CASE("a directory in memory is taken only if files there have direct I/O") {
-  CHECK((memory_root().empty() || why_no_direct_io(memory_root()).empty()));
+  const std::string root = memory_root();
+  CHECK((root.empty() || why_no_direct_io(root).empty()));
   CHECK(why_no_direct_io("/proc/self").find("no file in /proc/self") == 0);
 }

@@ -15,7 +15,7 @@
 namespace keel_test {
 namespace {
 
-constexpr unsigned kChildSeconds = 60;
+constexpr unsigned kChildSeconds = 1800;
 
 [[noreturn]] void child(int errors_fd, const std::function<void()>& act) {
   // doctest catches signals to report the case; here they must end the process as they do a user's.

@@ -102,7 +102,7 @@ TEST_CASE("purging in slices ends when the system refuses") {
 TEST_CASE("a slice is one call, and slices one after the other remove all") {
   PurgeSizes os;
   ScopedOs scope(os);
-  Fixture f({.bytes = 16U << 20});
+  Fixture f({.bytes = 16U << 20, .shards = 1});
   std::vector<std::byte*> areas;
   for (int i = 0; i < 20; ++i) {
     areas.push_back(f.map(scattered(16)));
@@ -239,7 +239,9 @@ TEST_CASE("no call of a purge or an unmap allocates") {
 }
 
 TEST_CASE("ten times the mappings that a process may have are made and dropped, nobody purging") {
-  const std::uint64_t wanted = keel_test::test_rounds(10 * max_map_count(), 2 * max_map_count());
+  // Where a process may have many more, no window that is tested here comes near them.
+  const std::uint64_t most = std::min<std::uint64_t>(max_map_count(), 65'530);
+  const std::uint64_t wanted = keel_test::test_rounds(10 * most, 2 * most);
   Fixture f({.bytes = 64U << 20});
   const std::vector<Pfn> frames = scattered(64);
   for (std::uint64_t made = 0; made < wanted; made += frames.size()) {

@@ -40,11 +40,33 @@ void clean_up_and_die(int signal) {
   errno = error;
 }
 
+constexpr std::array kSignals{SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGPIPE};
+
+// While this lives they wait: what stands there and what the handler knows of it are changed
+// together.
+class SignalsWait {
+ public:
+  SignalsWait() {
+    sigset_t set;
+    sigemptyset(&set);
+    for (const int signal : kSignals) {
+      sigaddset(&set, signal);
+    }
+    ::pthread_sigmask(SIG_BLOCK, &set, &before_);
+  }
+  ~SignalsWait() { ::pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
+  SignalsWait(const SignalsWait&) = delete;
+  SignalsWait& operator=(const SignalsWait&) = delete;
+
+ private:
+  sigset_t before_;
+};
+
 void handle_signals() {
   struct sigaction action {};
   action.sa_handler = clean_up_and_die;
   sigfillset(&action.sa_mask);
-  for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGPIPE}) {
+  for (const int signal : kSignals) {
     struct sigaction before {};
     ::sigaction(signal, nullptr, &before);
     if (before.sa_handler != SIG_IGN) {  // nohup
@@ -55,6 +77,9 @@ void handle_signals() {
 
 void arm(const std::string& directory, const std::string& log) {
   if (log.size() >= g_log.size()) {
+    if (!directory.empty()) {
+      ::rmdir(directory.c_str());
+    }
     throw Failure(log, system_error(ENAMETOOLONG, "the log's path"));
   }
   // With the final 0; the directory is the shorter one.
@@ -78,6 +103,7 @@ std::string new_directory() {
 }  // namespace
 
 Scratch::Scratch(const std::string& named) {
+  const SignalsWait wait;
   if (named.empty()) {
     directory_ = new_directory();
     log_ = directory_ + "/log";
@@ -92,6 +118,7 @@ Scratch::Scratch(const std::string& named) {
 }
 
 Scratch::~Scratch() {
+  const SignalsWait wait;
   g_armed.store(false, std::memory_order_release);
   if (keep_) {
     return;

@@ -28,6 +28,7 @@
 #include "keel/cil/log_file.h"
 #include "log_text.h"
 #include "output.h"
+#include "until_free.h"
 
 namespace keel::tools {
 namespace {
@@ -230,11 +231,13 @@ class Demo {
       JournalConfig config;
       config.buffered = options.buffered;
       config.salvage = true;  // damage is a finding here
-      const auto journal = Journal::open(options.log, config, handler);
+      const auto journal = until_free([&] { return Journal::open(options.log, config, handler); });
       require(journal, options.log);
       return (*journal)->recovery();
     }
-    const auto report = scan_log(options.log, handler, {options.buffered, {}});
+    const auto report = until_free([&] {
+      return scan_log(options.log, handler, {options.buffered, {}});
+    });
     require(report, options.log);
     return *report;
   }
