@@ -93,9 +93,9 @@ install_as_root() {
   # Another apt-get may have the lists just now.
   for pause in 5 15 0; do
     "$@" apt-get update -qq && break
-    echo "apt-get update failed; trying again, then with the lists there are" >&2
+    echo "apt-get update failed" >&2
     sleep "$pause"
-  done
+  done  # else with the lists there are
   # shellcheck disable=SC2086
   "$@" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
     -o DPkg::Lock::Timeout=120 $names

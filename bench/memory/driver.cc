@@ -50,7 +50,8 @@ const Backend* backend_of(const std::string& name, const std::string& workload) 
 
 // But for what JSON has no number for.
 void print(const FigureList& figures) {
-  const char* separator = "{";
+  const char* separator = "";
+  std::printf("{");
   for (const auto& [name, value] : figures) {
     if (std::isfinite(value)) {
       std::printf("%s\"%s\": %.6g", separator, name.c_str(), value);

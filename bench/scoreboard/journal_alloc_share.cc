@@ -16,18 +16,17 @@ constexpr const char* kMemory = "keel::Pool::kv(malloc|free)";
 constexpr const char* kCommits = "KeelEngine::commit|keel::Pool::kv(malloc|free)";
 constexpr const char* kSetup = "fragment|KeelEngine::open|make_pool";
 
-Result<Figures> share(const std::string& dir, const std::string& seconds,
-                      const std::string& log_mib) {
-  return time_shares(
-      dir, {"--within", kCommits, "--without", kSetup, "--share", kMemory},
-      {sibling_program("journal_driver"), "--engine", "keel-fragmented", "--workload", "w3",
-       "--bytes", "65536", "--seconds", seconds, "--log-mib", log_mib, "--dir", dir});
+Result<Figures> share(const Setting& setting, const std::string& log_mib) {
+  return time_shares(setting, {"--within", kCommits, "--without", kSetup, "--share", kMemory},
+                     {sibling_program("journal_driver"), "--engine", "keel-fragmented",
+                      "--workload", "w3", "--bytes", "65536", "--seconds",
+                      setting.smoke ? "0.3" : "5", "--log-mib", log_mib, "--dir", setting.dir});
 }
 
-Result<Figures> shares(const std::string& dir, const std::string& seconds) {
+Result<Figures> shares(const Setting& setting) {
   Figures figures;
   for (const auto& [name, log_mib] : {std::pair{"share", "24"}, std::pair{"small", "8"}}) {
-    const auto seen = share(dir, seconds, log_mib);
+    const auto seen = share(setting, log_mib);
     if (!seen) {
       return seen;
     }
@@ -41,9 +40,7 @@ Result<Figures> shares(const std::string& dir, const std::string& seconds) {
 Result<Study> prepare(const Setting& setting) {
   Study study;
   study.rounds = 2;
-  study.ours = [dir = setting.dir, seconds = std::string(setting.smoke ? "0.3" : "5")] {
-    return shares(dir, seconds);
-  };
+  study.ours = [setting] { return shares(setting); };
   return study;
 }
 

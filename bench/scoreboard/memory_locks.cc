@@ -13,10 +13,10 @@ namespace {
 Result<Study> prepare(const Setting& setting) {
   Study study;
   study.rounds = 2;
-  study.ours = [dir = setting.dir, seconds = std::string(setting.smoke ? "0.3" : "2")] {
-    return time_shares(dir, {},
+  study.ours = [setting] {
+    return time_shares(setting, {},
                        {sibling_program("memory_driver"), "fragmented", "--backend", "keel",
-                        "--seconds", seconds});
+                        "--seconds", setting.smoke ? "0.3" : "2"});
   };
   return study;
 }

@@ -5,11 +5,12 @@
 
 namespace keel::bench {
 
-// Runs `program` under perf; `options` are the script's, its recording goes to `dir`. Figures:
-// locks, kernel, locks_and_kernel, share. None of them where perf may not record, which is said on
-// stderr, and where it took no sample: a program that waits for its disk all along is never seen at
-// work. Errors: run_for_figures()'s.
-[[nodiscard]] Result<Figures> time_shares(const std::string& dir,
+// Runs `program` under perf; `options` are the script's, its recording goes to the setting's
+// directory. Figures: locks, kernel, locks_and_kernel, share. None of them where perf may not
+// record, which is said on stderr, and in a smoke run whose program was never seen at work: it may
+// wait for its disk all along.
+// Errors: run_for_figures()'s; kNotFound if nothing of what the options ask for was seen.
+[[nodiscard]] Result<Figures> time_shares(const Setting& setting,
                                           const std::vector<std::string>& options,
                                           const std::vector<std::string>& program);
 

@@ -102,7 +102,8 @@ Json work(const Step& step, bool buffered) {
 
 // Likewise, after that one has ended.
 Json reopen(const Step& step, bool buffered) {
-  const auto engine = until_free([&] { return KeelEngine::open(step.config, nullptr, buffered); });
+  const auto engine =
+      until_free([&] { return KeelEngine::open(step.config, nullptr, buffered); }, Interrupt::came);
   require(engine, KeelEngine::log_path(step.config.dir));
   return (*engine)->open_seconds() * 1e3;
 }

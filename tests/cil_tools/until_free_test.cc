@@ -24,6 +24,9 @@ TEST_CASE("a log that is busy is tried again until it is free, a bounded number 
   calls = 0;
   CHECK(until_free(free_at(1000)).error().code == Errc::kBusy);
   CHECK(calls == 60);
+  calls = 0;
+  CHECK(until_free(free_at(1000), [] { return true; }).error().code == Errc::kBusy);
+  CHECK(calls == 1);
 }
 
 TEST_CASE("a log that cannot be opened for another reason is not tried again") {

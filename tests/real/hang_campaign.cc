@@ -92,7 +92,10 @@ struct Watched {
   Tally& tally;
   Sleeper sleeper{};
   std::uint64_t starved = 0;  // late, or of something else, by the machine's doing
-  std::string astray{};  // the latest report of something else, if nothing shows that it was so
+  // Reports of something else than the write, although nothing shows that the machine is to blame:
+  // how many, and what the latest said.
+  std::uint64_t astray = 0;
+  std::string says{};
   std::uint64_t latest_ns = 0;
 };
 
@@ -241,7 +244,10 @@ class Session {
                (call != Call::kCloseIdle && report.lsn == Lsn{})) {
       // Who waits may have had no CPU before the write, while the sleeper had the other one.
       ++watched_.starved;
-      watched_.astray = overslept_ns > kPauseNs ? "" : says;
+      if (overslept_ns <= kPauseNs) {
+        ++watched_.astray;
+        watched_.says = says;
+      }
       return Hung::kStarved;
     }
     ++tally_.tried;
@@ -284,6 +290,17 @@ class Session {
   std::string replay_;
 };
 
+// Of a hang that can be tried again.
+template <class Try>
+Hung until_judged(const Try& one) {
+  constexpr int kMostTries = 20;
+  Hung hung = one();
+  for (int i = 1; i < kMostTries && hung == Hung::kStarved; ++i) {
+    hung = one();
+  }
+  return hung;
+}
+
 // Over a limit of bytes a second that a block device gives this process.
 void throttle(DiskLab& lab, Watched& watched, std::uint64_t seed, const std::string& what) {
   std::string why;
@@ -312,9 +329,12 @@ void throttle(DiskLab& lab, Watched& watched, std::uint64_t seed, const std::str
     return;
   }
   // A byte a second: the write waits until the limit is lifted.
-  const Hung hung = session.stall(
-      Call::kForce, 1 + seed % 9000, [&] { return group->limit_writes(device, 1); },
-      [&] { (void)group->limit_writes(device, 0); });
+  const Hung hung = until_judged([&] {
+    return session.stall(
+        Call::kForce, 1 + seed % 9000, [&] { return group->limit_writes(device, 1); },
+        [&] { (void)group->limit_writes(device, 0); });
+  });
+  watched.tally.unmet += hung == Hung::kStarved ? 1U : 0U;
   if (hung == Hung::kNone) {
     watched.tally.miss(what, "a loop device cannot be");
   }
@@ -365,10 +385,13 @@ Hung hang_once(FaultFs& disk, Watched& watched, std::uint64_t seed, HangCounts& 
       disk.resume();
       return;
     }
-    if (flush) {
-      disk.wait_until_hung();  // The report may come while what is before the flush is written.
+    // The report may come while what is before the flush is written; the flush comes all the same.
+    constexpr int kMostLooks = 60'000;
+    FaultFs::Counts counted = disk.counts();
+    for (int looks = 0; flush && counted.fsyncs == 0 && looks < kMostLooks; ++looks) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+      counted = disk.counts();
     }
-    const FaultFs::Counts counted = disk.counts();
     writes = counted.writes;
     flushes = counted.fsyncs;
     disk.release();
@@ -400,14 +423,7 @@ void hang_on_faultfs(Watched& watched, std::uint64_t first, std::uint64_t count)
   }
   HangCounts counts{};
   for (std::uint64_t seed = first; seed < first + count && watched.tally.ok(); ++seed) {
-    constexpr int kMostTries = 20;
-    Hung hung = Hung::kStarved;
-    for (int i = 0; i < kMostTries && hung == Hung::kStarved; ++i) {
-      hung = hang_once(*disk, watched, seed, counts);
-    }
-    if (hung == Hung::kStarved && !watched.astray.empty()) {
-      watched.tally.fail(watched.astray, replay_of("hangs", seed));
-    }
+    const Hung hung = until_judged([&] { return hang_once(*disk, watched, seed, counts); });
     watched.tally.unmet += hung == Hung::kStarved ? 1U : 0U;
   }
   std::uint64_t flushes = 0;
@@ -423,9 +439,14 @@ void freeze(DiskLab& lab, Watched& watched, std::uint64_t seed, std::uint64_t ti
             const std::string& what) {
   Session session(lab.log(), seed % 2 == 0, watched, replay_of("hangs", seed));
   for (std::uint64_t i = 0; i < times && session.ready() && watched.tally.ok(); ++i) {
-    const Hung hung = session.stall(
-        i + 1 < times ? Call::kForce : Call::kClose, 1 + i * 70 % 9000,
-        [&] { return lab.mounted().freeze(); }, [&] { (void)lab.mounted().thaw(); });
+    const Call call = i + 1 < times ? Call::kForce : Call::kClose;
+    const auto once = [&] {
+      return session.stall(
+          call, 1 + i * 70 % 9000, [&] { return lab.mounted().freeze(); },
+          [&] { (void)lab.mounted().thaw(); });
+    };
+    const Hung hung = call == Call::kForce ? until_judged(once) : once();  // The journal is gone.
+    watched.tally.unmet += hung == Hung::kStarved ? 1U : 0U;
     if (hung == Hung::kNone) {
       watched.tally.miss(what, std::string("cannot be: ") + std::strerror(errno));
       return;
@@ -453,7 +474,12 @@ Tally run_hangs(std::uint64_t first, std::uint64_t count) {
       }
     }
   }
+  if (watched.astray > 3 + tally.tried / 4) {
+    tally.fail(std::to_string(watched.astray) + " reports went astray; the latest, " + watched.says,
+               replay_of("hangs", first));
+  }
   tally.note += " starved=" + std::to_string(watched.starved) +
+                " astray=" + std::to_string(watched.astray) +
                 " latest_ms=" + std::to_string(watched.latest_ns / 1'000'000);
   return tally;
 }

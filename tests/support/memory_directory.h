@@ -16,7 +16,7 @@ inline constexpr const char* kMemoryDirectory = "/dev/shm";
 inline bool no_memory_directory() {
   struct statfs found {};
   if (::statfs(kMemoryDirectory, &found) == 0 && found.f_type == TMPFS_MAGIC &&
-      ::access(kMemoryDirectory, W_OK) == 0) {
+      found.f_blocks != 0 && ::access(kMemoryDirectory, W_OK) == 0) {
     return false;
   }
   skip_case("/dev/shm is no tmpfs that this user may write to");
