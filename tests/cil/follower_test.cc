@@ -263,6 +263,28 @@ TEST_CASE("a follower that stands still never fills the log for those who begin"
   finish(journal);
 }
 
+TEST_CASE("a follower that asks for more than half of the log holds half of it") {
+  LogWorld world;
+  auto journal = world.open({.cover_after_ns = 1'000'000});
+  const Bytes log = journal->info().data;
+  Writer writer;
+  writer.write(*journal, 5000, 1);
+  auto follower = follow(*journal, {.most_behind = log});
+  const Lsn start = journal->stats().tail;
+  // Less than would have anybody wait for space: then it holds less.
+  for (JournalStats stats; stats.tail + stats.log_used < start + Bytes(log.value() / 2 + 40'000);) {
+    writer.write(*journal, 20'000, 1);
+    stats = journal->stats();
+  }
+  while (journal->stats().tail == start) {
+    std::this_thread::yield();  // the cover moves it
+  }
+  Found found;
+  CHECK(drain(*follower, found).code == Errc::kLagged);
+  follower.reset();
+  finish(journal);
+}
+
 TEST_CASE("a follower that stands still keeps nobody from beginning beside an open transaction") {
   LogWorld world;
   auto journal = world.open();
@@ -270,7 +292,7 @@ TEST_CASE("a follower that stands still keeps nobody from beginning beside an op
   const std::size_t eighth = log_bytes / 8 - 20'000;
   Writer writer;
   auto follower = follow(*journal, {.most_behind = Bytes(log_bytes)});
-  while (journal->stats().log_used.value() < log_bytes / 2 - 20'000) {
+  while (journal->stats().log_used.value() < log_bytes / 2 - 60'000) {
     writer.write(*journal, 3000, 1);
     (void)writer.trace.take();
   }
@@ -286,12 +308,19 @@ TEST_CASE("a follower that stands still keeps nobody from beginning beside an op
   REQUIRE(journal->force_all().ok());
   auto open = std::make_unique<Result<Transaction>>(journal->begin(eighth, 1));
   REQUIRE(open->ok());
+  const auto head = [&journal] {
+    const JournalStats stats = journal->stats();
+    return stats.tail + stats.log_used;
+  };
+  const Lsn before = head();
   std::atomic<bool> begun{false};
   std::thread waiter([&] {
     CHECK(journal->begin(eighth, 1).ok());
     begun = true;
   });
   CHECK(soon([&] { return begun.load(); }));
+  // Not only once what is logged again has grown to half of the log.
+  CHECK(head() < before + Bytes(30'000));
   open.reset();
   waiter.join();
   Found found;
