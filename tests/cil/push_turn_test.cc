@@ -1,5 +1,6 @@
 // Which checkpoints are in flight beside each other, and on whose thread they are completed.
 #include <doctest/doctest.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <memory>
@@ -11,6 +12,7 @@
 #include "keel/base/thread_scheduler.h"
 #include "probe.h"
 #include "support/gate.h"
+#include "support/kernel_threads.h"
 
 using namespace keel;
 using namespace keel_test;
@@ -167,9 +169,16 @@ TEST_CASE("a force that finds its checkpoint written leaves the next one alone")
   std::thread writer([&] { CHECK(journal->force(one).ok()); });
   gate.wait_for_arrival();
   const Sequence two = commit(*journal, {&second});
-  std::thread late([&] { CHECK(journal->force(one).ok()); });
+  std::atomic<pid_t> late_id{0};
+  std::thread late([&] {
+    late_id = ::gettid();
+    CHECK(journal->force(one).ok());
+  });
   yield_until([&] { return journal->stats().forces == 2; });
-  let_others_run();
+  // Until it waits, look after look: in the way there it may sleep for a moment.
+  for (int looks = 0; looks < 10; std::this_thread::yield()) {
+    looks = is_asleep(late_id) ? looks + 1 : 0;
+  }
   CHECK(journal->stats().current == two);
   CHECK(journal->stats().checkpoints == 0);
   gate.open();
